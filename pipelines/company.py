@@ -1,0 +1,246 @@
+"""`company.yaml`: a business describes its data once, and every room reads it from here.
+
+The file is typed and unknown keys are refused. A column of the contract is filled by a *column
+expression*: the name of a source column, `{constant: value}`, `{concat: [a, b], separator: "/"}`
+or `{coalesce: [a, b]}`. Source columns that the contract does not know become extra fields with
+a semantic type.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.contracts import (
+    CATALOGUE,
+    EVENT_ID,
+    EVENT_TIME,
+    EVENT_TYPE,
+    EVENTS,
+    ITEM_ID,
+    PROFILES,
+    TITLE,
+    USER_ID,
+    Column,
+    SemanticType,
+    TableContract,
+)
+from pipelines.errors import CompanyConfigError
+
+PACKAGE_PREFIX: Final = "package:"
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+FIELD_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ColumnExpression(_Strict):
+    """How one column is made from the columns of a source table. Exactly one way is given."""
+
+    column: str | None = None
+    constant: str | float | int | None = None
+    concat: tuple[str, ...] | None = None
+    coalesce: tuple[str, ...] | None = None
+    separator: str = " "
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_to_tuples(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ColumnExpression:
+        ways = (self.column, self.constant, self.concat, self.coalesce)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give exactly one of: column, constant, concat, coalesce")
+        return self
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Names of the source columns that this expression reads."""
+        if self.column is not None:
+            return (self.column,)
+        return self.concat or self.coalesce or ()
+
+
+def _expression(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+Expression = Annotated[ColumnExpression, BeforeValidator(_expression)]
+
+
+class ExtraField(_Strict):
+    """A source column that the contract does not know, with its meaning."""
+
+    type: Annotated[SemanticType, Field(strict=False)]
+    source: Annotated[Expression | None, Field(alias="from")] = None
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class SourceConfig(_Strict):
+    """Where a table's raw rows come from.
+
+    `format` names a registered reader; `path` is relative to the folder of `company.yaml`,
+    absolute, or `package:NAME/inside/path` for data that an installed Python package carries.
+    """
+
+    format: str
+    path: str | None = None
+    options: dict[str, str | int | float | bool] = {}
+
+
+class TableConfig(_Strict):
+    """One source table and how its columns become a canonical table."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    into: Literal["events", "catalogue", "profiles"]
+    source: SourceConfig
+    time_zone: str | None = None
+    columns: dict[str, Expression]
+    fields: dict[Annotated[str, Field(pattern=FIELD_PATTERN)], ExtraField] = {}
+
+    @property
+    def contract(self) -> TableContract:
+        return {"events": EVENTS, "catalogue": CATALOGUE, "profiles": PROFILES}[self.into]
+
+    def field_expression(self, name: str) -> ColumnExpression:
+        """The expression behind an extra field; by default the source column of that name."""
+        return self.fields[name].source or ColumnExpression(column=name)
+
+    @model_validator(mode="after")
+    def _columns_known_and_complete(self) -> TableConfig:
+        known = set(self.contract.column_names)
+        unknown = sorted(set(self.columns) - known)
+        if unknown:
+            raise ValueError(
+                f"columns {unknown} are not columns of '{self.into}' (allowed: {sorted(known)}); "
+                "put a company's own columns under 'fields'"
+            )
+        clash = sorted(set(self.fields) & known)
+        if clash:
+            raise ValueError(f"fields {clash} have the name of a contract column; rename them")
+        needed = {
+            "events": (USER_ID, EVENT_TIME, EVENT_TYPE),
+            "catalogue": (ITEM_ID, TITLE),
+            "profiles": (USER_ID,),
+        }[self.into]
+        missing = [name for name in needed if name not in self.columns]
+        if missing:
+            raise ValueError(f"columns {missing} are required for '{self.into}'")
+        return self
+
+
+class CompanyConfig(_Strict):
+    """A company: its name and its tables."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    tables: Annotated[tuple[TableConfig, ...], BeforeValidator(tuple), Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CompanyConfig:
+        names = [table.name for table in self.tables]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"table names {twice} appear twice")
+        if not any(table.into == "events" for table in self.tables):
+            raise ValueError("no table goes into 'events'; at least one is needed")
+        for into in ("events", "catalogue", "profiles"):
+            self._field_types(into)
+        return self
+
+    def _field_types(self, into: str) -> dict[str, SemanticType]:
+        types: dict[str, SemanticType] = {}
+        for table in self.tables:
+            if table.into != into:
+                continue
+            for name, field in table.fields.items():
+                if types.setdefault(name, field.type) != field.type:
+                    raise ValueError(f"field '{name}' has two types in '{into}'")
+        return types
+
+    def contract(self, into: Literal["events", "catalogue", "profiles"]) -> TableContract:
+        """The canonical contract with this company's extra fields, in order of name."""
+        base = {"events": EVENTS, "catalogue": CATALOGUE, "profiles": PROFILES}[into]
+        types = self._field_types(into)
+        return base.with_fields(
+            tuple(
+                Column(name=name, type=types[name].column_type, semantic=types[name])
+                for name in sorted(types)
+            )
+        )
+
+
+def load_company(path: Path) -> CompanyConfig:
+    """Read and validate a `company.yaml`.
+
+    Raises:
+        CompanyConfigError: the file is missing, is not YAML, or breaks the schema; the message
+            names the file and each offending key.
+    """
+    if not path.is_file():
+        raise CompanyConfigError(
+            f"{path}: no such file. Give --company the path of a company.yaml, "
+            "or 'complete-journey' for the built-in example."
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CompanyConfigError(f"{path}: not valid YAML in UTF-8: {error}") from error
+    if not isinstance(raw, dict):
+        raise CompanyConfigError(f"{path}: expected keys 'name' and 'tables', found {raw!r:.60}")
+    try:
+        return CompanyConfig.model_validate(raw)
+    except ValidationError as error:
+        raise CompanyConfigError(_describe(path, error)) from error
+
+
+def _describe(path: Path, error: ValidationError) -> str:
+    lines = [f"{path}: {error.error_count()} problem(s) in the description of the company:"]
+    for item in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key; remove it or check its spelling"
+        lines.append(f"  {key}: {message}")
+    return "\n".join(lines)
+
+
+def resolve_path(text: str, company_path: Path) -> Path:
+    """Absolute path of a `source.path`; see `SourceConfig`.
+
+    Raises:
+        CompanyConfigError: `package:NAME/...` names a package that is not installed.
+    """
+    if not text.startswith(PACKAGE_PREFIX):
+        return (company_path.parent / Path(text).expanduser()).resolve()
+    package, _, inside = text.removeprefix(PACKAGE_PREFIX).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CompanyConfigError(
+            f"{company_path}: path '{text}' needs the Python package '{package}', which is not "
+            f"installed. Install it with: pip install {package.replace('_', '-')}"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+__all__ = [
+    "EVENT_ID",
+    "ColumnExpression",
+    "CompanyConfig",
+    "ExtraField",
+    "SourceConfig",
+    "TableConfig",
+    "load_company",
+    "resolve_path",
+]

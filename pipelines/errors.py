@@ -1,0 +1,59 @@
+"""The error tree. Every message says what came, what is allowed and what to do next.
+
+`UserError` is the user's input, configuration or machine: the command ends with exit code 2 and
+prints the message alone. Anything else that escapes is a defect and ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+EXIT_USER_ERROR: Final = 2
+
+
+class BfmError(Exception):
+    """Root of all errors raised on purpose by this project."""
+
+
+class UserError(BfmError):
+    """The user's input, configuration or machine needs a change (exit code 2)."""
+
+
+class CompanyConfigError(UserError):
+    """`company.yaml` cannot be read as a description of a company."""
+
+
+class SourceError(UserError):
+    """A source table is missing, empty, or lacks what the description names."""
+
+
+class QualityError(UserError):
+    """A promise about a whole table is broken; the line stops."""
+
+
+class VocabularyMismatchError(UserError):
+    """Tables, checkpoint or bundle were made with another vocabulary."""
+
+
+class BundleError(UserError):
+    """A bundle is incomplete or was changed after it was written."""
+
+
+class EnvironmentProblemError(UserError):
+    """This machine lacks something: Java, jars, a free port."""
+
+
+class WorkspaceError(UserError):
+    """The workspace lacks a table or a file that an earlier stage makes, or is in use."""
+
+
+class UnknownNameError(UserError):
+    """A name that is not registered; the message lists what is and guesses what was meant."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1)
+        guess = f" Did you mean '{close[0]}'?" if close else ""
+        super().__init__(f"Unknown {kind} '{name}'. Known: {', '.join(names)}.{guess}")

@@ -1,0 +1,79 @@
+"""Reads of the lake that need no Spark: Delta tables through delta-rs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from pipelines.contracts import TOKEN_SEQUENCES, USER_ID, VOCABULARY_ID
+from pipelines.errors import WorkspaceError
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+
+
+def open_table(workspace: Workspace, name: str) -> DeltaTable:
+    """The Delta table `name`.
+
+    Raises:
+        WorkspaceError: the workspace has no such table.
+    """
+    path = workspace.table(name)
+    try:
+        return DeltaTable(str(path))
+    except TableNotFoundError as error:
+        raise WorkspaceError(
+            f"{workspace.root}: no table '{name}' here (looked in {path}). "
+            "Make it with: bfm run --company company.yaml --workspace DIR"
+        ) from error
+
+
+def read(
+    workspace: Workspace,
+    name: str,
+    columns: Sequence[str] | None = None,
+    filters: list[tuple[str, str, Any]] | None = None,
+) -> pa.Table:
+    """A Delta table's current rows as Arrow.
+
+    Args:
+        workspace: Where the lake is.
+        name: Table name.
+        columns: Columns to read; all by default.
+        filters: Conjunction of (column, operator, value), pushed down to the files.
+
+    Raises:
+        WorkspaceError: the workspace has no such table.
+    """
+    table = open_table(workspace, name)
+    return table.to_pyarrow_table(columns=list(columns) if columns else None, filters=filters)
+
+
+def read_histories(
+    workspace: Workspace,
+    vocabulary: Vocabulary,
+    before_us: int,
+    user_ids: Sequence[str] | None = None,
+) -> Histories:
+    """Encoded histories strictly before `before_us`, users in order of id, empty ones left out.
+
+    Args:
+        workspace: Where the lake is.
+        vocabulary: The vocabulary that the caller works with.
+        before_us: Prediction time in UTC microseconds. There is no way to read without one.
+        user_ids: Only these users.
+
+    Raises:
+        WorkspaceError: no token sequences yet.
+        VocabularyMismatchError: they were encoded with another vocabulary.
+    """
+    filters = [(USER_ID, "in", list(user_ids))] if user_ids is not None else None
+    table = read(workspace, TOKEN_SEQUENCES.name, filters=filters)
+    for vocabulary_id in table.column(VOCABULARY_ID).unique().to_pylist():
+        vocabulary.require(vocabulary_id, f"{workspace.table(TOKEN_SEQUENCES.name)}")
+    histories = Histories.from_arrow(table.sort_by(USER_ID))
+    return histories.before(before_us).non_empty()

@@ -1,0 +1,1 @@
+"""Room 3's light floor: the vocabulary and the one encoder that batch and serving share."""

@@ -1,0 +1,102 @@
+"""Where everything of one company lives on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one company: lake, vocabulary, checkpoints, bundle, shelf and reports."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
+
+    def table(self, name: str) -> Path:
+        """Folder of the Delta table `name`."""
+        return self.root / "lake" / name
+
+    @property
+    def vocabulary_path(self) -> Path:
+        return self.root / "vocabulary.json"
+
+    @property
+    def company_path(self) -> Path:
+        """The description of the company that this workspace was made from."""
+        return self.root / "company.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def text_cache(self) -> Path:
+        return self.root / "text_cache"
+
+    @property
+    def heads(self) -> Path:
+        return self.root / "heads"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def features(self) -> Path:
+        """Feast's registry, offline files and online store."""
+        return self.root / "features"
+
+    @property
+    def live_events_path(self) -> Path:
+        """Events that the counter accepted since the last publish (SQLite)."""
+        return self.root / "live_events.db"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def evaluation_path(self) -> Path:
+        return self.reports / "evaluation.json"
+
+    @property
+    def state(self) -> Path:
+        """One JSON per finished stage, read by the runner."""
+        return self.root / "state"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: temporary file beside it, fsync, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json_atomically(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as stable, readable JSON (sorted keys), whole or not at all."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomically(path, f"{text}\n".encode())
