@@ -1,0 +1,1 @@
+"""How well every head does, always beside strong baselines on the same split."""

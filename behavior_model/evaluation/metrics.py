@@ -1,0 +1,106 @@
+"""Metrics. Ranking metrics are per user with binary gains; user-task metrics come from libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Doubles = npt.NDArray[np.float64]
+
+NUM_RESAMPLES: Final = 1_000
+NUM_CALIBRATION_BINS: Final = 10
+
+
+def hits_at_k(
+    ranked: npt.NDArray[np.integer], truths: Sequence[npt.NDArray[np.integer]], k: int
+) -> npt.NDArray[np.bool_]:
+    """bool[U, k]: whether the item at each rank is true.
+
+    Args:
+        ranked: int[U, >= k], best first; -1 fills lists that are too short.
+        truths: The true items of each user.
+        k: Length of the list that is judged.
+    """
+    top = ranked[:, :k]
+    if top.shape[1] < k:
+        top = np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
+    return np.stack([np.isin(row, truth) for row, truth in zip(top, truths, strict=True)])
+
+
+def ndcg_at_k(
+    ranked: npt.NDArray[np.integer], truths: Sequence[npt.NDArray[np.integer]], k: int
+) -> Doubles:
+    """float64[U]: NDCG with binary gains, log2 discount and the ideal over min(k, |truth|).
+
+    Jarvelin and Kekalainen, 2002. NaN for users without truth.
+    """
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    ideals = np.concatenate([[np.nan], np.cumsum(discounts)])
+    sizes = np.asarray([min(k, len(truth)) for truth in truths])
+    gains = hits_at_k(ranked, truths, k) @ discounts
+    return np.asarray(gains / ideals[sizes], dtype=np.float64)
+
+
+def recall_at_k(
+    ranked: npt.NDArray[np.integer], truths: Sequence[npt.NDArray[np.integer]], k: int
+) -> Doubles:
+    """float64[U]: share of a user's true items within the first k. NaN without truth."""
+    sizes = np.asarray([len(truth) or np.nan for truth in truths], dtype=np.float64)
+    return np.asarray(hits_at_k(ranked, truths, k).sum(axis=1) / sizes, dtype=np.float64)
+
+
+def auc(labels: Doubles, scores: Doubles) -> float:
+    """Area under the ROC curve; NaN when only one class is present."""
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    return float(roc_auc_score(labels, scores))
+
+
+def average_precision(labels: Doubles, scores: Doubles) -> float:
+    """Area under the precision-recall curve (step-wise)."""
+    return float(average_precision_score(labels, scores))
+
+
+def expected_calibration_error(labels: Doubles, probabilities: Doubles) -> float:
+    """Mean gap between predicted and observed rate over equally filled bins (Naeini et al., 2015).
+
+    Args:
+        labels: float64[U] in {0, 1}.
+        probabilities: float64[U] in [0, 1].
+    """
+    order = np.argsort(probabilities, kind="stable")
+    bins = np.array_split(order, NUM_CALIBRATION_BINS)
+    gaps = [abs(labels[b].mean() - probabilities[b].mean()) * len(b) for b in bins if len(b)]
+    return float(np.sum(gaps) / len(labels))
+
+
+def bootstrap_interval(
+    num_users: int,
+    statistic: Callable[[npt.NDArray[np.int64]], float],
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> tuple[float, float]:
+    """95 per cent percentile interval of a statistic over users drawn with replacement.
+
+    Args:
+        num_users: U.
+        statistic: Takes int64[U] positions of drawn users, gives the value.
+        seed: Seed of the draws.
+        num_resamples: Number of draws.
+    """
+    generator = np.random.default_rng(seed)
+    draws = [statistic(generator.integers(0, num_users, num_users)) for _ in range(num_resamples)]
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_with_interval(per_user: Doubles, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
+    """Mean over users with a value, and its bootstrap interval."""
+    values = per_user[~np.isnan(per_user)]
+    interval = bootstrap_interval(len(values), lambda drawn: float(values[drawn].mean()), seed=seed)
+    return float(values.mean()), interval

@@ -1,0 +1,88 @@
+"""`evaluation.json`: one result per task, metric and split, beside its baselines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pipelines.errors import WorkspaceError
+from pipelines.workspace import write_json_atomically
+
+SCHEMA_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One figure of the model with everything that is needed to read it.
+
+    Args:
+        task: Task name.
+        metric: Metric name, for example "ndcg@10".
+        split: "test" or "validation"; a slice is named after a slash ("test/active").
+        cut: Prediction time, ISO 8601.
+        model: The model's figure.
+        interval: 95 per cent bootstrap interval over users.
+        baselines: Figure per baseline on the same split.
+        parts: Figure per part of the model (transformer alone, each memory alone).
+        num_users: Users judged.
+        num_items: Items that could be ranked (0 for user tasks).
+        num_events: Events of history that the model could see.
+        seed: Seed of the run.
+        seconds: Wall time of fitting and evaluating the head.
+        peak_memory_bytes: Peak resident memory of the process that evaluated.
+        spread: Standard deviation over seeds per name, where a method has randomness.
+    """
+
+    task: str
+    metric: str
+    split: str
+    cut: str
+    model: float
+    interval: tuple[float, float]
+    baselines: Mapping[str, float]
+    num_users: int
+    num_items: int
+    num_events: int
+    seed: int
+    seconds: float
+    peak_memory_bytes: int
+    parts: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def best_baseline(self) -> tuple[str, float]:
+        """Name and figure of the strongest baseline (the smallest for errors such as ECE)."""
+        pick = min if self.metric == "ece" else max
+        return pick(self.baselines.items(), key=lambda item: item[1])
+
+
+def write_evaluation(path: Path, results: Iterable[Result]) -> None:
+    """Write results under the contract's schema. A figure that is not a number becomes null."""
+    rows = [_without_nan(asdict(result)) for result in results]
+    write_json_atomically(path, {"schema_version": SCHEMA_VERSION, "results": rows})
+
+
+def read_evaluation(path: Path) -> list[Result]:
+    """Read what `write_evaluation` wrote.
+
+    Raises:
+        WorkspaceError: nothing was evaluated yet.
+    """
+    if not path.is_file():
+        raise WorkspaceError(f"{path}: nothing evaluated yet. Run: bfm evaluate --workspace DIR")
+    rows = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return [Result(**{**row, "interval": tuple(row["interval"])}) for row in rows]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return value
