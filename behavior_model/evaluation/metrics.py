@@ -1,4 +1,4 @@
-"""Metrics. Ranking metrics are per user with binary gains; user-task metrics come from libraries."""
+"""Metrics: ranking metrics per user with binary gains, user-task metrics by scikit-learn."""
 
 from __future__ import annotations
 

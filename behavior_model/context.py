@@ -1,0 +1,250 @@
+"""What every head is given: histories, states and futures at a prediction time, and no way past it.
+
+Heads never read the lake themselves. A history is always cut before the prediction time; a future
+can be had only where its whole window ends at or before the training limit, or, for judging alone,
+through `test_futures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import lake
+from pipelines.contracts import (
+    AMOUNT,
+    CATEGORIES,
+    ITEM_COUNTS,
+    ITEM_IDS,
+    LABELS,
+    NUM_EVENTS,
+    NUM_PURCHASES,
+    PREDICTION_TIME,
+    USER_ID,
+)
+from pipelines.errors import WorkspaceError
+from pipelines.tokens.binning import DAY_US, UNKNOWN_IDX
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from behavior_model.embedding import UserStates
+    from behavior_model.items import ItemContent
+    from behavior_model.model.backbone import Backbone
+
+T = TypeVar("T")
+
+Longs = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+MAX_TRAINING_TIMES: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Futures:
+    """What U users did in the window that begins at a prediction time.
+
+    Args:
+        user_ids: U outside ids, in order.
+        num_events: int64[U], events of any type.
+        num_purchases: int64[U].
+        amounts: float64[U], money spent.
+        items: Per user the distinct item indices bought; items outside the vocabulary are left out.
+        item_counts: Per user the purchase events of each of `items`.
+        categories: Per user the distinct positions in `Vocabulary.categories` bought.
+    """
+
+    user_ids: list[str]
+    num_events: Longs
+    num_purchases: Longs
+    amounts: Doubles
+    items: list[Longs]
+    item_counts: list[Longs]
+    categories: list[Longs]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """bool[U]: bought anything in the window."""
+        return self.num_purchases > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelContext:
+    """One company's model at one test cut.
+
+    Args:
+        workspace: Where tables and checkpoints are.
+        vocabulary: Fitted before the training cut.
+        as_of_us: The test cut, UTC microseconds. Nothing at or after it is learned from.
+        window_us: Length of the window that tasks look ahead.
+    """
+
+    workspace: Workspace
+    vocabulary: Vocabulary
+    as_of_us: int
+    window_us: int
+    _cache: dict[tuple[str, int], object] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, workspace: Workspace, *, as_of_us: int, window_days: int = 28) -> ModelContext:
+        """Open a workspace whose token sequences and labels are made.
+
+        Raises:
+            VocabularyMismatchError: no vocabulary, or one that was changed.
+        """
+        vocabulary = Vocabulary.load(workspace.vocabulary_path)
+        return cls(
+            workspace=workspace,
+            vocabulary=vocabulary,
+            as_of_us=as_of_us,
+            window_us=window_days * DAY_US,
+        )
+
+    @property
+    def training_cut_us(self) -> int:
+        """The vocabulary and the backbone have seen nothing at or after this time."""
+        return self.as_of_us - self.window_us
+
+    @property
+    def test_time(self) -> int:
+        """Prediction time that heads are judged at."""
+        return self.as_of_us
+
+    @property
+    def validation_time(self) -> int:
+        """Latest prediction time whose window has passed at the test cut."""
+        return self.training_cut_us
+
+    @property
+    def training_times(self) -> list[int]:
+        """Earlier prediction times with labels, newest first; their windows do not overlap."""
+        known = {int(t) for t in self._label_times}
+        times = [
+            self.validation_time - i * self.window_us for i in range(1, MAX_TRAINING_TIMES + 1)
+        ]
+        return [time for time in times if time in known]
+
+    @cached_property
+    def content(self) -> ItemContent:
+        """Content of every item, aligned to item index."""
+        from behavior_model.items import ItemContent
+
+        return ItemContent.load(self.workspace.checkpoints / "items", self.vocabulary)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The pretrained backbone."""
+        from behavior_model.model.backbone import load_backbone
+
+        return load_backbone(self.workspace.checkpoints / "backbone", self.vocabulary)
+
+    def histories(self, prediction_time_us: int) -> Histories:
+        """Histories of all users with any event before a prediction time, in order of user id."""
+
+        def make() -> Histories:
+            return self._histories.before(prediction_time_us).non_empty()
+
+        return self._once("histories", prediction_time_us, make)
+
+    def states(self, prediction_time_us: int) -> UserStates:
+        """The backbone's states of `histories(prediction_time_us)`, in the same order."""
+        from behavior_model.embedding import embed_users
+
+        def make() -> UserStates:
+            histories = self.histories(prediction_time_us)
+            times = np.full(len(histories), prediction_time_us, dtype=np.int64)
+            return embed_users(self.backbone, self.content, histories, times)
+
+        return self._once("states", prediction_time_us, make)
+
+    def futures(self, prediction_time_us: int) -> Futures:
+        """Futures to learn from, aligned to `histories(prediction_time_us)`.
+
+        Raises:
+            ValueError: the window reaches past the test cut.
+        """
+        if prediction_time_us + self.window_us > self.as_of_us:
+            raise ValueError("this window ends after the test cut; only test_futures may judge it")
+        return self._once("futures", prediction_time_us, lambda: self._read(prediction_time_us))
+
+    @property
+    def test_futures(self) -> Futures:
+        """Futures at the test cut: for judging alone, never for fitting."""
+        return self._once("futures", self.test_time, lambda: self._read(self.test_time))
+
+    def _once(self, kind: str, time: int, make: Callable[[], T]) -> T:
+        if (kind, time) not in self._cache:
+            self._cache[(kind, time)] = make()
+        return self._cache[(kind, time)]  # type: ignore[return-value]
+
+    @cached_property
+    def _histories(self) -> Histories:
+        return lake.read_histories(self.workspace, self.vocabulary, self.as_of_us)
+
+    @cached_property
+    def _label_times(self) -> Longs:
+        column = lake.read(self.workspace, LABELS.name, [PREDICTION_TIME]).column(0).unique()
+        return np.asarray(pc.cast(column, pa.int64()).to_numpy(), dtype=np.int64)
+
+    def _read(self, prediction_time_us: int) -> Futures:
+        moment = pa.scalar(prediction_time_us, type=pa.timestamp("us", tz="UTC")).as_py()
+        rows = lake.read(self.workspace, LABELS.name, filters=[(PREDICTION_TIME, "=", moment)])
+        if rows.num_rows == 0:
+            raise WorkspaceError(
+                f"{self.workspace.root}: no labels at {moment.isoformat()}. "
+                "Make them with: bfm tokenize --workspace DIR --as-of TIME"
+            )
+        rows = rows.sort_by(USER_ID)
+        users = rows.column(USER_ID).to_pylist()
+        if users != self.histories(prediction_time_us).user_ids:
+            raise WorkspaceError(
+                f"{self.workspace.root}: labels and token sequences at {moment.isoformat()} name "
+                "different users. Make both again with: bfm tokenize --workspace DIR"
+            )
+        return self._futures(users, rows)
+
+    def _futures(self, users: list[str], rows: pa.Table) -> Futures:
+        items, counts = self._bought(rows)
+        position = {name: i for i, name in enumerate(self.vocabulary.categories)}
+        categories = [
+            np.asarray([position[c] for c in names if c in position], dtype=np.int64)
+            for names in rows.column(CATEGORIES).to_pylist()
+        ]
+        return Futures(
+            user_ids=users,
+            num_events=rows.column(NUM_EVENTS).to_numpy(),
+            num_purchases=rows.column(NUM_PURCHASES).to_numpy(),
+            amounts=rows.column(AMOUNT).to_numpy(),
+            items=items,
+            item_counts=counts,
+            categories=categories,
+        )
+
+    def _bought(self, rows: pa.Table) -> tuple[list[Longs], list[Longs]]:
+        known = self.vocabulary.item_idx_of
+        items: list[Longs] = []
+        counts: list[Longs] = []
+        pairs: Sequence[tuple[list[str], list[int]]] = list(
+            zip(
+                rows.column(ITEM_IDS).to_pylist(),
+                rows.column(ITEM_COUNTS).to_pylist(),
+                strict=True,
+            )
+        )
+        for ids, numbers in pairs:
+            idx = np.asarray([known.get(i, UNKNOWN_IDX) for i in ids], dtype=np.int64)
+            kept = idx != UNKNOWN_IDX
+            items.append(idx[kept])
+            counts.append(np.asarray(numbers, dtype=np.int64)[kept])
+        return items, counts
