@@ -1,0 +1,104 @@
+"""The evaluation as a page: every figure beside its baselines, with plots that need no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import jinja2
+from matplotlib.figure import Figure
+
+from behavior_model.evaluation.results import Result
+from pipelines.workspace import write_bytes_atomically
+
+MODEL_COLOUR: Final = "#1b6ca8"
+PART_COLOUR: Final = "#8fbcdb"
+BASELINE_COLOUR: Final = "#c9c9c9"
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Evaluation: {{ company }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px;
+       margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
+th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid #e3e3e3; }
+th:first-child, td:first-child, td.name, th.name { text-align: left; }
+th { font-weight: 600; border-bottom: 2px solid #999; }
+.win { color: #17703a; font-weight: 600; } .loss { color: #a13030; font-weight: 600; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1rem; }
+.plots img { width: 100%; } small { color: #666; }
+</style>
+</head>
+<body>
+<h1>Evaluation: {{ company }}</h1>
+<p>Cut {{ cut }}. Nothing at or after the cut was learned from. Intervals are 95 per cent bootstrap
+intervals over users; the best baseline is the strongest of all on the same split.</p>
+<table>
+<tr><th>task</th><th class="name">metric</th><th class="name">split</th><th>model</th>
+<th>interval</th><th>best baseline</th><th class="name">which</th><th>gain</th>
+<th>users</th><th>items</th><th>events</th><th>seconds</th></tr>
+{% for r in results %}
+<tr><td>{{ r.task }}</td><td class="name">{{ r.metric }}</td><td class="name">{{ r.split }}</td>
+<td><b>{{ "%.4f"|format(r.model) }}</b></td>
+<td>{{ "%.4f"|format(r.interval[0]) }} to {{ "%.4f"|format(r.interval[1]) }}</td>
+<td>{{ "%.4f"|format(r.best_baseline[1]) }}</td><td class="name">{{ r.best_baseline[0] }}</td>
+<td class="{{ 'win' if wins(r) else 'loss' }}">
+{{ "%+.4f"|format(r.model - r.best_baseline[1]) }}</td>
+<td>{{ "{:,}".format(r.num_users) }}</td><td>{{ "{:,}".format(r.num_items) }}</td>
+<td>{{ "{:,}".format(r.num_events) }}</td><td>{{ "%.0f"|format(r.seconds) }}</td></tr>
+{% endfor %}
+</table>
+<div class="plots">
+{% for name, data in plots %}<img alt="{{ name }}" src="data:image/png;base64,{{ data }}">
+{% endfor %}
+</div>
+<p><small>Dark blue: the model. Light blue: its parts alone. Grey: baselines. The same figures stand
+in <code>evaluation.json</code> beside this page.</small></p>
+</body>
+</html>
+"""
+
+
+def model_wins(result: Result) -> bool:
+    """Whether the model's figure is better than the strongest baseline's."""
+    best = result.best_baseline[1]
+    return result.model < best if result.metric == "ece" else result.model > best
+
+
+def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:
+    """Write the evaluation page: one table and one bar chart per result."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(_PAGE).render(
+        company=company,
+        cut=results[0].cut if results else "",
+        results=results,
+        wins=model_wins,
+        plots=[(f"{r.task} {r.metric} {r.split}", _bars(r)) for r in results],
+    )
+    write_bytes_atomically(path, page.encode())
+
+
+def _bars(result: Result) -> str:
+    bars = [("model", result.model, MODEL_COLOUR)]
+    bars += [(f"{name} alone", value, PART_COLOUR) for name, value in result.parts.items()]
+    bars += [(name, value, BASELINE_COLOUR) for name, value in result.baselines.items()]
+    bars.sort(key=lambda bar: bar[1])
+    figure = Figure(figsize=(6.4, 0.6 + 0.34 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([b[0] for b in bars], [b[1] for b in bars], color=[b[2] for b in bars])
+    axes.hlines([b[0] for b in bars].index("model"), *result.interval, color="black", linewidth=1.5)
+    for position, (_, value, _) in enumerate(bars):
+        axes.text(value, position, f" {value:.3f}", va="center", fontsize=8)
+    axes.set_title(f"{result.task}: {result.metric} ({result.split})", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)
+    axes.tick_params(labelsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return base64.b64encode(content.getvalue()).decode()

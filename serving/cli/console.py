@@ -1,0 +1,51 @@
+"""How `bfm` speaks: tables and progress on stdout, errors on stderr, exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.errors import EXIT_USER_ERROR, UserError
+
+EXIT_DEFECT: Final = 1
+EXIT_INTERRUPTED: Final = 130
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run a command and turn what it raises into an exit code and one clear message."""
+    try:
+        run()
+    except UserError as error:
+        err.print(f"error: {error}", style="red", markup=False)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        err.print("Interrupted. Finished stages are kept; run the same command to go on.")
+        return EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+        err.print("This is a defect in bfm, not in your input. The lines above say where.")
+        return EXIT_DEFECT
+    return 0
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; numbers stand to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for position, name in enumerate(header):
+        numeric = all(_is_number(row[position]) for row in rows) and bool(rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "").replace("-", "").replace("+", "").isdigit()
