@@ -1,0 +1,305 @@
+"""Runs stages one after another: each can be killed, resumed, skipped and run twice.
+
+A stage is done when its marker in `state/` holds the same fingerprint (its version, settings and the
+outputs of the stages it needs) and its outputs still are what the marker says. A stage writes its
+outputs atomically and its marker last, so a kill at any moment leaves a stage that simply runs again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow.compute as pc
+
+from pipelines import lake
+from pipelines.company import CompanyConfig, load_company
+from pipelines.contracts import EVENT_TIME, EVENTS
+from pipelines.errors import UserError, WorkspaceError
+from pipelines.flow.memory import MemoryPeak, MemorySampler
+from pipelines.workspace import Workspace, write_bytes_atomically, write_json_atomically
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SETTINGS_FILE: Final = "run.json"
+LOCK_FILE: Final = ".lock"
+
+Parts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a user chooses about a run; remembered in the workspace.
+
+    Args:
+        company_path: Absolute path of `company.yaml`.
+        as_of: The test cut (UTC). None: midnight before the last event, less one window.
+        window_days: How far tasks look ahead.
+        size: Size dial of the model.
+        seed: Seed of everything random.
+    """
+
+    company_path: Path
+    as_of: datetime | None = None
+    window_days: int = 28
+    size: str = "tiny"
+    seed: int = 0
+
+    def save(self, workspace: Workspace) -> None:
+        """Remember the settings, and a copy of the company's description."""
+        row = {**asdict(self), "company_path": str(self.company_path)}
+        row["as_of"] = None if self.as_of is None else self.as_of.isoformat()
+        write_json_atomically(workspace.root / SETTINGS_FILE, row)
+        write_bytes_atomically(workspace.company_path, self.company_path.read_bytes())
+
+    @classmethod
+    def load(cls, workspace: Workspace) -> RunSettings:
+        """The remembered settings.
+
+        Raises:
+            WorkspaceError: nothing was run here yet.
+        """
+        path = workspace.root / SETTINGS_FILE
+        if not path.is_file():
+            raise WorkspaceError(
+                f"{workspace.root} is not a workspace (no {SETTINGS_FILE}). Make one with: "
+                f"bfm run --company company.yaml --workspace {workspace.root}"
+            )
+        row = json.loads(path.read_text(encoding="utf-8"))
+        as_of = row.pop("as_of")
+        return cls(
+            **{
+                **row,
+                "company_path": Path(row["company_path"]),
+                "as_of": None if as_of is None else datetime.fromisoformat(as_of),
+            }
+        )
+
+
+@dataclass(eq=False)
+class StageContext:
+    """What a stage is given: where to work, what was chosen, and one Spark session when asked."""
+
+    workspace: Workspace
+    settings: RunSettings
+    say: Callable[[str], None] = print
+    _spark: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _session: SparkSession | None = None
+
+    @cached_property
+    def company(self) -> CompanyConfig:
+        """The description of the company."""
+        return load_company(self.settings.company_path)
+
+    @cached_property
+    def as_of(self) -> datetime:
+        """The test cut; the default needs the events table."""
+        if self.settings.as_of is not None:
+            return self.settings.as_of.astimezone(UTC)
+        times = lake.read(self.workspace, EVENTS.name, [EVENT_TIME]).column(0)
+        last: datetime = pc.max(times).as_py()
+        midnight = last.replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=self.settings.window_days)
+
+    @property
+    def training_cut(self) -> datetime:
+        """One window before the test cut: the vocabulary and the backbone see nothing after it."""
+        return self.as_of - timedelta(days=self.settings.window_days)
+
+    def spark(self) -> SparkSession:
+        """The run's Spark session, started at the first call."""
+        if self._session is None:
+            from pipelines.flow.spark import spark_session
+
+            log_path = self.workspace.logs / "spark.log"
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            self._session = self._spark.enter_context(spark_session("bfm", log_path=log_path))
+        return self._session
+
+    def stop_spark(self) -> None:
+        """Stop the session and its JVM, so that the next stage has the memory."""
+        self._spark.close()
+        self._session = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One room's work as a step of the line.
+
+    Args:
+        name: Name of the stage and of its command.
+        version: Raised when the code changes what the stage makes.
+        needs: Names of the stages whose outputs it reads.
+        inputs: What else decides its outputs (settings, stamps of source files), as plain JSON.
+        outputs: What stands on disk now, as plain JSON; raises WorkspaceError when it is missing.
+        run: Makes the outputs, atomically; raises on failure.
+        uses_spark: Whether it works in the run's Spark session.
+    """
+
+    name: str
+    version: int
+    needs: tuple[str, ...]
+    inputs: Callable[[StageContext], Parts]
+    outputs: Callable[[StageContext], Parts]
+    run: Callable[[StageContext], None]
+    uses_spark: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What became of one stage in a run."""
+
+    name: str
+    skipped: bool
+    seconds: float
+    peak: MemoryPeak
+
+
+def run_stages(
+    stages: Sequence[Stage], context: StageContext, *, first: str | None = None
+) -> list[StageReport]:
+    """Run what is not done yet, in order.
+
+    Args:
+        stages: All stages of the line in order.
+        context: Where and with what.
+        first: Run this stage alone (the stages before it must be done).
+
+    Raises:
+        WorkspaceError: another process works on this workspace, or an earlier stage is not done.
+    """
+    with _locked(context.workspace):
+        try:
+            return [
+                _run_one(stage, context) for stage in stages if first is None or stage.name == first
+            ]
+        finally:
+            context.stop_spark()
+
+
+def table_stamp(workspace: Workspace, *names: str) -> Parts:
+    """Identity and version of Delta tables: equal stamps mean equal tables.
+
+    Raises:
+        WorkspaceError: a table is missing.
+    """
+    stamps: dict[str, Any] = {}
+    for name in names:
+        table = lake.open_table(workspace, name)
+        stamps[name] = {"id": str(table.metadata().id), "version": table.version()}
+    return stamps
+
+
+def file_stamp(*paths: Path) -> Parts:
+    """SHA-256 of files, and of all files below folders.
+
+    Raises:
+        WorkspaceError: a path does not exist.
+    """
+    stamps: dict[str, str] = {}
+    for path in paths:
+        if not path.exists():
+            raise WorkspaceError(f"{path} is missing; run the line again to make it.")
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                stamps[str(file.relative_to(path.parent))] = _sha256(file)
+    return stamps
+
+
+def peak_of(context: StageContext) -> MemoryPeak:
+    """Largest peaks over all stages that this workspace remembers."""
+    peak = MemoryPeak()
+    for path in sorted(context.workspace.state.glob("*.json")):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        peak = peak.merged(MemoryPeak(**row["peak_memory_bytes"]))
+    return peak
+
+
+def _run_one(stage: Stage, context: StageContext) -> StageReport:
+    fingerprint = _fingerprint(stage, context)
+    if _is_done(stage, context, fingerprint):
+        context.say(f"{stage.name}: nothing to do")
+        return StageReport(name=stage.name, skipped=True, seconds=0.0, peak=MemoryPeak())
+    if not stage.uses_spark:
+        context.stop_spark()
+    context.say(f"{stage.name}: started")
+    begun = time.monotonic()
+    with MemorySampler() as sampler:
+        stage.run(context)
+    seconds = time.monotonic() - begun
+    marker = {
+        "fingerprint": fingerprint,
+        "outputs": stage.outputs(context),
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": asdict(sampler.peak),
+    }
+    write_json_atomically(_marker_path(context.workspace, stage.name), marker)
+    gib = sampler.peak.total / 2**30
+    context.say(f"{stage.name}: done in {seconds:.1f} s, peak memory {gib:.2f} GiB")
+    return StageReport(name=stage.name, skipped=False, seconds=seconds, peak=sampler.peak)
+
+
+def _fingerprint(stage: Stage, context: StageContext) -> str:
+    upstream = {name: _marker(context.workspace, name)["outputs"] for name in stage.needs}
+    parts = {
+        "stage": stage.name,
+        "version": stage.version,
+        "inputs": stage.inputs(context),
+        "needs": upstream,
+    }
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_done(stage: Stage, context: StageContext, fingerprint: str) -> bool:
+    try:
+        marker = _marker(context.workspace, stage.name)
+        return bool(
+            marker["fingerprint"] == fingerprint and marker["outputs"] == stage.outputs(context)
+        )
+    except UserError:
+        return False
+
+
+def _marker(workspace: Workspace, name: str) -> dict[str, Any]:
+    path = _marker_path(workspace, name)
+    if not path.is_file():
+        raise WorkspaceError(
+            f"{workspace.root}: stage '{name}' has not finished here. Run it first: "
+            f"bfm {name} --workspace {workspace.root}"
+        )
+    marker: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return marker
+
+
+def _marker_path(workspace: Workspace, name: str) -> Path:
+    return workspace.state / f"{name}.json"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(workspace: Workspace) -> Iterator[None]:
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    with (workspace.root / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkspaceError(
+                f"{workspace.root} is in use by another bfm process. Wait for it to end, or choose "
+                "another --workspace."
+            ) from error
+        yield
