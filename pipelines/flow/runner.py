@@ -1,8 +1,8 @@
 """Runs stages one after another: each can be killed, resumed, skipped and run twice.
 
-A stage is done when its marker in `state/` holds the same fingerprint (its version, settings and the
-outputs of the stages it needs) and its outputs still are what the marker says. A stage writes its
-outputs atomically and its marker last, so a kill at any moment leaves a stage that simply runs again.
+A stage is done when its marker in `state/` holds the same fingerprint (its version, settings and
+the outputs of the stages it needs) and its outputs still are what the marker says. A stage writes
+its outputs atomically and its marker last, so a kill at any moment leaves a stage that runs again.
 """
 
 from __future__ import annotations
@@ -216,10 +216,10 @@ def file_stamp(*paths: Path) -> Parts:
     return stamps
 
 
-def peak_of(context: StageContext) -> MemoryPeak:
+def peak_of(workspace: Workspace) -> MemoryPeak:
     """Largest peaks over all stages that this workspace remembers."""
     peak = MemoryPeak()
-    for path in sorted(context.workspace.state.glob("*.json")):
+    for path in sorted(workspace.state.glob("*.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
         peak = peak.merged(MemoryPeak(**row["peak_memory_bytes"]))
     return peak

@@ -1,0 +1,75 @@
+"""Commands that answer from a finished workspace: `bfm score`, `bfm export`, `bfm serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from serving.cli.console import out
+from serving.cli.options import (
+    AsOfOption,
+    OutOption,
+    WorkspaceOption,
+    existing_workspace,
+    micros,
+    parse_time,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(score)
+    app.command()(export)
+    app.command()(serve)
+
+
+def score(
+    task: Annotated[str, typer.Argument(help="recommendation, churn, search, tagging, ...")],
+    workspace: WorkspaceOption,
+    out_path: OutOption,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Length of ranked lists.")] = 10,
+    as_of: AsOfOption = None,
+) -> None:
+    """Score every user with any history before --as-of, in parallel on Ray."""
+    from behavior_model.scoring import score as score_task
+
+    moment = parse_time(as_of)
+    rows = score_task(
+        existing_workspace(workspace),
+        task,
+        out_path,
+        k=k,
+        as_of_us=None if moment is None else micros(moment),
+    )
+    out.print(f"{rows:,} rows of '{task}' written to {out_path}")
+
+
+def export(
+    entity: Annotated[str, typer.Option("--entity", help="user or item")],
+    workspace: WorkspaceOption,
+    out_path: OutOption,
+    as_of: AsOfOption = None,
+) -> None:
+    """Write embeddings of all users or items: columns id, embedding."""
+    from behavior_model.scoring import export as export_entity
+
+    moment = parse_time(as_of)
+    rows = export_entity(
+        existing_workspace(workspace),
+        entity,
+        out_path,
+        as_of_us=None if moment is None else micros(moment),
+    )
+    out.print(f"{rows:,} {entity} embeddings written to {out_path}")
+
+
+def serve(
+    workspace: WorkspaceOption,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the workspace's bundle over HTTP."""
+    from serving.app import serve as serve_workspace
+
+    serve_workspace(existing_workspace(workspace), host=host, port=port)

@@ -1,0 +1,107 @@
+"""`bfm run` and each room alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pipelines.errors import UserError
+from pipelines.sources import complete_journey
+from pipelines.workspace import Workspace
+from serving.cli.console import out
+from serving.cli.options import AsOfOption, CompanyOption, WorkspaceOption, parse_time
+
+BUILT_IN_COMPANY: Final = "complete-journey"
+ROOM_HELP: Final = {
+    "ingest": "Rooms 1 and 2: read the company's tables, check them, merge them into the lake.",
+    "tokenize": "Rooms 3 and 4: fit the vocabulary, encode sequences, cut labels.",
+    "pretrain": "Room 5: train the backbone on the sequences, on Ray; goes on where it was killed.",
+    "heads": "Room 6: fit the heads on labels whose windows end by the cut.",
+    "evaluate": "Room 6: judge every head beside its baselines; writes reports/.",
+    "embed": "Embed all users and items and seal the bundle.",
+    "publish": "Room 7: put embeddings, features and user state on the shelf (Feast).",
+}
+
+SizeOption = Annotated[
+    str | None, typer.Option("--size", help="Size dial: tiny, small, base or large.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(run)
+    for name, help_text in ROOM_HELP.items():
+        app.command(name, help=help_text)(_room_command(name))
+
+
+def run(
+    workspace: WorkspaceOption,
+    company: CompanyOption = None,
+    size: SizeOption = None,
+    as_of: AsOfOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Rooms 1 to 7: raw tables in, a checked lake, a trained model and a filled shelf out."""
+    run_line(Workspace(workspace), company, size, as_of, seed)
+
+
+def run_line(
+    workspace: Workspace,
+    company: str | None,
+    size: str | None,
+    as_of: str | None,
+    seed: int | None,
+    *,
+    only: str | None = None,
+) -> None:
+    """Run the line, or one room of it, and say what became of each room."""
+    from pipelines.flow.runner import StageContext, run_stages
+    from serving.line import line, settings_for
+
+    settings = settings_for(
+        workspace,
+        company_path=_company_path(company),
+        size=size,
+        as_of=parse_time(as_of),
+        seed=seed,
+    )
+    settings.save(workspace)
+    context = StageContext(workspace, settings, say=out.print)
+    reports = run_stages(line(), context, first=only)
+    seconds = sum(report.seconds for report in reports)
+    skipped = sum(report.skipped for report in reports)
+    out.print(
+        f"{len(reports) - skipped} room(s) run, {skipped} with nothing to do, {seconds:.1f} s. "
+        f"Workspace: {workspace.root}"
+    )
+
+
+def _room_command(name: str) -> Callable[..., None]:
+    def command(
+        workspace: WorkspaceOption,
+        company: CompanyOption = None,
+        size: SizeOption = None,
+        as_of: AsOfOption = None,
+        seed: SeedOption = None,
+    ) -> None:
+        run_line(Workspace(workspace), company, size, as_of, seed, only=name)
+
+    return command
+
+
+def _company_path(company: str | None) -> Path | None:
+    if company is None:
+        return None
+    if company == BUILT_IN_COMPANY:
+        return Path(complete_journey.__file__).with_name("company.yaml")
+    path = Path(company).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(
+            f"--company {company}: no such file. Give the path of a company.yaml, "
+            f"or '{BUILT_IN_COMPANY}' for the built-in example."
+        )
+    return path
