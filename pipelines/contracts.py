@@ -21,6 +21,7 @@ class ColumnType(StrEnum):
     DOUBLE = "double"
     FLOAT = "float"
     TIMESTAMP = "timestamp"  # microseconds, UTC
+    BINARY = "binary"
     STRING_LIST = "array<string>"
     LONG_LIST = "array<long>"
     INT_LIST = "array<int>"

@@ -1,0 +1,187 @@
+"""The offline store: one parquet file per publish, never changed, read point-in-time correct."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_store.settings import Shelf
+from feature_store.tables import (
+    EVENT_TIMESTAMP,
+    FEATURE_TABLES,
+    TIME_TYPE,
+    arrow_schema,
+    content_hash,
+    feature_names,
+    stamp,
+)
+from pipelines.contracts import TableContract
+from pipelines.errors import UnknownNameError, UserError
+
+_ROW: Final = "row_idx"
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """One publish of a table: its file name says when it is true, when it was known, and what."""
+
+    as_of_us: int
+    created_us: int
+    content: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.as_of_us:018d}-{self.created_us:018d}-{self.content}.parquet"
+
+    @classmethod
+    def parse(cls, path: Path) -> Version:
+        as_of, created, content = path.stem.split("-")
+        return cls(int(as_of), int(created), content)
+
+
+def versions(shelf: Shelf, table: TableContract) -> list[Version]:
+    """All publishes of a table, oldest first."""
+    return sorted(Version.parse(p) for p in shelf.offline_path(table.name).glob("*.parquet"))
+
+
+def append(
+    shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: int, created_us: int | None
+) -> bool:
+    """Add one publish to the offline store.
+
+    Args:
+        shelf: The feature store.
+        table: Which table.
+        rows: Its columns without the two time columns, keys distinct.
+        as_of_us: Prediction time of the rows.
+        created_us: When they could be known. By default `as_of_us` for the first publish of a
+            prediction time (a system that runs on time) and the present for a correction.
+
+    Returns:
+        False when the newest publish of this prediction time holds the same rows already.
+    """
+    rows = rows.select(list(table.column_names)).sort_by(table.key[0]).combine_chunks()
+    content = content_hash(rows)
+    earlier = [one for one in versions(shelf, table) if one.as_of_us == as_of_us]
+    if earlier and earlier[-1].content == content:
+        return False
+    if created_us is None:
+        created_us = time.time_ns() // 1_000 if earlier else as_of_us
+    version = Version(as_of_us, created_us, content)
+    # Feast breaks ties of the event time in no fixed order: a correction counts 1 us later.
+    stamped = stamp(rows, as_of_us + len(earlier), created_us).cast(arrow_schema(table))
+    _write(shelf.offline_path(table.name) / version.file_name, stamped)
+    return True
+
+
+def historical_features(shelf: Shelf, entity_rows: pa.Table, features: Sequence[str]) -> pa.Table:
+    """Feature values as they were known at each row's own time.
+
+    Feast drops entity rows without features, keeps no order, and merges rows that share a key
+    and a time; so it is asked for distinct pairs per entity, and the answer is joined back on a
+    row id.
+
+    Args:
+        shelf: A published feature store.
+        entity_rows: N rows with `event_timestamp`, the key of every asked table, and anything else.
+        features: References "table:feature".
+
+    Returns:
+        The N rows in their order, with one further column per feature, null where none was known.
+
+    Raises:
+        WorkspaceError: nothing was published.
+        UnknownNameError: no such feature.
+        UserError: a key or the time is missing from `entity_rows`.
+    """
+    shelf.require_published()
+    result = entity_rows
+    for key, references in _by_key(features).items():
+        _require_columns(entity_rows, (key, EVENT_TIMESTAMP))
+        found = _ask(shelf, entity_rows.select([key, EVENT_TIMESTAMP]), key, references)
+        for name in found.column_names:
+            result = result.append_column(name, found.column(name))
+    return result
+
+
+def remove_user(shelf: Shelf, table: TableContract, user_id: str) -> int:
+    """Rewrite every publish that holds a user, without it; the number of files rewritten."""
+    rewritten = 0
+    for path in sorted(shelf.offline_path(table.name).glob("*.parquet")):
+        rows = pq.read_table(path)
+        kept = rows.filter(pc.not_equal(rows.column(table.key[0]), user_id))
+        if kept.num_rows < rows.num_rows:
+            _write(path, kept)
+            rewritten += 1
+    return rewritten
+
+
+def _by_key(features: Sequence[str]) -> dict[str, list[str]]:
+    known = {f"{t.name}:{name}": t.key[0] for t in FEATURE_TABLES for name in feature_names(t)}
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for reference in features:
+        if reference not in known:
+            raise UnknownNameError("feature", reference, known)
+        grouped[known[reference]].append(reference)
+    return grouped
+
+
+def _require_columns(rows: pa.Table, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in rows.column_names]
+    if missing:
+        raise UserError(
+            f"entity rows lack {missing}; they have {rows.column_names}. "
+            "Give every asked table's key and the time of each row."
+        )
+
+
+def _ask(shelf: Shelf, pairs: pa.Table, key: str, references: list[str]) -> pa.Table:
+    """One row per pair, in order, with the asked features alone."""
+    pairs = pairs.set_column(1, EVENT_TIMESTAMP, pc.cast(pairs.column(EVENT_TIMESTAMP), TIME_TYPE))
+    distinct = pairs.group_by([key, EVENT_TIMESTAMP], use_threads=False).aggregate([])
+    distinct = distinct.append_column(_ROW, pa.array(range(distinct.num_rows), type=pa.int64()))
+    job = shelf.store.get_historical_features(
+        entity_df=distinct.to_pandas(), features=references, filter_by_created_timestamp=True
+    )
+    answer = job.to_df()
+    names = [reference.split(":")[1] for reference in references]
+    found = pa.Table.from_pandas(answer[[_ROW, *names]], schema=_schema(references))
+    joined = pairs.append_column("pair_idx", pa.array(range(pairs.num_rows), type=pa.int64()))
+    joined = joined.join(distinct, keys=[key, EVENT_TIMESTAMP], join_type="left outer")
+    positions = _positions(found.column(_ROW), joined.sort_by("pair_idx").column(_ROW))
+    return found.select(names).take(positions)
+
+
+def _schema(references: Sequence[str]) -> pa.Schema:
+    """Types of the asked features; pandas has turned integers with gaps into floats."""
+    schemas = {table.name: arrow_schema(table) for table in FEATURE_TABLES}
+    fields = [schemas[table].field(name) for table, name in (r.split(":") for r in references)]
+    return pa.schema([pa.field(_ROW, pa.int64()), *fields])
+
+
+def _positions(have: pa.ChunkedArray, want: pa.ChunkedArray) -> pa.Array:
+    """Where each wanted row id stands in `have`; null where it is missing."""
+    return pc.index_in(want, value_set=have.combine_chunks()).combine_chunks()
+
+
+def _write(path: Path, rows: pa.Table) -> None:
+    """Whole or not at all; the temporary file stands outside the folder that Feast reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent.parent, suffix=".tmp")
+    os.close(descriptor)
+    try:
+        pq.write_table(rows, temporary, coerce_timestamps="us")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

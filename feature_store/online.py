@@ -1,0 +1,196 @@
+"""The online store: the newest values, never overwritten by older ones, with their age."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
+from feature_store.settings import PROJECT, Shelf
+from feature_store.tables import (
+    AS_OF_US,
+    STATE,
+    USER_STATE,
+    arrow_schema,
+    content_hash,
+    stamp,
+)
+from pipelines.contracts import USER_ID, ColumnType, TableContract
+from pipelines.tokens.history import Histories
+from pipelines.workspace import write_json_atomically
+
+BATCH_ROWS: Final = 2_000
+_LEDGER: Final = "online.json"
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class OnlineState:
+    """What the online store knows of one user.
+
+    Args:
+        histories: One user's encoded events before `as_of_us`.
+        vocabulary_id: The vocabulary that they were encoded with.
+        as_of_us: Prediction time that the state was published for.
+    """
+
+    histories: Histories
+    vocabulary_id: str
+    as_of_us: int
+
+
+def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: int) -> int:
+    """Write rows that are not older than what the online store holds; returns how many.
+
+    The same rows twice in a row are written once.
+
+    Args:
+        shelf: The feature store; its definitions are applied.
+        table: Which table.
+        rows: Columns of the table, keys distinct.
+        as_of_us: Prediction time of the rows.
+    """
+    version = f"{as_of_us}-{content_hash(rows)}"
+    if _ledger(shelf).get(table.name, _Entry()).finished == version:
+        return 0
+    if _may_be_older(shelf, table, as_of_us):
+        rows = _without_older(shelf, table, rows, as_of_us)
+    _remember(shelf, table, as_of_us, finished="")
+    stamped = stamp(rows, as_of_us, as_of_us)
+    for start in range(0, rows.num_rows, BATCH_ROWS):
+        batch = stamped.slice(start, BATCH_ROWS).to_pandas()
+        shelf.store.write_to_online_store(table.name, df=batch)
+    _remember(shelf, table, as_of_us, finished=version)
+    return int(rows.num_rows)
+
+
+def online_features(
+    shelf: Shelf, key: str, ids: Sequence[str], features: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Newest values per id, in the order of `ids`; None where there is none.
+
+    Args:
+        shelf: A published feature store.
+        key: The entity's key column, `user_id` or `item_id`.
+        ids: Outside ids.
+        features: References "table:feature".
+    """
+    if not ids:
+        return []
+    with _lock:  # Feast's SQLite store keeps one connection
+        response = shelf.store.get_online_features(
+            features=list(features), entity_rows=[{key: one} for one in ids]
+        )
+    columns = response.to_dict()
+    return [{name: columns[name][i] for name in columns} for i in range(len(ids))]
+
+
+def online_state(
+    shelf: Shelf, user_id: str, *, not_before_us: int | None = None
+) -> OnlineState | None:
+    """A user's stored history, or None when there is none or it is too old.
+
+    Args:
+        shelf: A published feature store.
+        user_id: Outside id.
+        not_before_us: Oldest publish time to accept; Feast itself enforces no age online.
+    """
+    names = [f"{USER_STATE.name}:{name}" for name in (STATE, AS_OF_US)]
+    row = online_features(shelf, USER_ID, [user_id], names)[0]
+    content, as_of_us = row[STATE], row[AS_OF_US]
+    if not content or (not_before_us is not None and as_of_us < not_before_us):
+        return None
+    histories, vocabulary_id = Histories.from_bytes(content)
+    return OnlineState(histories=histories, vocabulary_id=vocabulary_id, as_of_us=as_of_us)
+
+
+def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> None:
+    """Take one entity out of the online store.
+
+    Feast has no such call. In SQLite the rows are deleted; in another store they are overwritten
+    with empty values, which every read here treats as absent.
+    """
+    if shelf.settings.online_store == "sqlite":
+        _delete_rows(shelf, table, entity_id)
+        return
+    empty: dict[ColumnType, Any] = {
+        ColumnType.STRING: "",
+        ColumnType.LONG: 0,
+        ColumnType.DOUBLE: 0.0,
+        ColumnType.BINARY: b"",
+        ColumnType.FLOAT_LIST: [],
+    }
+    row = {column.name: [empty[column.type]] for column in table.columns}
+    row[table.key[0]] = [entity_id]
+    blank = pa.table(row, schema=pa.schema([arrow_schema(table).field(name) for name in row]))
+    now_us = time.time_ns() // 1_000
+    shelf.store.write_to_online_store(table.name, df=stamp(blank, now_us, now_us).to_pandas())
+
+
+def prepare_sqlite(shelf: Shelf) -> None:
+    """Let readers go on while a publish writes (write-ahead log)."""
+    if shelf.settings.online_store == "sqlite":
+        with closing(sqlite3.connect(shelf.online_path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _delete_rows(shelf: Shelf, table: TableContract, entity_id: str) -> None:
+    if not shelf.online_path.is_file():
+        return
+    key = EntityKey(join_keys=[table.key[0]], entity_values=[Value(string_val=entity_id)])
+    stored = serialize_entity_key(key, entity_key_serialization_version=3)
+    with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute(f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?', (stored,))
+
+
+def _may_be_older(shelf: Shelf, table: TableContract, as_of_us: int) -> bool:
+    if shelf.settings.online_store != "sqlite":
+        return True  # others may have written
+    return as_of_us < _ledger(shelf).get(table.name, _Entry()).newest_us
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What this workspace wrote online: the newest time begun, and the last rows finished."""
+
+    newest_us: int = 0
+    finished: str = ""
+
+
+def _ledger(shelf: Shelf) -> dict[str, _Entry]:
+    path = shelf.root / _LEDGER
+    if not path.is_file() or not shelf.online_path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: _Entry(**entry) for name, entry in content.items()}
+
+
+def _remember(shelf: Shelf, table: TableContract, as_of_us: int, finished: str) -> None:
+    ledger = _ledger(shelf)
+    newest_us = max(as_of_us, ledger.get(table.name, _Entry()).newest_us)
+    ledger[table.name] = _Entry(newest_us, finished)
+    path = shelf.root / _LEDGER
+    write_json_atomically(path, {name: asdict(entry) for name, entry in ledger.items()})
+
+
+def _without_older(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: int) -> pa.Table:
+    key = table.key[0]
+    ids = rows.column(key).to_pylist()
+    keep: list[bool] = []
+    for start in range(0, len(ids), BATCH_ROWS):
+        stored = online_features(
+            shelf, key, ids[start : start + BATCH_ROWS], [f"{table.name}:{AS_OF_US}"]
+        )
+        keep += [row[AS_OF_US] is None or row[AS_OF_US] <= as_of_us for row in stored]
+    return rows.filter(pa.array(keep, type=pa.bool_()))

@@ -1,0 +1,139 @@
+"""Room 7's stage: embeddings, activity and state of one prediction time go onto the shelf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store import activity
+from feature_store.erasure import without_suppressed
+from feature_store.offline import append
+from feature_store.online import prepare_sqlite, write_online
+from feature_store.repo import definitions
+from feature_store.settings import Shelf, ShelfSettings
+from feature_store.tables import (
+    AS_OF_US,
+    EMBEDDING,
+    FEATURE_TABLES,
+    ITEM_ACTIVITY,
+    ITEM_EMBEDDING,
+    MODEL_VERSION,
+    USER_ACTIVITY,
+    USER_EMBEDDING,
+    USER_STATE,
+)
+from pipelines import lake
+from pipelines.contracts import TableContract
+from pipelines.errors import WorkspaceError
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+
+_EXPORTED_ID: Final = "id"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What one publish did.
+
+    Args:
+        appended: Tables that got a new offline file.
+        written: Rows written to the online store per table.
+    """
+
+    appended: tuple[str, ...]
+    written: dict[str, int]
+
+
+def publish(
+    workspace: Workspace,
+    *,
+    as_of_us: int,
+    user_embeddings: Path,
+    item_embeddings: Path,
+    model_version: str,
+    created_us: int | None = None,
+    settings: ShelfSettings | None = None,
+) -> Publication:
+    """Publish one prediction time. Doing it twice with the same inputs changes nothing.
+
+    Args:
+        workspace: Its token sequences give state and activity.
+        as_of_us: Prediction time, UTC microseconds; only events before it count.
+        user_embeddings: Parquet `id, embedding` of the users at `as_of_us` (`bfm export`).
+        item_embeddings: Parquet `id, embedding` of the items.
+        model_version: Of the bundle that made the embeddings.
+        created_us: See `offline.append`.
+        settings: Which online store.
+
+    Raises:
+        WorkspaceError: an input is missing.
+        VocabularyMismatchError: token sequences were made with another vocabulary.
+    """
+    shelf = Shelf(workspace, settings)
+    tables = {
+        **_activity_tables(workspace, as_of_us),
+        USER_EMBEDDING.name: _embeddings(USER_EMBEDDING, user_embeddings, model_version, as_of_us),
+        ITEM_EMBEDDING.name: _embeddings(ITEM_EMBEDDING, item_embeddings, model_version, as_of_us),
+    }
+    apply(shelf)
+    appended, written = [], {}
+    for table in FEATURE_TABLES:
+        rows = _in_order(table, without_suppressed(workspace, tables[table.name]))
+        if append(shelf, table, rows, as_of_us, created_us):
+            appended.append(table.name)
+        written[table.name] = write_online(shelf, table, rows, as_of_us)
+    return Publication(appended=tuple(appended), written=written)
+
+
+def apply(shelf: Shelf) -> None:
+    """Register the definitions and make the online tables, as `feast apply` does."""
+    for table in FEATURE_TABLES:
+        shelf.offline_path(table.name).mkdir(parents=True, exist_ok=True)
+    shelf.write_yaml()
+    shelf.store.apply(
+        [
+            definitions.user,
+            definitions.item,
+            definitions.user_embedding,
+            definitions.user_activity,
+            definitions.user_state,
+            definitions.item_embedding,
+            definitions.item_activity,
+        ]
+    )
+    prepare_sqlite(shelf)
+
+
+def _in_order(table: TableContract, rows: pa.Table) -> pa.Table:
+    return rows.select(list(table.column_names)).sort_by(table.key[0]).combine_chunks()
+
+
+def _activity_tables(workspace: Workspace, as_of_us: int) -> dict[str, pa.Table]:
+    vocabulary = Vocabulary.load(workspace.vocabulary_path)
+    histories = lake.read_histories(workspace, vocabulary, as_of_us)
+    return {
+        USER_ACTIVITY.name: activity.user_activity(vocabulary, histories, as_of_us),
+        USER_STATE.name: activity.user_state(vocabulary, histories, as_of_us),
+        ITEM_ACTIVITY.name: activity.item_activity(vocabulary, histories, as_of_us),
+    }
+
+
+def _embeddings(table: TableContract, path: Path, model_version: str, as_of_us: int) -> pa.Table:
+    if not path.is_file():
+        raise WorkspaceError(
+            f"{path}: no embeddings here. Make them with: bfm embed --workspace DIR"
+        )
+    exported = pq.read_table(path, columns=[_EXPORTED_ID, EMBEDDING])
+    num_rows = exported.num_rows
+    return pa.table(
+        {
+            table.key[0]: exported.column(_EXPORTED_ID),
+            EMBEDDING: exported.column(EMBEDDING),
+            MODEL_VERSION: pa.repeat(pa.scalar(model_version), num_rows),
+            AS_OF_US: pa.repeat(pa.scalar(as_of_us, type=pa.int64()), num_rows),
+        }
+    )
