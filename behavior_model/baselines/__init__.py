@@ -1,0 +1,1 @@
+"""Strong, well-known alternatives that every head is judged beside."""

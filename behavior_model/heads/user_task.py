@@ -1,0 +1,258 @@
+"""The head of a user task: linear and tree learners on frozen inputs, calibrated out of sample.
+
+Rows are users at rolling earlier prediction times whose windows have passed at the test cut. Every
+user falls into one of five folds by a hash of the id; raw scores for calibration come from models
+that have not seen the user at any time. The learners that answer are then fitted on all rows.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from behavior_model.context import ModelContext
+from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
+from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
+from behavior_model.heads.scorers import LinearScorer, Standardiser, TreeScorer, signed_log
+from behavior_model.heads.user_inputs import (
+    InputKind,
+    LabelledRows,
+    UserEmbeddings,
+    UserInputs,
+    labelled_rows,
+    user_inputs,
+)
+from behavior_model.tasks import TaskKind, UserTask
+from pipelines.errors import BundleError
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import write_json_atomically
+
+Doubles = npt.NDArray[np.float64]
+Longs = npt.NDArray[np.int64]
+
+NUM_FOLDS: Final = 5
+SCHEMA_VERSION: Final = 1
+_JSON: Final = "user_task.json"
+_TENSORS: Final = "user_task.safetensors"
+_TREES: Final = "user_task_trees.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserPrediction:
+    """Answers for U users.
+
+    Args:
+        scores: float64[U], calibrated probability (binary) or expected value (regression).
+        lowers: float64[U], lower end; see `heads.calibration` for what the interval covers.
+        uppers: float64[U], upper end.
+        familiarities: float64[U] in [0, 1]: share of training users at least as unusual.
+    """
+
+    scores: Doubles
+    lowers: Doubles
+    uppers: Doubles
+    familiarities: Doubles
+
+    @property
+    def unfamiliar(self) -> npt.NDArray[np.bool_]:
+        """bool[U]: less like the training users than 99 in 100 of them; distrust the answer."""
+        return self.familiarities < UNFAMILIAR_BELOW
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learners:
+    """A linear model and trees whose raw scores are averaged."""
+
+    standardiser: Standardiser
+    linear: LinearScorer
+    trees: TreeScorer
+
+    @classmethod
+    def fit(cls, inputs: UserInputs, targets: Doubles, *, binary: bool, seed: int) -> _Learners:
+        standardiser = Standardiser.fit(inputs.tame)
+        tame = standardiser.apply(inputs.tame)
+        return cls(
+            standardiser=standardiser,
+            linear=LinearScorer.fit(tame, targets, binary=binary),
+            trees=TreeScorer.fit(inputs.plain, targets, binary=binary, seed=seed),
+        )
+
+    def raw(self, inputs: UserInputs) -> Doubles:
+        linear = self.linear.raw(self.standardiser.apply(inputs.tame))
+        return (linear + self.trees.raw(inputs.plain)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserTaskHead:
+    """One user task, fitted.
+
+    Args:
+        task: Name of the task.
+        kind: What its answers are.
+        input_kind: Which inputs it reads.
+        vocabulary: The vocabulary that histories are encoded with.
+        learners: Linear model and trees.
+        calibration: Raw score to answer and interval.
+        familiarity: Likeness to the training users.
+    """
+
+    task: str
+    kind: TaskKind
+    input_kind: InputKind
+    vocabulary: Vocabulary
+    learners: _Learners
+    calibration: Calibration
+    familiarity: Familiarity
+
+    def predict(
+        self,
+        histories: Histories,
+        states: UserEmbeddings | None,
+        prediction_times_us: int | Longs,
+    ) -> UserPrediction:
+        """Answers for U users, each independent of the others.
+
+        Args:
+            histories: U users, events before the prediction time only.
+            states: The backbone's states of the same users at that time.
+            prediction_times_us: One time for all, or int64[U]; UTC microseconds.
+        """
+        times = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(histories))
+        inputs = user_inputs(self.vocabulary, histories, states, times, self.input_kind)
+        scores, lowers, uppers = self.calibration.apply(self.learners.raw(inputs))
+        tame = self.learners.standardiser.apply(inputs.tame)
+        return UserPrediction(
+            scores=scores,
+            lowers=lowers,
+            uppers=uppers,
+            familiarities=self.familiarity.apply(tame),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write JSON, safetensors and LightGBM's text into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            "standardiser.mean": self.learners.standardiser.mean,
+            "standardiser.scale": self.learners.standardiser.scale,
+            "linear.weights": self.learners.linear.weights,
+            "linear.bias": self.learners.linear.bias,
+            **self.calibration.to_tensors(),
+            **self.familiarity.to_tensors(),
+        }
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / _TENSORS)
+        self.learners.trees.booster.save_model(str(folder / _TREES))
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            "task": self.task,
+            "kind": str(self.kind),
+            "input_kind": str(self.input_kind),
+            "vocabulary_id": self.vocabulary.vocabulary_id,
+        }
+        write_json_atomically(folder / _JSON, facts)
+
+    @classmethod
+    def load(cls, folder: Path, vocabulary: Vocabulary) -> UserTaskHead:
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: a file is missing or of another schema version.
+            VocabularyMismatchError: the head was fitted with another vocabulary.
+        """
+        facts = _read_facts(folder)
+        vocabulary.require(facts["vocabulary_id"], str(folder))
+        tensors = load_file(folder / _TENSORS)
+        return cls(
+            task=facts["task"],
+            kind=TaskKind(facts["kind"]),
+            input_kind=InputKind(facts["input_kind"]),
+            vocabulary=vocabulary,
+            learners=_Learners(
+                standardiser=Standardiser(
+                    mean=tensors["standardiser.mean"], scale=tensors["standardiser.scale"]
+                ),
+                linear=LinearScorer(weights=tensors["linear.weights"], bias=tensors["linear.bias"]),
+                trees=TreeScorer(booster=lgb.Booster(model_file=str(folder / _TREES))),
+            ),
+            calibration=Calibration.from_tensors(tensors),
+            familiarity=Familiarity.from_tensors(tensors),
+        )
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    missing = [name for name in (_JSON, _TENSORS, _TREES) if not (folder / name).is_file()]
+    if missing:
+        raise BundleError(
+            f"{folder}: no {', '.join(missing)} here, so no user task can be loaded. "
+            "Make it again with: bfm heads --workspace DIR"
+        )
+    facts: dict[str, Any] = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+    if facts.get("schema_version") != SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder / _JSON}: schema version {facts.get('schema_version')} came, "
+            f"{SCHEMA_VERSION} is read. Make it again with: bfm heads --workspace DIR"
+        )
+    return facts
+
+
+def fit(
+    context: ModelContext,
+    task: UserTask,
+    *,
+    input_kind: InputKind = InputKind.FUSED,
+    seed: int = 0,
+) -> UserTaskHead:
+    """Fit the head of a task on all rows whose windows have passed at the context's test cut."""
+    rows = labelled_rows(context, task, input_kind)
+    return fit_rows(rows, task, input_kind, context.vocabulary, seed=seed)
+
+
+def fit_rows(
+    rows: LabelledRows, task: UserTask, input_kind: InputKind, vocabulary: Vocabulary, *, seed: int
+) -> UserTaskHead:
+    """Fit on rows that are made already."""
+    binary = task.kind is TaskKind.BINARY
+    targets = rows.labels if binary else signed_log(rows.labels)
+    folds = fold_of(rows.user_ids)
+    raw = _out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
+    learners = _Learners.fit(rows.inputs, targets, binary=binary, seed=seed)
+    _, users = np.unique(rows.user_ids, return_inverse=True)
+    calibration = (
+        calibrate_rate(raw, rows.labels, users, rows.times, seed=seed)
+        if binary
+        else calibrate_outcome(raw, rows.labels)
+    )
+    tame = learners.standardiser.apply(rows.inputs.tame)
+    return UserTaskHead(
+        task=task.name,
+        kind=task.kind,
+        input_kind=input_kind,
+        vocabulary=vocabulary,
+        learners=learners,
+        calibration=calibration,
+        familiarity=Familiarity.fit(tame, held_out=folds == 0),
+    )
+
+
+def fold_of(user_ids: list[str]) -> Longs:
+    """int64[N]: fold of each user by a hash of the id, the same at every prediction time."""
+    return np.asarray([zlib.crc32(user.encode()) % NUM_FOLDS for user in user_ids], dtype=np.int64)
+
+
+def _out_of_fold(
+    inputs: UserInputs, targets: Doubles, folds: Longs, *, binary: bool, seed: int
+) -> Doubles:
+    raw = np.empty(len(targets))
+    for fold in range(NUM_FOLDS):
+        out = folds == fold
+        learners = _Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
+        raw[out] = learners.raw(inputs.rows(out))
+    return raw

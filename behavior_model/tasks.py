@@ -1,0 +1,205 @@
+"""User tasks: a task is a short Python function over what is past and what comes.
+
+A new question about users is a few lines:
+
+    @user_task("churn", kind=TaskKind.BINARY)
+    def churn(past: Past, future: Futures) -> Doubles:
+        return (future.num_purchases == 0).astype(float)
+
+The platform makes its labels at prediction times whose windows have passed, trains, calibrates,
+compares with baselines and serves it. NaN marks a user whom the question is not asked of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from behavior_model.context import Futures, ModelContext
+from pipelines.contracts import EVENT_TYPE, PURCHASE
+from pipelines.errors import UnknownNameError
+from pipelines.tokens.binning import DAY_US, FIRST_IDX
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class TaskKind(StrEnum):
+    """What a task's labels are."""
+
+    BINARY = "binary"  # 0 or 1; the answer is a calibrated probability
+    REGRESSION = "regression"  # a number; the answer is its expected median
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What is known of U users at a prediction time.
+
+    Args:
+        histories: Events before the prediction time.
+        prediction_times_us: int64[U], UTC microseconds.
+        window_us: Length of the window that the task looks ahead.
+        vocabulary: What the token indices mean.
+    """
+
+    histories: Histories
+    prediction_times_us: npt.NDArray[np.int64]
+    window_us: int
+    vocabulary: Vocabulary
+
+    @property
+    def window_days(self) -> float:
+        """Length of the window that the task looks ahead."""
+        return self.window_us / DAY_US
+
+    def num_purchases(self, days: float | None = None) -> npt.NDArray[np.int64]:
+        """int64[U]: purchase events in the last `days` (by default the length of the window)."""
+        users = self.histories.user_positions[self._bought(days)]
+        return np.bincount(users, minlength=len(self.histories)).astype(np.int64)
+
+    def amounts(self, days: float | None = None) -> Doubles:
+        """float64[U]: money spent in the last `days` (by default the length of the window)."""
+        rows = self._bought(days)
+        money = np.nan_to_num(self.histories.amounts[rows].astype(np.float64))
+        users = self.histories.user_positions[rows]
+        sums = np.bincount(users, weights=money, minlength=len(self.histories))
+        return sums.astype(np.float64)
+
+    @cached_property
+    def _ages_us(self) -> npt.NDArray[np.int64]:
+        times = self.prediction_times_us[self.histories.user_positions]
+        return times - self.histories.times_us
+
+    def _bought(self, days: float | None) -> Bools:
+        limit = self.window_us if days is None else days * DAY_US
+        return is_event_type(self.vocabulary, self.histories, PURCHASE) & (self._ages_us <= limit)
+
+
+LabelFunction = Callable[[Past, Futures], Doubles]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserTask:
+    """A registered question about users.
+
+    Args:
+        name: Its name at every border (command line, HTTP, tables).
+        kind: What its labels are.
+        label: float64[U] from past and future; NaN where the question is not asked.
+    """
+
+    name: str
+    kind: TaskKind
+    label: LabelFunction
+
+
+_TASKS: Final[dict[str, UserTask]] = {}
+
+
+def user_task(name: str, *, kind: TaskKind) -> Callable[[LabelFunction], LabelFunction]:
+    """Register a label function as a user task.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(label: LabelFunction) -> LabelFunction:
+        if name in _TASKS:
+            raise ValueError(f"user task '{name}' is registered already; choose another name")
+        _TASKS[name] = UserTask(name=name, kind=kind, label=label)
+        return label
+
+    return register
+
+
+def get_user_task(name: str) -> UserTask:
+    """The task of that name.
+
+    Raises:
+        UnknownNameError: no such task; the message lists the known ones.
+    """
+    if name not in _TASKS:
+        raise UnknownNameError("user task", name, _TASKS)
+    return _TASKS[name]
+
+
+def user_task_names() -> tuple[str, ...]:
+    """Names of all registered tasks, sorted."""
+    return tuple(sorted(_TASKS))
+
+
+def is_event_type(vocabulary: Vocabulary, histories: Histories, event_type: str) -> Bools:
+    """bool[N]: which events are of a type; none where the vocabulary does not know it."""
+    values = vocabulary.field(EVENT_TYPE).values
+    if event_type not in values:
+        return np.zeros(histories.num_events, dtype=np.bool_)
+    found: Bools = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(event_type)
+    return found
+
+
+def past_at(context: ModelContext, prediction_time_us: int) -> Past:
+    """What is known of all users at a prediction time."""
+    histories = context.histories(prediction_time_us)
+    return Past(
+        histories=histories,
+        prediction_times_us=np.full(len(histories), prediction_time_us, dtype=np.int64),
+        window_us=context.window_us,
+        vocabulary=context.vocabulary,
+    )
+
+
+def labels_at(context: ModelContext, task: UserTask, prediction_time_us: int) -> Doubles:
+    """float64[U]: labels to learn from, aligned to `context.histories(prediction_time_us)`.
+
+    Raises:
+        ValueError: the window reaches past the test cut, or the task gave another shape or, being
+            binary, something other than 0, 1 or NaN.
+    """
+    return make_labels(
+        task, past_at(context, prediction_time_us), context.futures(prediction_time_us)
+    )
+
+
+def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
+    """A task's labels with its promises checked; errors as in `labels_at`."""
+    labels = np.asarray(task.label(past, future), dtype=np.float64)
+    if labels.shape != (len(future),):
+        raise ValueError(
+            f"user task '{task.name}' gave labels of shape {labels.shape}; "
+            f"return one number per user, shape ({len(future)},)"
+        )
+    asked = labels[~np.isnan(labels)]
+    if task.kind is TaskKind.BINARY and not np.isin(asked, (0.0, 1.0)).all():
+        raise ValueError(
+            f"binary user task '{task.name}' gave labels other than 0, 1 and NaN; "
+            "return 0 or 1, or register it with kind=TaskKind.REGRESSION"
+        )
+    return labels
+
+
+@user_task("churn", kind=TaskKind.BINARY)
+def churn(past: Past, future: Futures) -> Doubles:
+    """No purchase in the window; asked of everybody with any history."""
+    return (future.num_purchases == 0).astype(np.float64)
+
+
+@user_task("spend_drop", kind=TaskKind.BINARY)
+def spend_drop(past: Past, future: Futures) -> Doubles:
+    """Spends less than half of the mean of the last three windows; asked of those who spent."""
+    usual = past.amounts(days=3 * past.window_days) / 3
+    dropped = (future.amounts < 0.5 * usual).astype(np.float64)
+    return np.asarray(np.where(usual > 0, dropped, np.nan))
+
+
+@user_task("next_spend", kind=TaskKind.REGRESSION)
+def next_spend(past: Past, future: Futures) -> Doubles:
+    """Money spent in the window."""
+    return future.amounts
