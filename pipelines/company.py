@@ -8,21 +8,36 @@ a semantic type.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipelines.contracts import (
     CATALOGUE,
+    CONTENT_HASH,
     EVENT_ID,
     EVENT_TIME,
     EVENT_TYPE,
     EVENTS,
     ITEM_ID,
     PROFILES,
+    RAW_ROW,
+    ROW_HASH,
+    RULE,
+    SOURCE_TABLE,
     TITLE,
     USER_ID,
     Column,
@@ -34,6 +49,15 @@ from pipelines.errors import CompanyConfigError
 PACKAGE_PREFIX: Final = "package:"
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 FIELD_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"
+RESERVED_FIELDS: Final = (
+    CONTENT_HASH,
+    SOURCE_TABLE,
+    RULE,
+    RAW_ROW,
+    ROW_HASH,
+    *("item", "gap", "hour", "weekday", "session_start"),
+)
+"""Names of columns and tokens that the platform makes itself."""
 
 
 class _Strict(BaseModel):
@@ -41,13 +65,17 @@ class _Strict(BaseModel):
 
 
 class ColumnExpression(_Strict):
-    """How one column is made from the columns of a source table. Exactly one way is given."""
+    """How one column is made from the columns of a source table. Exactly one way is given.
+
+    `values` renames values of the result (`{buy: purchase}`); others stay as they are.
+    """
 
     column: str | None = None
     constant: str | float | int | None = None
     concat: tuple[str, ...] | None = None
     coalesce: tuple[str, ...] | None = None
     separator: str = " "
+    values: dict[str, str] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -100,12 +128,19 @@ class SourceConfig(_Strict):
 
 
 class TableConfig(_Strict):
-    """One source table and how its columns become a canonical table."""
+    """One source table and how its columns become a canonical table.
+
+    `time_zone` (IANA name) is needed where times hold no zone; `time_unit` where they are numbers
+    since 1970-01-01 UTC. `max_quarantined_share` is the share of rows that may break a rule before
+    the line stops.
+    """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     into: Literal["events", "catalogue", "profiles"]
     source: SourceConfig
     time_zone: str | None = None
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    max_quarantined_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     columns: dict[str, Expression]
     fields: dict[Annotated[str, Field(pattern=FIELD_PATTERN)], ExtraField] = {}
 
@@ -116,6 +151,16 @@ class TableConfig(_Strict):
     def field_expression(self, name: str) -> ColumnExpression:
         """The expression behind an extra field; by default the source column of that name."""
         return self.fields[name].source or ColumnExpression(column=name)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_known(cls, value: str | None) -> str | None:
+        zones = zoneinfo.available_timezones()
+        if value is not None and value not in zones:
+            close = difflib.get_close_matches(value, zones, n=1)
+            guess = f" Did you mean '{close[0]}'?" if close else ""
+            raise ValueError(f"'{value}' is not an IANA time zone like 'Europe/Berlin'.{guess}")
+        return value
 
     @model_validator(mode="after")
     def _columns_known_and_complete(self) -> TableConfig:
@@ -129,6 +174,9 @@ class TableConfig(_Strict):
         clash = sorted(set(self.fields) & known)
         if clash:
             raise ValueError(f"fields {clash} have the name of a contract column; rename them")
+        reserved = sorted(set(self.fields) & set(RESERVED_FIELDS))
+        if reserved:
+            raise ValueError(f"fields {reserved} have a name that the platform uses; rename them")
         needed = {
             "events": (USER_ID, EVENT_TIME, EVENT_TYPE),
             "catalogue": (ITEM_ID, TITLE),

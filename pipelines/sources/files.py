@@ -1,0 +1,153 @@
+"""Readers of files: Parquet, CSV, JSON lines and Delta tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
+
+from pipelines.errors import SourceError
+from pipelines.sources.request import MALFORMED_ROW, Reader, SourceRequest, files_below
+
+_NANOS_AS_LONG: Final = "spark.sql.legacy.parquet.nanosAsLong"
+_CSV_OPTIONS: Final = {
+    "delimiter": "sep",
+    "encoding": "encoding",
+    "escape": "escape",
+    "header": "header",
+    "multiline": "multiLine",
+    "null_value": "nullValue",
+    "quote": "quote",
+}
+_CSV_DEFAULTS: Final = {"header": "true", "escape": '"', "multiLine": "true"}
+
+
+def quoted(name: str) -> Column:
+    """A source column by its exact name, dots and spaces included."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def read_parquet_files(spark: SparkSession, path: Path, place: str) -> DataFrame:
+    """Rows of a Parquet file or folder; times of any unit come as microseconds.
+
+    Spark takes INT96 for an instant although it holds no zone, and refuses nanoseconds: the first
+    becomes TIMESTAMP_NTZ here, the second is read as integers and divided.
+
+    Raises:
+        SourceError: not Parquet.
+    """
+    schema = _parquet_schema(path, place)
+    if any(pa.types.is_timestamp(field.type) and field.type.unit == "ns" for field in schema):
+        spark.conf.set(_NANOS_AS_LONG, "true")
+    frame = spark.read.parquet(str(path))
+    zones = {f.name: f.type.tz for f in schema if pa.types.is_timestamp(f.type)}
+    types = dict(frame.dtypes)
+    return frame.select(
+        *(
+            _timestamp(name, types[name], zones[name]).alias(name) if name in zones else quoted(name)
+            for name in frame.columns
+        )
+    )
+
+
+def _timestamp(name: str, dtype: str, zone: str | None) -> Column:
+    column = quoted(name)
+    if dtype == "bigint":
+        column = F.timestamp_micros(F.expr(f"`{name.replace('`', '``')}` div 1000"))
+    return column if zone else column.cast("timestamp_ntz")
+
+
+def _parquet_schema(path: Path, place: str) -> pa.Schema:
+    files = [file for file in sorted(files_below(path)) if file.stat().st_size]
+    if not files:
+        raise SourceError(f"{place}: no files in {path}. Give a folder with Parquet files.")
+    try:
+        return pq.read_schema(files[0])
+    except pa.ArrowInvalid as error:
+        raise SourceError(
+            f"{place}: {files[0]} is not a Parquet file ({error}). "
+            "Correct the path or the format (csv, jsonl, delta)."
+        ) from error
+
+
+def _read_parquet(spark: SparkSession, request: SourceRequest) -> DataFrame:
+    return read_parquet_files(spark, request.path(), request.place)
+
+
+def _csv_options(options: dict[str, Any]) -> dict[str, str]:
+    given = {
+        _CSV_OPTIONS[name]: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in options.items()
+    }
+    return _CSV_DEFAULTS | given
+
+
+def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
+    path, options = request.path(), _csv_options(request.source.options)
+    try:
+        names = spark.read.options(**options).csv(str(path)).columns
+        if not names:
+            raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
+        schema = _with_malformed([StructField(name, StringType()) for name in names])
+        return spark.read.options(**options, columnNameOfCorruptRecord=MALFORMED_ROW).csv(
+            str(path), schema=schema
+        )
+    except PySparkException as error:
+        raise _unreadable(request, path, error) from error
+
+
+def _read_jsonl(spark: SparkSession, request: SourceRequest) -> DataFrame:
+    path, reader = request.path(), spark.read.options(columnNameOfCorruptRecord=MALFORMED_ROW)
+    try:
+        fields = [f for f in reader.json(str(path)).schema.fields if f.name != MALFORMED_ROW]
+        if not fields:
+            raise SourceError(
+                f"{request.place}: {path} holds no JSON objects. "
+                'Give one object per line, like {"user_id": "u1"}.'
+            )
+        return reader.schema(_with_malformed(fields)).json(str(path))
+    except PySparkException as error:
+        raise _unreadable(request, path, error) from error
+
+
+def _with_malformed(fields: list[StructField]) -> StructType:
+    return StructType([*fields, StructField(MALFORMED_ROW, StringType())])
+
+
+def _read_delta(spark: SparkSession, request: SourceRequest) -> DataFrame:
+    path = request.path()
+    reader = spark.read.format("delta")
+    if "version" in request.source.options:
+        reader = reader.option("versionAsOf", str(request.source.options["version"]))
+    try:
+        return reader.load(str(path))
+    except AnalysisException as error:
+        raise _unreadable(request, path, error) from error
+
+
+def _delta_log(request: SourceRequest) -> list[Path]:
+    return list((request.path() / "_delta_log").glob("*"))
+
+
+def _files(request: SourceRequest) -> list[Path]:
+    return files_below(request.path())
+
+
+def _unreadable(request: SourceRequest, path: Path, error: PySparkException) -> SourceError:
+    reason = str(error).splitlines()[0]
+    return SourceError(
+        f"{request.place}: {path} cannot be read as {request.source.format}: {reason}. "
+        "Correct the path, the format or its options."
+    )
+
+
+PARQUET: Final = Reader(read=_read_parquet, files=_files)
+CSV: Final = Reader(read=_read_csv, files=_files, options=tuple(_CSV_OPTIONS))
+JSONL: Final = Reader(read=_read_jsonl, files=_files)
+DELTA: Final = Reader(read=_read_delta, files=_delta_log, options=("version",))

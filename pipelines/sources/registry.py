@@ -1,0 +1,64 @@
+"""Readers of raw tables. A new kind of source is one file and one line in `READERS`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.errors import SourceError, UnknownNameError
+from pipelines.sources.complete_journey.source import COMPLETE_JOURNEY
+from pipelines.sources.files import CSV, DELTA, JSONL, PARQUET
+from pipelines.sources.request import Reader, SourceRequest
+
+READERS: Final[dict[str, Reader]] = {
+    "parquet": PARQUET,
+    "csv": CSV,
+    "jsonl": JSONL,
+    "delta": DELTA,
+    "complete_journey": COMPLETE_JOURNEY,
+}
+
+
+def reader_for(request: SourceRequest) -> Reader:
+    """The reader that a table's `source.format` names.
+
+    Raises:
+        UnknownNameError: no reader has that name, or it does not know one of the options.
+    """
+    name = request.source.format
+    if name not in READERS:
+        kind = f"source format in {request.company_path} (tables.{request.table}.source.format)"
+        raise UnknownNameError(kind, name, READERS)
+    reader = READERS[name]
+    for option in request.source.options:
+        if option not in reader.options:
+            kind = f"option of format '{name}' in {request.place}"
+            raise UnknownNameError(kind, option, reader.options or ("(it has none)",))
+    return reader
+
+
+def read_source(spark: SparkSession, request: SourceRequest) -> DataFrame:
+    """The raw rows of one table, with the source's own column names and types.
+
+    Timestamps with a zone come as TIMESTAMP, those without as TIMESTAMP_NTZ.
+
+    Raises:
+        UnknownNameError: unknown format or option.
+        SourceError: no such file, not readable as that format, or no columns in it.
+    """
+    frame = reader_for(request).read(spark, request)
+    if not frame.columns:
+        raise SourceError(f"{request.place}: no columns in {request.where}. Give a file with data.")
+    return frame
+
+
+def source_fingerprint(request: SourceRequest) -> list[list[str | int]]:
+    """Name, size and modification time of every file behind a table, without reading any.
+
+    Raises:
+        UnknownNameError: unknown format or option.
+        SourceError: no such file.
+    """
+    stats = [(path, path.stat()) for path in sorted(reader_for(request).files(request))]
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]

@@ -1,0 +1,191 @@
+"""Rooms 1 and 2 together: every source table through the gate, then into the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Final, Literal
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.company import CompanyConfig, TableConfig
+from pipelines.contracts import (
+    EVENT_ID,
+    EVENT_TIME,
+    EVENTS,
+    ITEM_ID,
+    QUARANTINE,
+    ROW_HASH,
+    SESSION_ID,
+    SOURCE_TABLE,
+    USER_ID,
+)
+from pipelines.errors import CompanyConfigError, QualityError, SourceError
+from pipelines.quality.gate import Gated, Ledger, gate
+from pipelines.quality.report import Finding, report_path, validate, write_report
+from pipelines.sources.registry import read_source
+from pipelines.sources.request import SourceRequest
+from pipelines.stages import delta
+from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
+from pipelines.stages.schemas import stored
+from pipelines.workspace import Workspace
+
+Into = Literal["catalogue", "profiles", "events"]
+TABLES: Final[tuple[Into, ...]] = ("catalogue", "profiles", "events")
+_CLUSTER: Final = {
+    "catalogue": [ITEM_ID],
+    "profiles": [USER_ID],
+    "events": [USER_ID, EVENT_TIME, SESSION_ID, EVENT_ID],
+    "quarantine": [SOURCE_TABLE, ROW_HASH],
+}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingested:
+    """What one intake did."""
+
+    ledgers: list[Ledger]
+    written: dict[str, delta.Written]
+
+
+def ingest(
+    spark: SparkSession,
+    workspace: Workspace,
+    company: CompanyConfig,
+    company_path: Path,
+    say: Say = print,
+) -> Ingested:
+    """Read, check and store all tables of a company. Nothing is written when a promise is broken.
+
+    Args:
+        spark: Session with Delta.
+        workspace: Where the lake and the report are.
+        company: The company's description.
+        company_path: Where it was read from; relative paths start there.
+        say: Takes one line per table.
+
+    Raises:
+        SourceError: a table is missing, empty, or lacks a column.
+        CompanyConfigError: times need a zone or a unit.
+        QualityError: a promise about a whole table is broken; the report shows which.
+    """
+    gated = [
+        _gate(spark, company, into, company_path)
+        for into in TABLES
+        if any(table.into == into for table in company.tables)
+    ]
+    try:
+        ledgers = _with_unknown_items(gated)
+        for ledger in ledgers:
+            say(str(ledger))
+        _refuse_unusable(company, company_path, ledgers)
+        _check(workspace, company, gated, ledgers, say)
+        return Ingested(ledgers=ledgers, written=_store(workspace, gated))
+    finally:
+        for one in gated:
+            one.staged.unpersist()
+
+
+def _gate(spark: SparkSession, company: CompanyConfig, into: Into, company_path: Path) -> Gated:
+    tables = [table for table in company.tables if table.into == into]
+    contract = company.contract(into)
+    frames = [_canonical(spark, table, company, company_path) for table in tables]
+    rows = reduce(DataFrame.unionByName, frames)
+    return gate(rows, stored(contract), tables)
+
+
+def _canonical(
+    spark: SparkSession, table: TableConfig, company: CompanyConfig, company_path: Path
+) -> DataFrame:
+    raw = read_source(spark, SourceRequest.of(table, company_path))
+    return canonical_rows(raw, table, company.contract(table.into), company_path)
+
+
+def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
+    by_name = {one.contract.name: one for one in gated}
+    ledgers = [ledger for one in gated for ledger in one.ledgers]
+    if "catalogue" not in by_name:
+        return ledgers
+    known = by_name["catalogue"].accepted.select(ITEM_ID)
+    named = by_name[EVENTS.name].accepted.groupBy(SOURCE_TABLE, ITEM_ID).count()
+    unknown = (
+        named.where(F.col(ITEM_ID).isNotNull())
+        .join(known, ITEM_ID, "left_anti")
+        .groupBy(SOURCE_TABLE)
+        .agg(F.sum("count").alias("num"))
+    )
+    counts = {row[SOURCE_TABLE]: row["num"] for row in unknown.collect()}
+    return [replace(one, unknown_items=counts.get(one.table, 0)) for one in ledgers]
+
+
+def _refuse_unusable(
+    company: CompanyConfig, company_path: Path, ledgers: Sequence[Ledger]
+) -> None:
+    tables = {table.name: table for table in company.tables}
+    for ledger in ledgers:
+        where = f"{company_path}: tables.{ledger.table}"
+        if not ledger.input_rows:
+            raise SourceError(
+                f"{where}: the source holds no rows. Give a file with data, or take the table out."
+            )
+        for rule in ledger.rules:
+            if rule.endswith(WITHOUT_TIME_ZONE):
+                name = rule.removesuffix(f"_{WITHOUT_TIME_ZONE}")
+                raise CompanyConfigError(no_time_zone(tables[ledger.table], company_path, name))
+
+
+def _check(
+    workspace: Workspace,
+    company: CompanyConfig,
+    gated: Sequence[Gated],
+    ledgers: Sequence[Ledger],
+    say: Say,
+) -> None:
+    findings = validate(gated, ledgers)
+    conflicts = [row for one in gated for row in one.conflicts]
+    path = write_report(workspace, company.name, ledgers, findings, conflicts)
+    failed = [one for one in findings if not one.success]
+    for finding in failed:
+        if not finding.critical:
+            say(f"warning: {finding}")
+    lost = [ledger for ledger in ledgers if not ledger.accepted]
+    if lost or any(finding.critical for finding in failed):
+        raise QualityError(_describe(path, lost, gated, failed))
+
+
+def _describe(
+    path: Path, lost: Sequence[Ledger], gated: Sequence[Gated], failed: Sequence[Finding]
+) -> str:
+    lines = ["The data breaks a promise about a whole table; nothing was written."]
+    for ledger in lost:
+        lines.append(f"  All rows are in quarantine. {ledger}")
+    for one in gated:
+        if one.conflicts:
+            key = ", ".join(one.contract.key)
+            lines.append(f"  {one.contract.name}: the same {key} came with different content:")
+            lines += [f"    {row}" for row in one.conflicts]
+    lines += [f"  {finding}" for finding in failed if finding.critical]
+    lines.append(f"See {path}. Correct the source or company.yaml and run again.")
+    return "\n".join(lines)
+
+
+def _store(workspace: Workspace, gated: Sequence[Gated]) -> dict[str, delta.Written]:
+    quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])
+    written = {
+        QUARANTINE.name: delta.merge(
+            quarantine, workspace.table(QUARANTINE.name), QUARANTINE, _CLUSTER[QUARANTINE.name]
+        )
+    }
+    for one in gated:
+        name = one.contract.name
+        path = workspace.table(name)
+        written[name] = delta.merge(one.accepted, path, one.contract, _CLUSTER[name])
+    return written
+
+
+__all__ = ["Ingested", "ingest", "report_path"]
