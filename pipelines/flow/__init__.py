@@ -1,0 +1,1 @@
+"""What runs the stages: Spark sessions, machine checks, and the runner itself."""
