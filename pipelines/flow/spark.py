@@ -207,7 +207,8 @@ def _start(conf: Mapping[str, str], log_path: Path, settings: SparkSettings) -> 
         os.environ["PYSPARK_PYTHON"] = sys.executable
     else:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    logging.getLogger("py4j").setLevel(logging.ERROR)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    SparkContext._jvm = None
     spark_settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
     log_path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -245,8 +246,8 @@ def _end_jvm() -> None:
     gateway = SparkContext._gateway
     if gateway is None:
         return
+    # `_jvm` stays until the next start: PySpark's exceptions do not print without one, even dead.
     SparkContext._gateway = None
-    SparkContext._jvm = None
     with contextlib.suppress(Exception):  # the JVM may be gone already
         gateway.shutdown()
     process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)

@@ -1,0 +1,53 @@
+"""Fixtures shared by all rooms: one Spark session for the whole run, and an empty workspace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# No test may look for something to download, or report to anyone.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("FEAST_USAGE", "False")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A small session with Delta. Code that opens its own in this process is given this one."""
+    from pipelines.flow.spark import SparkSettings, spark_session
+
+    settings = SparkSettings(
+        master="local[2]",
+        driver_memory="1g",
+        shuffle_partitions=2,
+        # The quick compiler alone: tests end before the thorough one pays.
+        conf={
+            "spark.driver.extraJavaOptions": (
+                "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+            )
+        },
+    )
+    folder = tmp_path_factory.mktemp("spark")
+    with spark_session(
+        "bfm-tests", scratch=folder / "scratch", log_path=folder / "spark.log", settings=settings
+    ) as session:
+        yield session
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    return Workspace(tmp_path / "workspace")
