@@ -127,7 +127,10 @@ def _one_per_key(
         )
         .where("num > 1")
     )
-    keys, conflicting = twins.agg(F.count("*"), F.count_if(F.expr("first <> last"))).first() or (0, 0)
+    keys, conflicting = twins.agg(F.count("*"), F.count_if(F.expr("first <> last"))).first() or (
+        0,
+        0,
+    )
     if not keys:
         return sound, {}, []
     order = Window.partitionBy(*contract.key).orderBy(CONTENT_HASH, SOURCE_TABLE)
@@ -138,9 +141,7 @@ def _one_per_key(
     return accepted, again, conflicts
 
 
-def _conflicts(
-    sound: DataFrame, twins: DataFrame, contract: TableContract
-) -> list[dict[str, Any]]:
+def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> list[dict[str, Any]]:
     keys = list(contract.key)
     shown = twins.where("first <> last").orderBy(*keys).limit(MAX_SHOWN_CONFLICTS).select(*keys)
     rows = sound.join(shown, keys).orderBy(*keys, CONTENT_HASH).limit(2 * MAX_SHOWN_CONFLICTS)
@@ -154,14 +155,21 @@ def _quarantine(staged: DataFrame) -> DataFrame:
     text = F.concat_ws(" ", SOURCE_TABLE, RAW_ROW)
     return (
         staged.where(F.col(RULE).isNotNull())
-        .select(SOURCE_TABLE, RULE, RAW_ROW, F.left(F.sha2(text, 256), F.lit(_HASH_LENGTH)).alias(ROW_HASH))
+        .select(
+            SOURCE_TABLE,
+            RULE,
+            RAW_ROW,
+            F.left(F.sha2(text, 256), F.lit(_HASH_LENGTH)).alias(ROW_HASH),
+        )
         .dropDuplicates(list(QUARANTINE.key))
         .select(*QUARANTINE.column_names)
     )
 
 
 def _count_by_table(frame: DataFrame) -> dict[str, int]:
-    return {row[SOURCE_TABLE]: row["count"] for row in frame.groupBy(SOURCE_TABLE).count().collect()}
+    return {
+        row[SOURCE_TABLE]: row["count"] for row in frame.groupBy(SOURCE_TABLE).count().collect()
+    }
 
 
 def _ledger(

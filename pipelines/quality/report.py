@@ -12,7 +12,6 @@ import jinja2
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from pipelines.contracts import EVENTS, TableContract
 from pipelines.quality.gate import Gated, Ledger
 from pipelines.quality.suites import (
     CONFLICTING_KEYS,
@@ -58,8 +57,8 @@ def validate(gated: Sequence[Gated], ledgers: Sequence[Ledger]) -> list[Finding]
     for one in gated:
         asset = spark_source.add_dataframe_asset(one.contract.name)
         findings += _run(asset, one.accepted, table_suite(one.contract))
-    asset = context.data_sources.add_pandas("counts").add_dataframe_asset(INTAKE_SUITE)
-    return findings + _run(asset, _ledger_frame(ledgers), intake_suite())
+    counts = context.data_sources.add_pandas("counts").add_dataframe_asset(INTAKE_SUITE)
+    return findings + _run(counts, _ledger_frame(ledgers), intake_suite())
 
 
 def _run(asset: Any, frame: DataFrame | pd.DataFrame, suite: Any) -> list[Finding]:
@@ -135,11 +134,6 @@ def _as_json(
     }
 
 
-def item_table(contract: TableContract) -> bool:
-    """Whether rows of this table name items that the catalogue should describe."""
-    return contract.name == EVENTS.name
-
-
 _PAGE: Final = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Data quality: {{ company }}</title>
@@ -155,7 +149,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 <table><tr><th>Source table</th><th>Into</th><th>Rows in</th><th>Accepted</th><th>Quarantined</th>
 <th>Duplicates</th><th>Items unknown to the catalogue</th><th>Broken rules</th></tr>
 {% for row in ledgers %}<tr><td>{{ row.table }}</td><td>{{ row.into }}</td>
-{% for value in (row.input_rows, row.accepted, row.quarantined, row.duplicates, row.unknown_items) %}
+{% for value in (row.input_rows, row.accepted, row.quarantined, row.duplicates,
+                 row.unknown_items) %}
 <td class="number">{{ "{:,}".format(value) }}</td>{% endfor %}
 <td>{% for rule, count in row.rules | dictsort %}<code>{{ rule }}</code> {{ "{:,}".format(count) }}
 {% endfor %}</td></tr>

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.contracts import ColumnType, TableContract
 from pipelines.contracts import Column as ContractColumn
+from pipelines.contracts import ColumnType, TableContract
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
-    from great_expectations.expectations import Expectation
+    from great_expectations.expectations.expectation import Expectation
 
 INTAKE_SUITE: Final = "intake"
 INPUT_ROWS: Final = "input_rows"
@@ -46,9 +46,9 @@ def row_rules(contract: TableContract) -> dict[str, Column]:
 
 def table_suite(contract: TableContract) -> ExpectationSuite:
     """What holds for the accepted rows of a table as a whole."""
-    import great_expectations.expectations as gxe
     from great_expectations import ExpectationSuite
 
+    gxe = _catalogue_of_expectations()
     expectations: list[Expectation] = [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(contract.column_names)),
@@ -58,9 +58,15 @@ def table_suite(contract: TableContract) -> ExpectationSuite:
     return ExpectationSuite(contract.name, expectations)
 
 
-def _column_expectations(column: ContractColumn) -> list[Expectation]:
-    import great_expectations.expectations as gxe
+def _catalogue_of_expectations() -> Any:
+    """The module of all expectations; it does not declare its exports to type checkers."""
+    import great_expectations.expectations
 
+    return great_expectations.expectations
+
+
+def _column_expectations(column: ContractColumn) -> list[Expectation]:
+    gxe = _catalogue_of_expectations()
     expectations: list[Expectation] = [
         gxe.ExpectColumnValuesToBeOfType(column=column.name, type_=_SPARK_TYPE_NAMES[column.type])
     ]
@@ -80,9 +86,10 @@ def intake_suite() -> ExpectationSuite:
 
     An item that no catalogue row describes is a warning: the event is kept.
     """
-    import great_expectations.expectations as gxe
     from great_expectations import ExpectationSuite
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
+    gxe = _catalogue_of_expectations()
     return ExpectationSuite(
         INTAKE_SUITE,
         [
@@ -96,7 +103,7 @@ def intake_suite() -> ExpectationSuite:
                 column=UNKNOWN_ITEM_SHARE,
                 min_value=0.0,
                 max_value=MAX_UNKNOWN_ITEM_SHARE,
-                severity="warning",
+                severity=FailureSeverity.WARNING,
             ),
         ],
     )

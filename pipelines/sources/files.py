@@ -50,7 +50,9 @@ def read_parquet_files(spark: SparkSession, path: Path, place: str) -> DataFrame
     types = dict(frame.dtypes)
     return frame.select(
         *(
-            _timestamp(name, types[name], zones[name]).alias(name) if name in zones else quoted(name)
+            _timestamp(name, types[name], zones[name]).alias(name)
+            if name in zones
+            else quoted(name)
             for name in frame.columns
         )
     )

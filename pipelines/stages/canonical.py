@@ -69,7 +69,9 @@ def canonical_rows(
     }
     values = {name: cast.value for name, cast in casts.items()}
     if EVENT_ID in contract.key and EVENT_ID not in values:
-        mapped = [(column.name, column.type) for column in contract.columns if column.name in values]
+        mapped = [
+            (column.name, column.type) for column in contract.columns if column.name in values
+        ]
         values[EVENT_ID] = _hash(values, mapped)
     typed = {
         column.name: values.get(column.name, F.lit(None)).cast(SPARK_TYPES[column.type])
@@ -81,7 +83,9 @@ def canonical_rows(
         _hash(typed, content).alias(CONTENT_HASH),
         F.lit(table.name).alias(SOURCE_TABLE),
         _first_failure(raw, casts).alias(RULE),
-        F.to_json(F.struct(*map(quoted, raw.columns)), {"ignoreNullFields": "false"}).alias(RAW_ROW),
+        F.to_json(F.struct(*map(quoted, raw.columns)), {"ignoreNullFields": "false"}).alias(
+            RAW_ROW
+        ),
     )
 
 
@@ -168,7 +172,8 @@ def _evaluate(raw: DataFrame, expression: ColumnExpression, caster: Caster) -> C
     return Cast(
         value=value,
         failures={
-            meaning: value.isNull() & _any(c.failures[meaning] for c in casts if meaning in c.failures)
+            meaning: value.isNull()
+            & _any(c.failures[meaning] for c in casts if meaning in c.failures)
             for meaning in sorted(meanings)
         },
     )
@@ -198,7 +203,7 @@ def _first_failure(raw: DataFrame, casts: dict[str, Cast]) -> Column:
 
 
 def _hash(values: dict[str, Column], columns: list[tuple[str, ColumnType]]) -> Column:
-    """128 bits of SHA-256 over the values that are there, so that a new empty column is no change."""
+    """128 bits of SHA-256 over the values that are there: a new empty column is no change."""
     exact = [
         (F.unix_micros(values[name]) if kind is ColumnType.TIMESTAMP else values[name]).alias(name)
         for name, kind in columns

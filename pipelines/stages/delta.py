@@ -98,7 +98,7 @@ def content_of(frame: DataFrame) -> tuple[int, int]:
 
 
 def has_table(spark: SparkSession, path: Path) -> bool:
-    """Whether a commit was ever finished there; leftovers of an unfinished first one are removed."""
+    """Whether a commit was ever finished there; leftovers of an unfinished one are removed."""
     if DeltaTable.isDeltaTable(spark, str(path)):
         return True
     if path.exists():
@@ -124,7 +124,9 @@ def _clustered(frame: DataFrame, cluster: list[str], rows: int) -> DataFrame:
 
 
 def _add_columns(spark: SparkSession, path: Path, schema: StructType) -> None:
-    current = {field.name: field.dataType for field in DeltaTable.forPath(spark, str(path)).toDF().schema}
+    current = {
+        field.name: field.dataType for field in DeltaTable.forPath(spark, str(path)).toDF().schema
+    }
     for field in schema:
         if field.name in current and current[field.name] != field.dataType:
             raise WorkspaceError(

@@ -23,9 +23,10 @@ from pipelines.contracts import (
     SOURCE_TABLE,
     USER_ID,
 )
+from pipelines.erasure import suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
 from pipelines.quality.gate import Gated, Ledger, gate
-from pipelines.quality.report import Finding, report_path, validate, write_report
+from pipelines.quality.report import Finding, validate, write_report
 from pipelines.sources.registry import read_source
 from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
@@ -75,7 +76,7 @@ def ingest(
         QualityError: a promise about a whole table is broken; the report shows which.
     """
     gated = [
-        _gate(spark, company, into, company_path)
+        _gate(spark, workspace, company, into, company_path)
         for into in TABLES
         if any(table.into == into for table in company.tables)
     ]
@@ -91,11 +92,17 @@ def ingest(
             one.staged.unpersist()
 
 
-def _gate(spark: SparkSession, company: CompanyConfig, into: Into, company_path: Path) -> Gated:
+def _gate(
+    spark: SparkSession,
+    workspace: Workspace,
+    company: CompanyConfig,
+    into: Into,
+    company_path: Path,
+) -> Gated:
     tables = [table for table in company.tables if table.into == into]
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path) for table in tables]
-    rows = reduce(DataFrame.unionByName, frames)
+    rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
     return gate(rows, stored(contract), tables)
 
 
@@ -104,6 +111,14 @@ def _canonical(
 ) -> DataFrame:
     raw = read_source(spark, SourceRequest.of(table, company_path))
     return canonical_rows(raw, table, company.contract(table.into), company_path)
+
+
+def _without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
+    """Rows of erased users are left out before anything is counted or kept."""
+    digests = suppressed_digests(workspace)
+    if not digests or USER_ID not in rows.columns:
+        return rows
+    return rows.where(~F.coalesce(F.sha2(USER_ID, 256).isin(digests), F.lit(False)))
 
 
 def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
@@ -123,9 +138,7 @@ def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
     return [replace(one, unknown_items=counts.get(one.table, 0)) for one in ledgers]
 
 
-def _refuse_unusable(
-    company: CompanyConfig, company_path: Path, ledgers: Sequence[Ledger]
-) -> None:
+def _refuse_unusable(company: CompanyConfig, company_path: Path, ledgers: Sequence[Ledger]) -> None:
     tables = {table.name: table for table in company.tables}
     for ledger in ledgers:
         where = f"{company_path}: tables.{ledger.table}"
@@ -186,6 +199,3 @@ def _store(workspace: Workspace, gated: Sequence[Gated]) -> dict[str, delta.Writ
         path = workspace.table(name)
         written[name] = delta.merge(one.accepted, path, one.contract, _CLUSTER[name])
     return written
-
-
-__all__ = ["Ingested", "ingest", "report_path"]
