@@ -1,0 +1,1 @@
+"""Rooms 5 and 6: the backbone, its pretraining, and everything that is answered from it."""

@@ -1,0 +1,186 @@
+"""One dial for size: everything a pretraining run needs follows from the recipe's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pipelines.errors import UnknownNameError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the backbone.
+
+    Args:
+        width: D, width of a position.
+        num_layers: Transformer blocks.
+        num_heads: H; the width of a head is D / H.
+        context: Events a position can look back on, itself included.
+        dropout: On attention output and feed-forward output.
+        identity_dropout: Share of items that are embedded from content alone in a training step.
+        field_dropout: Share of field values that are replaced by 'missing' in training.
+        min_identity_count: Items bought less often before the training cut have content alone.
+        word_width: Width of an item's hashed words.
+        max_descriptors: Distinct texts that the neural text encoder may be asked for.
+    """
+
+    width: int
+    num_layers: int
+    num_heads: int
+    context: int
+    dropout: float = 0.1
+    identity_dropout: float = 0.1
+    field_dropout: float = 0.05
+    min_identity_count: int = 5
+    word_width: int = 64
+    max_descriptors: int = 3_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weight of each objective in the sum; the same for every company."""
+
+    next_item: float = 0.5
+    next_fields: float = 0.25
+    window_items: float = 1.0
+    window_categories: float = 1.0
+    window_activity: float = 0.5
+    time_to_event: float = 0.25
+    contrastive: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the backbone is trained.
+
+    Args:
+        epochs: Passes over all users.
+        batch_tokens: Positions of one step over all workers.
+        learning_rate: Peak of AdamW's schedule (linear warm-up, then cosine to a twentieth).
+        num_negatives: Shared negative items of a step.
+        probes_per_user: Probes per user and epoch, spread evenly over time.
+        warmup_share: Share of the run in which the rate rises.
+        weight_decay: On matrices; never on norms, biases or embeddings.
+        clip_norm: Largest norm of the gradient.
+        checkpoint_every_s: Seconds between checkpoints.
+        num_threads: Threads of one worker; results are bitwise equal at equal counts alone.
+        loss_weights: Fixed by the recipe, no knobs per company.
+    """
+
+    epochs: int
+    batch_tokens: int
+    learning_rate: float
+    num_negatives: int
+    probes_per_user: int = 32
+    warmup_share: float = 0.05
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    checkpoint_every_s: float = 30.0
+    num_threads: int = 2
+    loss_weights: LossWeights = LossWeights()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete pretraining run."""
+
+    size: str
+    model: ModelConfig
+    training: TrainingConfig
+
+
+MAX_EPOCHS: Final = 40
+
+
+def _epochs(num_events: int, event_budget: int) -> int:
+    """Passes that a budget of events pays for."""
+    return max(1, min(MAX_EPOCHS, round(event_budget / max(num_events, 1))))
+
+
+def tiny(num_events: int) -> Recipe:
+    """A laptop and a coffee.
+
+    Command: `bfm pretrain --workspace DIR --size tiny`.
+    """
+    return Recipe(
+        size="tiny",
+        model=ModelConfig(width=128, num_layers=2, num_heads=4, context=256),
+        training=TrainingConfig(
+            epochs=_epochs(num_events, 4_000_000),
+            batch_tokens=4_096,
+            learning_rate=2e-3,
+            num_negatives=1_024,
+        ),
+    )
+
+
+def small(num_events: int) -> Recipe:
+    """One workstation and an hour.
+
+    Command: `bfm pretrain --workspace DIR --size small`.
+    """
+    return Recipe(
+        size="small",
+        model=ModelConfig(width=192, num_layers=4, num_heads=6, context=512),
+        training=TrainingConfig(
+            epochs=_epochs(num_events, 20_000_000),
+            batch_tokens=8_192,
+            learning_rate=1.5e-3,
+            num_negatives=4_096,
+        ),
+    )
+
+
+def base(num_events: int) -> Recipe:
+    """One server with an accelerator.
+
+    Command: `bfm pretrain --workspace DIR --size base`.
+    """
+    return Recipe(
+        size="base",
+        model=ModelConfig(width=512, num_layers=8, num_heads=8, context=1_024),
+        training=TrainingConfig(
+            epochs=_epochs(num_events, 1_000_000_000),
+            batch_tokens=65_536,
+            learning_rate=8e-4,
+            num_negatives=16_384,
+        ),
+    )
+
+
+def large(num_events: int) -> Recipe:
+    """A cluster.
+
+    Command: `bfm pretrain --workspace DIR --size large`.
+    """
+    return Recipe(
+        size="large",
+        model=ModelConfig(width=1_024, num_layers=16, num_heads=16, context=2_048),
+        training=TrainingConfig(
+            epochs=_epochs(num_events, 20_000_000_000),
+            batch_tokens=524_288,
+            learning_rate=4e-4,
+            num_negatives=65_536,
+        ),
+    )
+
+
+RECIPES: Final[dict[str, Callable[[int], Recipe]]] = {
+    "tiny": tiny,
+    "small": small,
+    "base": base,
+    "large": large,
+}
+
+
+def recipe_for(size: str, *, num_events: int) -> Recipe:
+    """The recipe of a size for a company with `num_events` events before the training cut.
+
+    Raises:
+        UnknownNameError: no recipe of that name.
+    """
+    if size not in RECIPES:
+        raise UnknownNameError("size", size, RECIPES)
+    return RECIPES[size](num_events)
