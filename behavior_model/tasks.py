@@ -170,7 +170,7 @@ def labels_at(context: ModelContext, task: UserTask, prediction_time_us: int) ->
 
 def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
     """A task's labels with its promises checked; errors as in `labels_at`."""
-    labels = np.asarray(task.label(past, future), dtype=np.float64)
+    labels: Doubles = np.asarray(task.label(past, future), dtype=np.float64)
     if labels.shape != (len(future),):
         raise ValueError(
             f"user task '{task.name}' gave labels of shape {labels.shape}; "

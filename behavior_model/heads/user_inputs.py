@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,25 @@ Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
 
+CHANCE_FLOOR: Final = 1e-4
+
+
 class UserEmbeddings(Protocol):
-    """The part of the backbone's states that a user task needs."""
+    """The part of the backbone's states that a user task needs (`embedding.UserStates`)."""
 
     @property
-    def embeddings(self) -> npt.NDArray[np.float32]:
-        """float32[U, D]."""
+    def embedding(self) -> npt.NDArray[np.float32]:
+        """float32[U, E]."""
+        ...
+
+    @property
+    def inactive(self) -> npt.NDArray[np.float32]:
+        """float32[U], the backbone's own chance of no purchase in its window."""
+        ...
+
+    @property
+    def survival(self) -> npt.NDArray[np.float32]:
+        """float32[U, T], its chance that the next purchase comes after each of T times."""
         ...
 
 
@@ -39,22 +53,42 @@ class InputKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class UserInputs:
-    """Inputs of U users in both forms.
+    """Inputs of U users, by where they come from; a part that is not used has no columns.
 
     Args:
-        plain: float64[U, F], as they are, NaN where missing; for trees.
-        tame: float64[U, F], statistics on a signed log scale; for linear models and distances.
+        embedding: float64[U, E].
+        readings: float64[U, R], log odds that the backbone reads off its own state.
+        statistics: float64[U, F], hand-made features, NaN where missing.
     """
 
-    plain: Doubles
-    tame: Doubles
+    embedding: Doubles
+    readings: Doubles
+    statistics: Doubles
 
     def __len__(self) -> int:
-        return len(self.plain)
+        return len(self.embedding)
 
     def rows(self, chosen: npt.NDArray[np.bool_]) -> UserInputs:
         """Only the chosen users."""
-        return UserInputs(plain=self.plain[chosen], tame=self.tame[chosen])
+        return UserInputs(
+            embedding=self.embedding[chosen],
+            readings=self.readings[chosen],
+            statistics=self.statistics[chosen],
+        )
+
+    @property
+    def tame(self) -> Doubles:
+        """float64[U, E + R + F], statistics on a signed log scale, for linear models."""
+        return np.concatenate([self.embedding, self.readings, signed_log(self.statistics)], axis=1)
+
+    @classmethod
+    def join(cls, parts: Sequence[UserInputs]) -> UserInputs:
+        """Rows of several, one below the other."""
+        return cls(
+            embedding=np.concatenate([part.embedding for part in parts]),
+            readings=np.concatenate([part.readings for part in parts]),
+            statistics=np.concatenate([part.statistics for part in parts]),
+        )
 
 
 def user_inputs(
@@ -64,7 +98,7 @@ def user_inputs(
     prediction_times_us: Longs,
     kind: InputKind,
 ) -> UserInputs:
-    """Inputs of a kind; the embedding first where both are used.
+    """Inputs of a kind.
 
     Args:
         vocabulary: What the token indices mean.
@@ -76,18 +110,23 @@ def user_inputs(
     Raises:
         ValueError: the embedding is asked for and no states came.
     """
-    plain, tame = [], []
+    nothing = np.zeros((len(histories), 0))
+    embedding = readings = statistics = nothing
     if kind is not InputKind.STATISTICS:
         if states is None:
             raise ValueError(f"inputs '{kind}' need the backbone's states of the users; none came")
-        embeddings = np.asarray(states.embeddings, dtype=np.float64)
-        plain.append(embeddings)
-        tame.append(embeddings)
+        embedding = states.embedding.astype(np.float64)
+        chances = np.concatenate([states.inactive[:, None], states.survival], axis=1)
+        readings = _log_odds(chances.astype(np.float64))
     if kind is not InputKind.EMBEDDING:
-        features = feature_matrix(user_features(vocabulary, histories, prediction_times_us))
-        plain.append(features)
-        tame.append(signed_log(features))
-    return UserInputs(plain=np.concatenate(plain, axis=1), tame=np.concatenate(tame, axis=1))
+        features = user_features(vocabulary, histories, prediction_times_us)
+        statistics = feature_matrix(features)
+    return UserInputs(embedding=embedding, readings=readings, statistics=statistics)
+
+
+def _log_odds(chances: Doubles) -> Doubles:
+    clipped = np.clip(chances, CHANCE_FLOOR, 1.0 - CHANCE_FLOOR)
+    return np.asarray(np.log(clipped / (1.0 - clipped)), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +161,7 @@ def labelled_rows(context: ModelContext, task: UserTask, kind: InputKind) -> Lab
         users += [user for user, keep in zip(histories.user_ids, asked, strict=True) if keep]
         times.append(np.full(int(asked.sum()), position, dtype=np.int64))
     return LabelledRows(
-        inputs=UserInputs(
-            plain=np.concatenate([one.plain for one in inputs]),
-            tame=np.concatenate([one.tame for one in inputs]),
-        ),
+        inputs=UserInputs.join(inputs),
         labels=np.concatenate(labels),
         user_ids=users,
         times=np.concatenate(times),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
@@ -21,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 from behavior_model.context import ModelContext
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
-from behavior_model.heads.scorers import LinearScorer, Standardiser, TreeScorer, signed_log
+from behavior_model.heads.learners import Learners
+from behavior_model.heads.scorers import signed_log
 from behavior_model.heads.user_inputs import (
     InputKind,
     LabelledRows,
@@ -69,29 +69,6 @@ class UserPrediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Learners:
-    """A linear model and trees whose raw scores are averaged."""
-
-    standardiser: Standardiser
-    linear: LinearScorer
-    trees: TreeScorer
-
-    @classmethod
-    def fit(cls, inputs: UserInputs, targets: Doubles, *, binary: bool, seed: int) -> _Learners:
-        standardiser = Standardiser.fit(inputs.tame)
-        tame = standardiser.apply(inputs.tame)
-        return cls(
-            standardiser=standardiser,
-            linear=LinearScorer.fit(tame, targets, binary=binary),
-            trees=TreeScorer.fit(inputs.plain, targets, binary=binary, seed=seed),
-        )
-
-    def raw(self, inputs: UserInputs) -> Doubles:
-        linear = self.linear.raw(self.standardiser.apply(inputs.tame))
-        return (linear + self.trees.raw(inputs.plain)) / 2
-
-
-@dataclass(frozen=True, kw_only=True)
 class UserTaskHead:
     """One user task, fitted.
 
@@ -109,7 +86,7 @@ class UserTaskHead:
     kind: TaskKind
     input_kind: InputKind
     vocabulary: Vocabulary
-    learners: _Learners
+    learners: Learners
     calibration: Calibration
     familiarity: Familiarity
 
@@ -129,7 +106,7 @@ class UserTaskHead:
         times = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(histories))
         inputs = user_inputs(self.vocabulary, histories, states, times, self.input_kind)
         scores, lowers, uppers = self.calibration.apply(self.learners.raw(inputs))
-        tame = self.learners.standardiser.apply(inputs.tame)
+        tame = self.learners.standardise(inputs)
         return UserPrediction(
             scores=scores,
             lowers=lowers,
@@ -141,10 +118,7 @@ class UserTaskHead:
         """Write JSON, safetensors and LightGBM's text into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {
-            "standardiser.mean": self.learners.standardiser.mean,
-            "standardiser.scale": self.learners.standardiser.scale,
-            "linear.weights": self.learners.linear.weights,
-            "linear.bias": self.learners.linear.bias,
+            **self.learners.to_tensors(),
             **self.calibration.to_tensors(),
             **self.familiarity.to_tensors(),
         }
@@ -175,13 +149,7 @@ class UserTaskHead:
             kind=TaskKind(facts["kind"]),
             input_kind=InputKind(facts["input_kind"]),
             vocabulary=vocabulary,
-            learners=_Learners(
-                standardiser=Standardiser(
-                    mean=tensors["standardiser.mean"], scale=tensors["standardiser.scale"]
-                ),
-                linear=LinearScorer(weights=tensors["linear.weights"], bias=tensors["linear.bias"]),
-                trees=TreeScorer(booster=lgb.Booster(model_file=str(folder / _TREES))),
-            ),
+            learners=Learners.from_files(tensors, folder / _TREES),
             calibration=Calibration.from_tensors(tensors),
             familiarity=Familiarity.from_tensors(tensors),
         )
@@ -223,14 +191,14 @@ def fit_rows(
     targets = rows.labels if binary else signed_log(rows.labels)
     folds = fold_of(rows.user_ids)
     raw = _out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
-    learners = _Learners.fit(rows.inputs, targets, binary=binary, seed=seed)
+    learners = Learners.fit(rows.inputs, targets, binary=binary, seed=seed)
     _, users = np.unique(rows.user_ids, return_inverse=True)
     calibration = (
         calibrate_rate(raw, rows.labels, users, rows.times, seed=seed)
         if binary
         else calibrate_outcome(raw, rows.labels)
     )
-    tame = learners.standardiser.apply(rows.inputs.tame)
+    tame = learners.standardise(rows.inputs)
     return UserTaskHead(
         task=task.name,
         kind=task.kind,
@@ -253,6 +221,6 @@ def _out_of_fold(
     raw = np.empty(len(targets))
     for fold in range(NUM_FOLDS):
         out = folds == fold
-        learners = _Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
+        learners = Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
         raw[out] = learners.raw(inputs.rows(out))
     return raw

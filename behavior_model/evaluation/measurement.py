@@ -1,0 +1,70 @@
+"""What every result says about its run: seconds, memory, numbers of users, items and events."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from behavior_model.context import ModelContext
+from behavior_model.evaluation.results import Result
+
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1_024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Facts that all results of one evaluation share.
+
+    Args:
+        context: Whose test cut is judged at.
+        task: Task name.
+        seed: Seed of the run.
+        num_items: Items that could be ranked, 0 for user tasks.
+        seconds_before: Seconds spent on fitting before this evaluation began.
+    """
+
+    context: ModelContext
+    task: str
+    seed: int
+    num_items: int = 0
+    seconds_before: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+
+    def result(
+        self,
+        metric: str,
+        split: str,
+        model: float,
+        interval: tuple[float, float],
+        *,
+        num_users: int,
+        baselines: Mapping[str, float],
+        parts: Mapping[str, float] | None = None,
+    ) -> Result:
+        """A result that carries this measurement's facts."""
+        cut = datetime.fromtimestamp(self.context.as_of_us / 1e6, tz=UTC)
+        return Result(
+            task=self.task,
+            metric=metric,
+            split=split,
+            cut=cut.isoformat(),
+            model=model,
+            interval=interval,
+            baselines=baselines,
+            parts=parts or {},
+            num_users=num_users,
+            num_items=self.num_items,
+            num_events=self.context.histories(self.context.test_time).num_events,
+            seed=self.seed,
+            seconds=self.seconds_before + time.perf_counter() - self._started,
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT

@@ -1,0 +1,155 @@
+"""Search judged on catalogue-word queries at the test cut, clean and misspelled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from behavior_model.context import ModelContext
+from behavior_model.evaluation.measurement import Measurement
+from behavior_model.evaluation.metrics import (
+    hits_at_k,
+    mean_with_interval,
+    ndcg_at_k,
+    recall_at_k,
+)
+from behavior_model.evaluation.results import Result
+from behavior_model.heads.search import FEATURES, Candidates, SearchHead
+from behavior_model.heads.search_fitting import (
+    NUM_FIT_QUERIES,
+    QueryCandidates,
+    at_cut,
+    collect,
+    queries_at,
+    validation_examples,
+)
+from behavior_model.text_encoder import TextEncoder
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Scorer = Callable[[Candidates], Doubles]
+
+K: Final = 10
+NUM_TEST_QUERIES: Final = 1_000
+MATCH: Final = 0.8
+_WORDS, _MEANING, _POPULARITY, _OWN = (
+    FEATURES.index(name) for name in ("words", "meaning", "popularity", "own")
+)
+_SUBSETS: Final = {
+    "text": ("words", "spelling", "meaning"),
+    "without the user": ("words", "spelling", "meaning", "popularity"),
+    "without the backbone": FEATURES[:-1],
+    "without meaning": tuple(name for name in FEATURES if name != "meaning"),
+}
+
+
+def evaluate(
+    context: ModelContext,
+    encoder: TextEncoder,
+    *,
+    item_embeddings: Floats | None = None,
+    num_fit_queries: int = NUM_FIT_QUERIES,
+    num_test_queries: int = NUM_TEST_QUERIES,
+    seed: int = 0,
+) -> tuple[SearchHead, list[Result]]:
+    """Fit a search head and judge it beside baselines on the same candidates.
+
+    Truth is the products of the wanted type that the user bought in the window. The splits are
+    named "test/catalogue words" and "test/catalogue words misspelled": no customer typed them.
+    """
+    started = time.perf_counter()
+    bare, examples = validation_examples(
+        context,
+        encoder,
+        item_embeddings=item_embeddings,
+        num_queries=num_fit_queries,
+        seed=seed,
+    )
+    usable = FEATURES if item_embeddings is not None else FEATURES[:-1]
+    head = at_cut(bare, context, examples.weights(usable))
+    parts = {
+        name: _mixture(examples.weights([f for f in features if f in usable]))
+        for name, features in _SUBSETS.items()
+        if item_embeddings is not None or name != "without the backbone"
+    }
+    measured = Measurement(
+        context=context,
+        task="search",
+        seed=seed,
+        num_items=len(context.vocabulary.items),
+        seconds_before=time.perf_counter() - started,
+    )
+    queries = queries_at(context, context.test_futures, num_queries=num_test_queries, seed=seed + 1)
+    results = []
+    for split, texts in (
+        ("test/catalogue words", queries.clean),
+        ("test/catalogue words misspelled", queries.misspelled),
+    ):
+        found = collect(context, head, context.test_time, queries, texts)
+        scorers = {"model": _mixture(head.weights), **parts, **_baselines(examples)}
+        figures = {name: _judge(found, scorer) for name, scorer in scorers.items()}
+        results += _results(measured, split, figures, tuple(parts))
+    return head, results
+
+
+def _mixture(weights: Doubles) -> Scorer:
+    return lambda one: one.features.astype(np.float64) @ weights
+
+
+def _baselines(examples: QueryCandidates) -> dict[str, Scorer]:
+    popular = _mixture(examples.weights(("words", "popularity")))
+
+    def own_most_frequent(one: Candidates) -> Doubles:
+        matches = one.features[:, _WORDS] >= MATCH
+        return np.asarray(1e3 * matches * one.features[:, _OWN] + popular(one), dtype=np.float64)
+
+    return {
+        "BM25": lambda one: one.features[:, _WORDS].astype(np.float64),
+        "BM25 and popularity": popular,
+        "own most frequent among matches": own_most_frequent,
+        "meaning alone": lambda one: one.features[:, _MEANING].astype(np.float64),
+    }
+
+
+def _judge(found: QueryCandidates, scorer: Scorer) -> dict[str, Doubles]:
+    ranked = np.full((len(found.candidates), K), -1, dtype=np.int64)
+    for row, one in enumerate(found.candidates):
+        best = np.argsort(-scorer(one), kind="stable")[:K]
+        ranked[row, : len(best)] = one.item_idx[best]
+    hits = hits_at_k(ranked, found.truths, K)
+    reciprocal = np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1.0), 0.0)
+    return {
+        f"ndcg@{K}": ndcg_at_k(ranked, found.truths, K),
+        f"recall@{K}": recall_at_k(ranked, found.truths, K),
+        f"mrr@{K}": reciprocal,
+    }
+
+
+def _results(
+    measured: Measurement,
+    split: str,
+    figures: dict[str, dict[str, Doubles]],
+    part_names: tuple[str, ...],
+) -> list[Result]:
+    results = []
+    for metric, values in figures["model"].items():
+        mean, interval = mean_with_interval(values)
+        means = {name: float(np.nanmean(by_metric[metric])) for name, by_metric in figures.items()}
+        parts = {name: means.pop(name) for name in part_names}
+        del means["model"]
+        results.append(
+            measured.result(
+                metric,
+                split,
+                mean,
+                interval,
+                num_users=len(values),
+                baselines=means,
+                parts=parts,
+            )
+        )
+    return results

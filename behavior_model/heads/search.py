@@ -1,0 +1,295 @@
+"""Search: words to products, ranked by text, meaning and behaviour; personal when a user is given.
+
+Candidates come from the lexical index (words, misspellings), from texts of like meaning, and from
+what the user bought and matches. A conditional logit mixes their scores by a few weights that are
+learned on the validation window.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.feather
+from safetensors.numpy import load_file, save_file
+
+from behavior_model.heads.lexical_index import LexicalIndex
+from behavior_model.items import ItemContent
+from behavior_model.text_encoder import TextEncoder
+from pipelines.errors import BundleError
+from pipelines.tokens.binning import DAY_US, FIRST_IDX
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import TokenKind, Vocabulary
+from pipelines.workspace import write_json_atomically
+
+Floats = npt.NDArray[np.float32]
+Longs = npt.NDArray[np.int64]
+
+FEATURES: Final = ("words", "spelling", "meaning", "popularity", "own", "own_recent", "backbone")
+NUM_LIKE_TEXTS: Final = 10
+MAX_ITEMS_PER_TEXT: Final = 50
+HALF_LIFE_US: Final = 28 * DAY_US
+_JSON: Final = "search.json"
+_TENSORS: Final = "search.safetensors"
+_TEXTS: Final = "search_texts.arrow"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What one query might mean.
+
+    Args:
+        item_idx: int64[C].
+        features: float32[C, len(FEATURES)].
+    """
+
+    item_idx: Longs
+    features: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class SearchHead:
+    """A fitted search head.
+
+    Args:
+        vocabulary: What item indices mean.
+        index: Full-text index over all items.
+        content: Content of all items, for likeness of meaning.
+        encoder: The text encoder that made the content.
+        popularity: float32[num_item_indices], log(1 + decayed purchases).
+        weights: float64[len(FEATURES)].
+        item_embeddings: float32[num_item_indices, D + 1], the backbone's, or None without one.
+    """
+
+    vocabulary: Vocabulary
+    index: LexicalIndex
+    content: ItemContent
+    encoder: TextEncoder
+    popularity: Floats
+    weights: npt.NDArray[np.float64]
+    item_embeddings: Floats | None = None
+
+    def predict(
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        histories: Histories | None = None,
+        prediction_times_us: int | Longs | None = None,
+        item_queries: Floats | None = None,
+    ) -> tuple[Longs, Floats]:
+        """The best products per query, best first.
+
+        Args:
+            queries: Q texts.
+            k: Length of the lists.
+            histories: Q users, one per query, events before the prediction time; None when unknown.
+            prediction_times_us: One time for all, or int64[Q]; needed with histories.
+            item_queries: float32[Q, D + 1], `UserStates.item_query` of the same users; optional.
+
+        Returns:
+            int64[Q, k] item indices (-1 fills short lists) and float32[Q, k] scores.
+        """
+        ranked = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        meanings = self.encode(queries)
+        for row, query in enumerate(queries):
+            own = (
+                own_counts(self.vocabulary, histories, row, _time(prediction_times_us, row))
+                if histories is not None and prediction_times_us is not None
+                else None
+            )
+            item_query = None if item_queries is None else item_queries[row]
+            found = self.candidates(query, meanings[row], own, item_query)
+            best, values = rank(found, self.weights, k)
+            ranked[row, : len(best)] = best
+            scores[row, : len(best)] = values
+        return ranked, scores
+
+    def encode(self, queries: Sequence[str]) -> Floats:
+        """float32[Q, T1]: unit embeddings of queries in the space of the item texts."""
+        width = self.content.descriptors.shape[1]
+        rows = self.content.encode_texts(self.encoder, list(queries), is_query=True)[:, :width]
+        return _unit(rows)
+
+    def candidates(
+        self, query: str, meaning: Floats, own: OwnCounts | None, item_query: Floats | None = None
+    ) -> Candidates:
+        """Candidates of a query with their features.
+
+        Args:
+            query: What was typed.
+            meaning: float32[T1], its unit embedding.
+            own: What the user did, or None.
+            item_query: float32[D + 1], where the backbone sees the user go, or None.
+        """
+        hits = self.index.search(query, () if own is None else own.item_idx.tolist())
+        likeness = self._unit_descriptors @ meaning
+        item_idx = np.union1d(hits.item_idx, self._like(likeness))
+        features = np.zeros((len(item_idx), len(FEATURES)), dtype=np.float32)
+        at = np.searchsorted(item_idx, hits.item_idx)
+        features[at, 0] = hits.word_scores
+        features[at, 1] = hits.gram_scores
+        features[:, 2] = likeness[self.content.descriptor_idx[item_idx]]
+        features[:, 3] = self.popularity[item_idx]
+        if own is not None:
+            features[:, 4] = own.lookup(item_idx, own.totals)
+            features[:, 5] = own.lookup(item_idx, own.decayed)
+        if item_query is not None and self.item_embeddings is not None:
+            features[:, 6] = self.item_embeddings[item_idx] @ item_query
+        return Candidates(item_idx, features)
+
+    def _like(self, likeness: Floats) -> Longs:
+        count = min(NUM_LIKE_TEXTS, len(likeness))
+        best = np.argpartition(-likeness, count - 1)[:count]
+        return np.concatenate([self._items_of_text[text] for text in best.tolist()])
+
+    @cached_property
+    def _unit_descriptors(self) -> Floats:
+        return _unit(self.content.descriptors)
+
+    @cached_property
+    def _items_of_text(self) -> list[Longs]:
+        """Per distinct text its items, the most bought first, at most MAX_ITEMS_PER_TEXT."""
+        order = np.argsort(self.content.descriptor_idx[FIRST_IDX:], kind="stable") + FIRST_IDX
+        texts = np.arange(1, len(self.content.descriptors))
+        ends = np.searchsorted(self.content.descriptor_idx[order], texts)
+        return [items[:MAX_ITEMS_PER_TEXT] for items in np.split(order, ends)]
+
+    def save(self, folder: Path) -> None:
+        """Write weights, popularity and item texts into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "weights": self.weights,
+            "popularity": self.popularity,
+        }
+        save_file(arrays, folder / _TENSORS)
+        table = pa.table({"text": pa.array(self.index.texts, type=pa.string())})
+        pa.feather.write_feather(table, folder / _TEXTS, compression="zstd")
+        facts = {
+            "features": list(FEATURES),
+            "vocabulary_id": self.vocabulary.vocabulary_id,
+            "encoder": self.encoder.name,
+        }
+        write_json_atomically(folder / _JSON, facts)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        vocabulary: Vocabulary,
+        content: ItemContent,
+        encoder: TextEncoder,
+        item_embeddings: Floats | None = None,
+    ) -> SearchHead:
+        """Read what `save` wrote; the full-text index is made from its texts at the first query.
+
+        Raises:
+            BundleError: a file is missing or the features differ.
+            VocabularyMismatchError: the head was fitted with another vocabulary.
+        """
+        missing = [name for name in (_JSON, _TENSORS, _TEXTS) if not (folder / name).is_file()]
+        if missing:
+            raise BundleError(
+                f"{folder}: no {', '.join(missing)} here, so search cannot be loaded. "
+                "Make it again with: bfm heads --workspace DIR"
+            )
+        facts = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        vocabulary.require(facts["vocabulary_id"], str(folder))
+        if tuple(facts["features"]) != FEATURES:
+            raise BundleError(
+                f"{folder / _JSON}: features {facts['features']} came, {list(FEATURES)} are read. "
+                "Make it again with: bfm heads --workspace DIR"
+            )
+        tensors = load_file(folder / _TENSORS)
+        texts = pa.feather.read_table(folder / _TEXTS).column("text").to_pylist()
+        return cls(
+            vocabulary=vocabulary,
+            index=LexicalIndex(texts),
+            content=content,
+            encoder=encoder,
+            popularity=tensors["popularity"],
+            weights=tensors["weights"],
+            item_embeddings=item_embeddings,
+        )
+
+
+def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tuple[Longs, Floats]:
+    """The best k candidates, best first; of equals the one bought more in training stands first."""
+    values = candidates.features.astype(np.float64) @ weights
+    best = np.argsort(-values, kind="stable")[:k]
+    return candidates.item_idx[best], values[best].astype(np.float32)
+
+
+def popularity(vocabulary: Vocabulary, histories: Histories, prediction_time_us: int) -> Floats:
+    """float32[num_item_indices]: log(1 + events with each item, halved every four weeks)."""
+    items, ages = _item_events(vocabulary, histories, prediction_time_us)
+    decayed = np.bincount(
+        items, weights=0.5 ** (ages / HALF_LIFE_US), minlength=vocabulary.num_item_indices
+    )
+    return np.log1p(decayed).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnCounts:
+    """What one user did with items.
+
+    Args:
+        item_idx: int64[C], ascending.
+        totals: float32[C], log(1 + events).
+        decayed: float32[C], log(1 + events halved every four weeks).
+    """
+
+    item_idx: Longs
+    totals: Floats
+    decayed: Floats
+
+    def lookup(self, item_idx: Longs, values: Floats) -> Floats:
+        """float32: `values` at the given items, 0 where the user did nothing."""
+        found = np.zeros(len(item_idx), dtype=np.float32)
+        if len(self.item_idx):
+            at = np.minimum(np.searchsorted(self.item_idx, item_idx), len(self.item_idx) - 1)
+            found = np.where(self.item_idx[at] == item_idx, values[at], found)
+        return found.astype(np.float32)
+
+
+def own_counts(
+    vocabulary: Vocabulary, histories: Histories, user: int, prediction_time_us: int
+) -> OwnCounts:
+    """What the user at a position did before a prediction time."""
+    one = histories.select([user])
+    items, ages = _item_events(vocabulary, one, prediction_time_us)
+    item_idx, place = np.unique(items, return_inverse=True)
+    totals = np.bincount(place, minlength=len(item_idx))
+    decayed = np.bincount(place, weights=0.5 ** (ages / HALF_LIFE_US), minlength=len(item_idx))
+    return OwnCounts(
+        item_idx=item_idx.astype(np.int64),
+        totals=np.log1p(totals).astype(np.float32),
+        decayed=np.log1p(decayed).astype(np.float32),
+    )
+
+
+def _item_events(
+    vocabulary: Vocabulary, histories: Histories, prediction_time_us: int
+) -> tuple[Longs, npt.NDArray[np.float64]]:
+    name = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    items = histories.tokens[name].astype(np.int64)
+    known = items >= FIRST_IDX
+    return items[known], (prediction_time_us - histories.times_us[known]).astype(np.float64)
+
+
+def _time(prediction_times_us: int | Longs, row: int) -> int:
+    times = np.asarray(prediction_times_us)
+    return int(times) if times.ndim == 0 else int(times[row])
+
+
+def _unit(rows: Floats) -> Floats:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)
