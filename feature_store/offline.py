@@ -1,13 +1,12 @@
-"""The offline store: one parquet file per publish, never changed, read point-in-time correct."""
+"""The offline store: one parquet file per table, grown per publish, read point-in-time correct."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,31 +26,28 @@ from feature_store.tables import (
 )
 from pipelines.contracts import TableContract
 from pipelines.errors import UnknownNameError, UserError
+from pipelines.workspace import write_bytes_atomically
 
 _ROW: Final = "row_idx"
+_VERSIONS: Final = b"bfm.versions"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Version:
-    """One publish of a table: its file name says when it is true, when it was known, and what."""
+    """One publish of a table: when it is true, when it was known, and a hash of its rows."""
 
     as_of_us: int
     created_us: int
     content: str
 
-    @property
-    def file_name(self) -> str:
-        return f"{self.as_of_us:018d}-{self.created_us:018d}-{self.content}.parquet"
-
-    @classmethod
-    def parse(cls, path: Path) -> Version:
-        as_of, created, content = path.stem.split("-")
-        return cls(int(as_of), int(created), content)
-
 
 def versions(shelf: Shelf, table: TableContract) -> list[Version]:
-    """All publishes of a table, oldest first."""
-    return sorted(Version.parse(p) for p in shelf.offline_path(table.name).glob("*.parquet"))
+    """All publishes of a table in the order in which they came."""
+    path = shelf.offline_path(table.name)
+    if not path.is_file():
+        return []
+    found = (pq.read_schema(path).metadata or {}).get(_VERSIONS, b"[]")
+    return [Version(**one) for one in json.loads(found)]
 
 
 def append(
@@ -72,15 +68,18 @@ def append(
     """
     rows = rows.select(list(table.column_names)).sort_by(table.key[0]).combine_chunks()
     content = content_hash(rows)
-    earlier = [one for one in versions(shelf, table) if one.as_of_us == as_of_us]
+    known = versions(shelf, table)
+    earlier = [one for one in known if one.as_of_us == as_of_us]
     if earlier and earlier[-1].content == content:
         return False
     if created_us is None:
         created_us = time.time_ns() // 1_000 if earlier else as_of_us
-    version = Version(as_of_us, created_us, content)
     # Feast breaks ties of the event time in no fixed order: a correction counts 1 us later.
     stamped = stamp(rows, as_of_us + len(earlier), created_us).cast(arrow_schema(table))
-    _write(shelf.offline_path(table.name) / version.file_name, stamped)
+    path = shelf.offline_path(table.name)
+    if known:
+        stamped = pa.concat_tables([pq.read_table(path).cast(arrow_schema(table)), stamped])
+    _write(path, stamped, [*known, Version(as_of_us, created_us, content)])
     return True
 
 
@@ -115,15 +114,15 @@ def historical_features(shelf: Shelf, entity_rows: pa.Table, features: Sequence[
 
 
 def remove_user(shelf: Shelf, table: TableContract, user_id: str) -> int:
-    """Rewrite every publish that holds a user, without it; the number of files rewritten."""
-    rewritten = 0
-    for path in sorted(shelf.offline_path(table.name).glob("*.parquet")):
-        rows = pq.read_table(path)
-        kept = rows.filter(pc.not_equal(rows.column(table.key[0]), user_id))
-        if kept.num_rows < rows.num_rows:
-            _write(path, kept)
-            rewritten += 1
-    return rewritten
+    """Take a user out of every publish of a table; the number of rows removed."""
+    path = shelf.offline_path(table.name)
+    if not path.is_file():
+        return 0
+    rows = pq.read_table(path).cast(arrow_schema(table))
+    kept = rows.filter(pc.not_equal(rows.column(table.key[0]), user_id))
+    if kept.num_rows < rows.num_rows:
+        _write(path, kept, versions(shelf, table))
+    return int(rows.num_rows - kept.num_rows)
 
 
 def _by_key(features: Sequence[str]) -> dict[str, list[str]]:
@@ -174,14 +173,15 @@ def _positions(have: pa.ChunkedArray, want: pa.ChunkedArray) -> pa.Array:
     return pc.index_in(want, value_set=have.combine_chunks()).combine_chunks()
 
 
-def _write(path: Path, rows: pa.Table) -> None:
-    """Whole or not at all; the temporary file stands outside the folder that Feast reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent.parent, suffix=".tmp")
-    os.close(descriptor)
-    try:
-        pq.write_table(rows, temporary, coerce_timestamps="us")
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _write(path: Path, rows: pa.Table, known: Sequence[Version]) -> None:
+    """The whole file or nothing. One row group is one partition to Feast's engine, whose sort
+    fails on several as soon as one entity has no value."""
+    listed = json.dumps([asdict(one) for one in known]).encode()
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        rows.replace_schema_metadata({_VERSIONS: listed}),
+        sink,
+        coerce_timestamps="us",
+        row_group_size=max(rows.num_rows, 1),
+    )
+    write_bytes_atomically(path, sink.getvalue())

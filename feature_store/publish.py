@@ -91,8 +91,6 @@ def publish(
 
 def apply(shelf: Shelf) -> None:
     """Register the definitions and make the online tables, as `feast apply` does."""
-    for table in FEATURE_TABLES:
-        shelf.offline_path(table.name).mkdir(parents=True, exist_ok=True)
     shelf.write_yaml()
     shelf.store.apply(
         [

@@ -65,8 +65,8 @@ class Shelf:
         return self.root / ONLINE_FILE
 
     def offline_path(self, table: str) -> Path:
-        """Folder with one parquet file per publish of a table."""
-        return self.root / "offline" / table
+        """File with all publishes of a table."""
+        return self.root / "offline" / f"{table}.parquet"
 
     @property
     def yaml_path(self) -> Path:

@@ -1,6 +1,6 @@
 """What `feast apply` registers: two entities and five feature views. Nothing else lives here.
 
-Sources are folders of parquet relative to the folder of a workspace's `feature_store.yaml`.
+Sources are parquet files relative to the folder of a workspace's `feature_store.yaml`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TYPES: dict[ColumnType, FeastType] = {
 def _view(table: TableContract, entity: Entity) -> FeatureView:
     source = FileSource(
         name=f"{table.name}_source",
-        path=f"offline/{table.name}",
+        path=f"offline/{table.name}.parquet",
         file_format=ParquetFormat(),
         timestamp_field=EVENT_TIMESTAMP,
         created_timestamp_column=CREATED_TIMESTAMP,

@@ -1,0 +1,124 @@
+"""Room 8: the counter. `create_app` builds the application, `serve` runs it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import torch
+import uvicorn
+from fastapi import FastAPI
+
+from behavior_model.bundle import read_manifest
+from behavior_model.predictor import Predictor
+from feature_store.settings import Shelf
+from pipelines.contracts import SemanticType
+from pipelines.errors import EnvironmentProblemError
+from pipelines.workspace import Workspace
+from serving import problems
+from serving.metrics import Measure, Metrics
+from serving.problems import BodyLimit
+from serving.routes import ROUTERS
+from serving.schemas import Problem
+from serving.settings import ServingSettings
+from serving.state import AppState
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {problems.PROBLEM_JSON: {}}}
+    for status in (400, 404, 409, 413, 422, 500, 503)
+}
+
+
+def create_app(settings: ServingSettings, predictor: Predictor | None = None) -> FastAPI:
+    """The application on one workspace.
+
+    Its event contract comes from the bundle's manifest at once; the bundle is loaded, every file
+    checked, when the application starts.
+
+    Args:
+        settings: Validated settings.
+        predictor: A bundle that is loaded already.
+
+    Raises:
+        BundleError: no bundle, or a changed one.
+    """
+    manifest = predictor.manifest if predictor else read_manifest(settings.opened.bundle)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        torch.set_num_threads(settings.torch_threads)
+        loaded = predictor or Predictor.load(settings.opened.bundle)
+        metrics.model.labels(loaded.manifest.model_version).set(1)
+        app.state.bfm = AppState.open(settings, loaded, metrics)
+        try:
+            yield
+        finally:
+            app.state.bfm.live_events.close()
+
+    app = FastAPI(
+        title="bfm",
+        description="One behavioural foundation model: every answer about customers and items.",
+        version=manifest.model_version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=_PROBLEMS,
+    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Measure, metrics=metrics, model_version=manifest.model_version)
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    _declare_extra_fields(app, manifest.event_fields)
+    return app
+
+
+def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve a workspace's bundle until interrupted.
+
+    Raises:
+        EnvironmentProblemError: the port is taken.
+        BundleError: no bundle, or a changed one.
+        WorkspaceError: nothing was published yet.
+    """
+    settings = ServingSettings(workspace=workspace.root, host=host, port=port)
+    require_free_port(host, port)
+    Shelf(workspace).require_published()
+    app = create_app(settings, Predictor.load(workspace.bundle))
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+
+
+def create_app_from_environment() -> FastAPI:
+    """For process managers: `uvicorn --factory serving.app:create_app_from_environment`."""
+    return create_app(ServingSettings())
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Refuse a port that something listens on already.
+
+    Raises:
+        EnvironmentProblemError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise EnvironmentProblemError(
+                f"cannot listen on {host}:{port} ({error.strerror}). "
+                f"Choose another port, for example: --port {port + 1 if port < 65_535 else 8000}"
+            ) from error
+
+
+def _declare_extra_fields(app: FastAPI, fields: dict[str, SemanticType]) -> None:
+    """Show the company's own event fields in the OpenAPI document, and nothing beside them."""
+    document = app.openapi()
+    event = document["components"]["schemas"]["LiveEvent"]
+    for name, semantic in fields.items():
+        kind = "number" if semantic is SemanticType.NUMBER else "string"
+        event["properties"][name] = {"anyOf": [{"type": kind}, {"type": "null"}]}
+    event["additionalProperties"] = False

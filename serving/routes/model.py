@@ -1,0 +1,52 @@
+"""GET /v1/model, /healthz, /readyz, /metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from feature_store.online import online_state
+from serving.dependencies import State
+from serving.problems import ProblemError
+from serving.schemas import HealthResponse, ModelResponse, from_micros
+
+router = APIRouter()
+
+
+@router.get("/v1/model")
+def model(state: State) -> ModelResponse:
+    """Which bundle answers."""
+    manifest = state.predictor.manifest
+    return ModelResponse(
+        model_version=manifest.model_version,
+        company=manifest.company,
+        vocabulary_id=manifest.vocabulary_id,
+        as_of=from_micros(manifest.as_of_us),
+        tasks=list(manifest.tasks),
+        num_items=len(state.predictor.vocabulary.items),
+        schema_version=manifest.schema_version,
+    )
+
+
+@router.get("/healthz")
+def healthz(state: State) -> HealthResponse:
+    """The process runs."""
+    return HealthResponse(status="ok", model_version=state.model_version)
+
+
+@router.get("/readyz")
+def readyz(state: State) -> HealthResponse:
+    """The bundle is loaded and the online store answers."""
+    try:
+        online_state(state.shelf, "readyz")
+        state.live_events.of_user("readyz")
+    except Exception as error:
+        raise ProblemError(503, "A store does not answer; the log says which.") from error
+    return HealthResponse(status="ok", model_version=state.model_version)
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(state: State) -> Response:
+    """Prometheus' text format."""
+    return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

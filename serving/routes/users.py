@@ -1,0 +1,30 @@
+"""DELETE /v1/users/{user_id}."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from feature_store.erasure import erase_user
+from serving.dependencies import State
+from serving.schemas import MAX_ID, ErasureResponse
+
+router = APIRouter()
+
+
+@router.delete("/v1/users/{user_id:path}")
+def erase(
+    user_id: Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")],
+    state: State,
+) -> ErasureResponse:
+    """Erase a user from the shelf and the live events, and keep the user out of later publishes.
+
+    The lake's own tables are not touched: `bfm erase --user ID --workspace DIR` does that, and
+    only training again takes the user's part out of the weights.
+    """
+    erase_user(state.shelf, user_id)
+    removed = state.live_events.remove_user(user_id)
+    return ErasureResponse(
+        model_version=state.model_version, user_id=user_id, num_live_events=removed
+    )

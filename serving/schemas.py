@@ -1,0 +1,292 @@
+"""Requests and responses of the public contract. Strict: no coercion, no unknown keys, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from pipelines.contracts import EVENTS
+
+MAX_K: Final = 1_000
+MAX_EVENTS: Final = 1_000
+MAX_IDS: Final = 256
+MAX_TEXT: Final = 512
+MAX_ID: Final = 256
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_YEAR: Final = 2200
+
+
+def to_micros(moment: datetime) -> int:
+    """UTC microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(time_us: int) -> datetime:
+    """The moment of UTC microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=time_us)
+
+
+def _parse_time(value: Any) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("a time is a string in ISO 8601 with an offset")
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(
+            "not a time; give ISO 8601 with an offset, such as 2017-10-01T00:00:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise ValueError("the time has no offset; write Z for UTC")
+    if not _EPOCH.year < moment.year < _LAST_YEAR:
+        raise ValueError(f"the year must lie between {_EPOCH.year + 1} and {_LAST_YEAR - 1}")
+    return moment.astimezone(UTC)
+
+
+_TIME_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "date-time"})
+UtcTime = Annotated[datetime, BeforeValidator(_parse_time), _TIME_SCHEMA]
+ShownTime = Annotated[
+    datetime,
+    PlainSerializer(lambda moment: moment.isoformat().replace("+00:00", "Z"), return_type=str),
+    _TIME_SCHEMA,
+]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+K = Annotated[int, Field(ge=1, le=MAX_K)]
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+Quantity = Annotated[float, Field(gt=0, le=1e12)]
+ExtraValue = str | float | None
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class LiveEvent(BaseModel):
+    """One canonical event. A company's own fields stand beside the canonical ones; the bundle's
+    event contract says which there are and of what type (see `state.check_extra_fields`)."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+    __pydantic_extra__: dict[str, ExtraValue]
+
+    event_id: Id
+    user_id: Id
+    event_time: UtcTime
+    event_type: Id
+    item_id: Id | None = None
+    quantity: Quantity | None = None
+    amount: Amount | None = None
+    query: Text | None = None
+    session_id: Id | None = None
+    channel: Id | None = None
+    market: Id | None = None
+    locale: Id | None = None
+
+    @property
+    def extras(self) -> dict[str, ExtraValue]:
+        """The values that stand beside the canonical fields."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def canonical(self) -> dict[str, Any]:
+        """Column -> value without the missing ones; the time as UTC microseconds."""
+        declared = {name: getattr(self, name) for name in EVENTS.column_names}
+        values = {**declared, **self.extras, "event_time": to_micros(self.event_time)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+Events = Annotated[list[LiveEvent], Field(max_length=MAX_EVENTS)]
+
+
+class _UserRequest(_Request):
+    """A question about one user. `as_of` is the prediction time: only events before it count.
+    Without it: the bundle's own time or just after the user's last event, whichever is later."""
+
+    user_id: Id
+    as_of: UtcTime | None = None
+    events: Events = []
+
+
+class RecommendationRequest(_UserRequest):
+    k: K = 10
+    level: Literal["item", "category"] = "item"
+    exclude_owned: bool = False
+
+
+class PredictionRequest(_UserRequest):
+    pass
+
+
+class SearchRequest(_Request):
+    query: Text
+    user_id: Id | None = None
+    k: K = 10
+    as_of: UtcTime | None = None
+    events: Events = []
+
+    @model_validator(mode="after")
+    def _events_need_a_user(self) -> SearchRequest:
+        if self.user_id is None and (self.events or self.as_of):
+            raise ValueError("events and as_of need a user_id")
+        return self
+
+
+class _ItemOrText(_Request):
+    item_id: Id | None = None
+    text: Text | None = None
+    k: K = 10
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> _ItemOrText:
+        if (self.item_id is None) == (self.text is None):
+            raise ValueError("give exactly one of item_id and text")
+        return self
+
+
+class TagRequest(_ItemOrText):
+    pass
+
+
+class SimilarItemsRequest(_ItemOrText):
+    by: Literal["behavior", "content"] = "behavior"
+
+
+class EmbeddingRequest(_Request):
+    entity: Literal["user", "item", "text"]
+    ids: Annotated[list[Id], Field(max_length=MAX_IDS)] = []
+    text: Text | None = None
+    as_of: UtcTime | None = None
+
+    @model_validator(mode="after")
+    def _what_the_entity_needs(self) -> EmbeddingRequest:
+        if self.entity == "text" and (self.text is None or self.ids):
+            raise ValueError("entity 'text' takes text and no ids")
+        if self.entity != "text" and (self.text is not None or not self.ids):
+            raise ValueError("entities 'user' and 'item' take ids and no text")
+        return self
+
+
+class EventsRequest(_Request):
+    events: Annotated[list[LiveEvent], Field(min_length=1, max_length=MAX_EVENTS)]
+
+
+class _Response(BaseModel):
+    model_version: str
+
+
+class RankedItem(BaseModel):
+    item_id: str
+    rank: int
+    score: float
+    title: str | None = None
+    category: str | None = None
+
+
+class RankedTag(BaseModel):
+    tag: str
+    rank: int
+    score: float
+
+
+class _UserResponse(_Response):
+    """`fallback`: the user has no history, so the answer is the same for all such users."""
+
+    user_id: str
+    prediction_time: ShownTime
+    num_events: int
+    fallback: bool
+
+
+class RecommendationResponse(_UserResponse):
+    level: Literal["item", "category"]
+    items: list[RankedItem]
+
+
+class PredictionResponse(_UserResponse):
+    task: str
+    score: float
+    lower: float
+    upper: float
+    familiarity: float
+    out_of_distribution: bool
+
+
+class SearchResponse(_Response):
+    user_id: str | None
+    personalised: bool
+    items: list[RankedItem]
+
+
+class TagResponse(_Response):
+    tags: list[RankedTag]
+
+
+class SimilarItemsResponse(_Response):
+    by: Literal["behavior", "content"]
+    items: list[RankedItem]
+
+
+class Embedding(BaseModel):
+    id: str
+    embedding: list[float]
+
+
+class EmbeddingResponse(_Response):
+    """`unknown_ids`: items that the bundle does not hold, users without any event."""
+
+    entity: Literal["user", "item", "text"]
+    embeddings: list[Embedding]
+    unknown_ids: list[str]
+
+
+class EventsResponse(_Response):
+    """`known`: events that were stored before, with the same content."""
+
+    stored: int
+    known: int
+
+
+class ErasureResponse(_Response):
+    """What this call erased. The lake's own rows go with `bfm erase --user ID --workspace DIR`."""
+
+    user_id: str
+    num_live_events: int
+    lake_erased: Literal[False] = False
+
+
+class ModelResponse(_Response):
+    company: str
+    vocabulary_id: str
+    as_of: ShownTime
+    tasks: list[str]
+    num_items: int
+    schema_version: int
+
+
+class HealthResponse(BaseModel):
+    status: Literal["ok"]
+    model_version: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []
+
+
+def canonical_events(events: Sequence[LiveEvent]) -> list[dict[str, Any]]:
+    """Events as the live event store and the encoder take them."""
+    return [event.canonical() for event in events]

@@ -1,0 +1,43 @@
+"""Settings of the counter, validated when it starts (environment: `BFM_...`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.workspace import Workspace
+
+
+class ServingSettings(BaseSettings):
+    """How one serving replica runs.
+
+    Args:
+        workspace: Folder with the bundle, the shelf and the live events.
+        host: Address to listen on.
+        port: Port to listen on.
+        max_body_bytes: Longer request bodies are refused (413).
+        max_state_age_days: Stored user state older than this at the prediction time counts as
+            absent. None accepts any age.
+        max_concurrent_predictions: Requests inside the model at once; the others wait.
+        max_wait_s: After so long a wait a request is refused (503).
+        torch_threads: Threads of one prediction.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BFM_", extra="ignore", frozen=True)
+
+    workspace: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    max_state_age_days: Annotated[float, Field(gt=0)] | None = None
+    max_concurrent_predictions: Annotated[int, Field(ge=1)] = 2
+    max_wait_s: Annotated[float, Field(gt=0)] = 10.0
+    torch_threads: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def opened(self) -> Workspace:
+        """The workspace that is served."""
+        return Workspace(self.workspace)

@@ -1,0 +1,195 @@
+"""What a replica holds while it runs, and how a user's history is put together for one request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from behavior_model.predictor import Predictor
+from feature_store.erasure import is_suppressed
+from feature_store.online import online_state
+from feature_store.settings import Shelf
+from pipelines.contracts import SemanticType
+from pipelines.tokens.binning import DAY_US
+from pipelines.tokens.encoder import time_tokens
+from pipelines.tokens.history import Histories, merge
+from serving.live_events import LiveEvents, encode_events
+from serving.metrics import Metrics
+from serving.problems import ProblemError, ascii_text
+from serving.schemas import ExtraValue, LiveEvent, canonical_events, to_micros
+from serving.settings import ServingSettings
+
+_RETRY_AFTER: Final = {"Retry-After": "1"}
+
+
+@dataclass(frozen=True)
+class ResolvedUser:
+    """One user as the model will see it.
+
+    Args:
+        histories: The one user's events before the prediction time; may be none.
+        prediction_time_us: UTC microseconds.
+    """
+
+    histories: Histories
+    prediction_time_us: int
+
+    @property
+    def times_us(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """int64[1]: the prediction time as the model takes it."""
+        return np.asarray([self.prediction_time_us], dtype=np.int64)
+
+    @property
+    def num_events(self) -> int:
+        return self.histories.num_events
+
+    @property
+    def fallback(self) -> bool:
+        """No history: the answer is that for everybody unknown."""
+        return self.num_events == 0
+
+
+@dataclass(frozen=True)
+class AppState:
+    """The bundle, the shelf and the live events of one replica."""
+
+    settings: ServingSettings
+    predictor: Predictor
+    shelf: Shelf
+    live_events: LiveEvents
+    metrics: Metrics
+    _slots: threading.BoundedSemaphore = field(repr=False)
+
+    @classmethod
+    def open(cls, settings: ServingSettings, predictor: Predictor, metrics: Metrics) -> AppState:
+        """Open the shelf and the live events beside a loaded bundle.
+
+        Raises:
+            WorkspaceError: nothing was published yet.
+        """
+        shelf = Shelf(settings.opened)
+        shelf.require_published()
+        return cls(
+            settings=settings,
+            predictor=predictor,
+            shelf=shelf,
+            live_events=LiveEvents(settings.opened.live_events_path),
+            metrics=metrics,
+            _slots=threading.BoundedSemaphore(settings.max_concurrent_predictions),
+        )
+
+    @property
+    def model_version(self) -> str:
+        return self.predictor.manifest.model_version
+
+    @contextmanager
+    def model_slot(self) -> Iterator[Predictor]:
+        """The predictor, for as many requests at once as the settings allow.
+
+        Raises:
+            ProblemError: 503 when no slot came free in time.
+        """
+        if not self._slots.acquire(timeout=self.settings.max_wait_s):
+            raise ProblemError(503, "All prediction slots are busy; try again.", _RETRY_AFTER)
+        try:
+            yield self.predictor
+        finally:
+            self._slots.release()
+
+    def resolve(
+        self, user_id: str, events: Sequence[LiveEvent] = (), as_of_us: int | None = None
+    ) -> ResolvedUser:
+        """Stored state, live events and request events as one history.
+
+        Of twins (same event id) the stored one stays. The prediction time is `as_of_us`, or else
+        the later of the bundle's time and the moment after the user's last event.
+
+        Raises:
+            ProblemError: 422 when a request event is another user's or has unknown fields.
+        """
+        self.check_events(events)
+        for position, event in enumerate(events):
+            if event.user_id != user_id:
+                message = "this event is another user's; send only the asked user's events"
+                raise invalid(f"/events/{position}/user_id", message)
+        histories = self._merged(user_id, canonical_events(events), as_of_us)
+        if as_of_us is None:
+            latest = int(histories.last_times_us[0]) + 1
+            as_of_us = max(self.predictor.manifest.as_of_us, latest)
+        return ResolvedUser(histories.before(as_of_us), as_of_us)
+
+    def check_events(self, events: Sequence[LiveEvent]) -> None:
+        """Refuse fields that the company's event contract does not hold.
+
+        Raises:
+            ProblemError: 422, naming the place.
+        """
+        for position, event in enumerate(events):
+            check_extra_fields(event.extras, self.predictor.manifest.event_fields, position)
+
+    def is_erased(self, user_id: str) -> bool:
+        """Whether the user asked to be forgotten."""
+        return is_suppressed(self.shelf.workspace, user_id)
+
+    def _merged(
+        self, user_id: str, request: Sequence[Mapping[str, Any]], as_of_us: int | None
+    ) -> Histories:
+        vocabulary = self.predictor.vocabulary
+        live = [] if self.is_erased(user_id) else self.live_events.of_user(user_id)
+        stored = self._stored(user_id, as_of_us)
+        if not live and not request and stored is not None:
+            return stored
+        first = stored or encode_events(vocabulary, user_id, [])
+        joined = merge(first, encode_events(vocabulary, user_id, live))
+        joined = merge(joined, encode_events(vocabulary, user_id, request))
+        times = time_tokens(vocabulary, joined.times_us, joined.offsets)
+        return replace(joined, tokens=joined.tokens | times)
+
+    def _stored(self, user_id: str, as_of_us: int | None) -> Histories | None:
+        """State from the shelf; absent when erased, too old, or of another vocabulary."""
+        if self.is_erased(user_id):
+            return None
+        oldest = None
+        if self.settings.max_state_age_days is not None:
+            at = as_of_us or self.predictor.manifest.as_of_us
+            oldest = at - round(self.settings.max_state_age_days * DAY_US)
+        state = online_state(self.shelf, user_id, not_before_us=oldest)
+        if state is None:
+            return None
+        where = f"the state of users in {self.shelf.root}"
+        self.predictor.vocabulary.require(state.vocabulary_id, where)
+        return state.histories
+
+
+def as_of_micros(request: Any) -> int | None:
+    """The asked prediction time of a request, if any."""
+    return None if request.as_of is None else to_micros(request.as_of)
+
+
+def check_extra_fields(
+    extras: Mapping[str, ExtraValue], known: Mapping[str, SemanticType], position: int
+) -> None:
+    """Refuse extra fields that are unknown or of another type.
+
+    Raises:
+        ProblemError: 422, naming the place.
+    """
+    for name, value in extras.items():
+        where = f"/events/{position}/{ascii_text(name)}"
+        if name not in known:
+            raise invalid(where, f"unknown key; this company's own fields are: {sorted(known)}")
+        number = known[name] is SemanticType.NUMBER
+        if value is not None and number is not isinstance(value, float):
+            raise invalid(where, f"must be a {'number' if number else 'string'}")
+
+
+def invalid(pointer: str, message: str) -> ProblemError:
+    """A 422 that names one place."""
+    return ProblemError(
+        422, "1 problem(s) in the request.", errors=[{"pointer": pointer, "message": message}]
+    )

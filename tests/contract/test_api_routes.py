@@ -1,0 +1,280 @@
+"""Every route of the public contract: what it answers, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.small_shop import USERS, live_event
+
+HAPPY: dict[str, dict[str, Any]] = {
+    "/v1/recommendations": {"user_id": "ada", "k": 3},
+    "/v1/search": {"query": "thing", "user_id": "ada", "k": 3},
+    "/v1/predictions/churn": {"user_id": "ada"},
+    "/v1/tags": {"item_id": "item-03", "k": 1},
+    "/v1/similar-items": {"item_id": "item-03", "by": "content", "k": 3},
+    "/v1/embeddings": {"entity": "user", "ids": ["ada", "nobody"]},
+    "/v1/events": {"events": [live_event()]},
+}
+POSTS = sorted(HAPPY)
+
+
+def assert_problem(response: Any, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:bfm:problem:")
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_answers_and_names_the_model(client: TestClient, path: str) -> None:
+    response = client.post(path, json=HAPPY[path])
+    assert response.status_code == 200, response.text
+    assert response.json()["model_version"] == "0123456789abcdef"
+    assert response.headers["x-model-version"] == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("path", ["/v1/model", "/healthz", "/readyz"])
+def test_says_which_model_runs(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.json()["model_version"] == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 5_000,
+        b'{"user_id": "ada", "unknown": 1}',
+        b'{"user_id": "\\ud800"}',
+        b'{"\\ud800": 1}',
+        b'{"user_id": "ada", "k": 1e400}',
+        b'{"user_id": "ada", "k": NaN}',
+        b'{"user_id": "ada", "k": "1"}',
+        b'{"user_id": "ada", "k": 1.0}',
+        b'{"user_id": "ada", "k": 0}',
+        b'{"user_id": "ada", "k": ' + b"9" * 5_000 + b"}",
+        b'{"user_id": ""}',
+        b'{"user_id": "a\\u0000b"}',
+        b'{"user_id": "' + b"x" * 300 + b'"}',
+        b'{"user_id": 7}',
+        b'{"user_id": "ada", "as_of": "yesterday"}',
+        b'{"user_id": "ada", "as_of": "2017-10-01T00:00:00"}',
+        b'{"user_id": "ada", "as_of": "0001-01-01T00:00:00+23:00"}',
+        b'{"user_id": "ada", "as_of": 1506816000}',
+        b'{"user_id": "ada", "events": {}}',
+        b'{"query": "", "item_id": "", "text": ""}',
+        b'{"events": []}',
+        b'{"entity": "user"}',
+    ],
+)
+def test_refuses_what_breaks_the_schema(client: TestClient, path: str, body: bytes) -> None:
+    response = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422), (response.status_code, response.text)
+    problem = assert_problem(response, response.status_code)
+    assert "xxxx" not in json.dumps(problem)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"event_time": "2017-10-01"}, "/events/0/event_time"),
+        ({"amount": -1.0}, "/events/0/amount"),
+        ({"quantity": 0}, "/events/0/quantity"),
+        ({"colour": "red"}, "/events/0/colour"),
+        ({"store": 5.0}, "/events/0/store"),
+        ({"discount": "much"}, "/events/0/discount"),
+        ({"discount": True}, "/events/0/discount/str"),
+    ],
+)
+def test_events_are_typed_like_the_companys_contract(
+    client: TestClient, change: dict[str, Any], pointer: str
+) -> None:
+    body = {"events": [live_event(**change)]}
+    problem = assert_problem(client.post("/v1/events", json=body), 422)
+    assert pointer in [error["pointer"] for error in problem["errors"]]
+    inside = {"user_id": "ada", "events": [live_event(**change)]}
+    assert_problem(client.post("/v1/recommendations", json=inside), 422)
+
+
+def test_a_live_event_changes_the_next_answer(client: TestClient) -> None:
+    ask = {"user_id": "ada", "k": 20}
+    before = client.post("/v1/recommendations", json=ask).json()
+    sent = client.post("/v1/events", json={"events": [live_event()]}).json()
+    after = client.post("/v1/recommendations", json=ask).json()
+    assert (sent["stored"], sent["known"]) == (1, 0)
+    assert after["num_events"] == before["num_events"] + 1
+    assert before["prediction_time"] == "2017-10-01T00:00:00Z"
+    assert after["prediction_time"] == "2017-10-01T08:00:00.000001Z"
+    assert "item-19" not in [item["item_id"] for item in before["items"][:5]]
+    assert "item-19" in [item["item_id"] for item in after["items"][:5]]
+
+
+def test_events_of_a_request_count_once_and_are_not_kept(client: TestClient) -> None:
+    ask = {"user_id": "ada", "events": [live_event(), live_event()]}
+    assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 5
+    client.post("/v1/events", json={"events": [live_event()]})
+    assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 5
+    assert client.post("/v1/recommendations", json={"user_id": "bob"}).json()["num_events"] == 4
+
+
+def test_a_stored_event_sent_again_counts_once(client: TestClient) -> None:
+    twin = live_event(event_id="ada-0", event_time="2017-09-27T00:00:00Z")
+    ask = {"user_id": "ada", "events": [twin]}
+    assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 4
+
+
+def test_only_the_past_of_as_of_counts(client: TestClient) -> None:
+    ask = {"user_id": "ada", "as_of": "2017-09-29T12:00:00+02:00", "events": [live_event()]}
+    found = client.post("/v1/recommendations", json=ask).json()
+    assert found["prediction_time"] == "2017-09-29T10:00:00Z"
+    assert found["num_events"] == 3
+
+
+def test_events_of_another_user_are_refused(client: TestClient) -> None:
+    ask = {"user_id": "ada", "events": [live_event("bob")]}
+    problem = assert_problem(client.post("/v1/recommendations", json=ask), 422)
+    assert problem["errors"][0]["pointer"] == "/events/0/user_id"
+
+
+def test_posting_an_event_again_is_harmless_and_changing_it_is_a_conflict(
+    client: TestClient,
+) -> None:
+    body = {"events": [live_event()]}
+    assert client.post("/v1/events", json=body).json()["stored"] == 1
+    assert client.post("/v1/events", json=body).json() == {
+        "model_version": "0123456789abcdef",
+        "stored": 0,
+        "known": 1,
+    }
+    changed = {"events": [live_event(number=101), live_event(amount=4.0)]}
+    problem = assert_problem(client.post("/v1/events", json=changed), 409)
+    assert [error["pointer"] for error in problem["errors"]] == ["/events/1"]
+    again = client.post("/v1/events", json={"events": [live_event(number=101)]}).json()
+    assert again["stored"] == 1, "a refused request stores nothing"
+
+
+def test_an_unknown_user_gets_a_fallback_and_the_answer_says_so(client: TestClient) -> None:
+    known = client.post("/v1/recommendations", json={"user_id": "ada"}).json()
+    unknown = client.post("/v1/recommendations", json={"user_id": "nobody", "k": 2}).json()
+    assert (known["fallback"], unknown["fallback"]) == (False, True)
+    assert unknown["num_events"] == 0
+    assert [item["item_id"] for item in unknown["items"]] == ["item-00", "item-01"]
+    assert [item["rank"] for item in unknown["items"]] == [1, 2]
+
+
+def test_categories_and_new_things_can_be_asked_for(client: TestClient) -> None:
+    categories = client.post(
+        "/v1/recommendations", json={"user_id": "ada", "level": "category"}
+    ).json()
+    assert {item["item_id"] for item in categories["items"]} == {"food", "tools"}
+    ask = {"user_id": "ada", "k": 16, "exclude_owned": True}
+    new = client.post("/v1/recommendations", json=ask).json()
+    assert not {f"item-{i:02d}" for i in range(4)} & {item["item_id"] for item in new["items"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/predictions/weather", {"user_id": "ada"}),
+        ("/v1/tags", {"item_id": "item-99"}),
+        ("/v1/similar-items", {"item_id": "item-99"}),
+    ],
+)
+def test_unknown_names_are_not_found_with_a_guess(
+    client: TestClient, path: str, body: dict[str, Any]
+) -> None:
+    problem = assert_problem(client.post(path, json=body), 404)
+    assert "Known" in problem["detail"]
+
+
+def test_embeddings_name_what_is_unknown(client: TestClient) -> None:
+    users = client.post("/v1/embeddings", json=HAPPY["/v1/embeddings"]).json()
+    assert [one["id"] for one in users["embeddings"]] == ["ada"]
+    assert users["unknown_ids"] == ["nobody"]
+    items = client.post("/v1/embeddings", json={"entity": "item", "ids": ["item-01", "x"]}).json()
+    assert [one["id"] for one in items["embeddings"]] == ["item-01"]
+    assert items["unknown_ids"] == ["x"]
+    text = client.post("/v1/embeddings", json={"entity": "text", "text": "tea"}).json()
+    assert len(text["embeddings"][0]["embedding"]) == 4
+
+
+def test_addresses_and_methods_that_do_not_exist(client: TestClient) -> None:
+    assert_problem(client.get("/v1/nothing"), 404)
+    refused = client.get("/v1/recommendations")
+    assert_problem(refused, 405)
+    assert refused.headers["allow"] == "POST"
+
+
+def test_long_bodies_are_refused_announced_or_not(client: TestClient) -> None:
+    body = json.dumps({"user_id": "x" * 30_000}).encode()
+    assert_problem(client.post("/v1/recommendations", content=body), 413)
+    chunks = (body[i : i + 1_000] for i in range(0, len(body), 1_000))
+    assert_problem(client.post("/v1/recommendations", content=chunks), 413)
+
+
+def test_a_defect_is_a_problem_without_its_cause(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("tests.small_shop.CountingPredictor.recommend", fail)
+    problem = assert_problem(client.post("/v1/recommendations", json={"user_id": "ada"}), 500)
+    assert "secret" not in json.dumps(problem)
+
+
+def test_a_replica_whose_store_fails_is_not_ready(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk gone")
+
+    monkeypatch.setattr("serving.routes.model.online_state", fail)
+    assert_problem(client.get("/readyz"), 503)
+    assert client.get("/healthz").status_code == 200
+
+
+def test_metrics_count_routes_not_addresses(client: TestClient) -> None:
+    client.post("/v1/predictions/churn", json={"user_id": "ada"})
+    client.get("/v1/nothing")
+    text = client.get("/metrics").text
+    assert 'bfm_requests_total{route="/v1/predictions/{task}",status="200"} 1.0' in text
+    assert 'bfm_requests_total{route="unmatched",status="404"} 1.0' in text
+    assert 'bfm_model{model_version="0123456789abcdef"} 1.0' in text
+
+
+def test_the_schema_shows_the_companys_own_fields(client: TestClient) -> None:
+    event = client.get("/openapi.json").json()["components"]["schemas"]["LiveEvent"]
+    assert event["properties"]["discount"]["anyOf"][0]["type"] == "number"
+    assert event["properties"]["store"]["anyOf"][0]["type"] == "string"
+    assert event["additionalProperties"] is False
+
+
+def test_the_contract_is_whole(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    methods = {(method, path) for path, known in paths.items() for method in known}
+    assert methods == {
+        *(("post", path.replace("churn", "{task}")) for path in POSTS),
+        ("delete", "/v1/users/{user_id}"),
+        *(("get", path) for path in ("/v1/model", "/healthz", "/readyz", "/metrics")),
+    }
+
+
+def test_users_are_known(client: TestClient) -> None:
+    for user in USERS:
+        found = client.post("/v1/recommendations", json={"user_id": user}).json()
+        assert found["num_events"] == 4

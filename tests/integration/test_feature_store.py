@@ -1,0 +1,239 @@
+"""The shelf: point-in-time correct, idempotent, never older over newer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from feature_store.erasure import erase_user
+from feature_store.offline import historical_features
+from feature_store.online import online_features, online_state
+from feature_store.publish import Publication, publish
+from feature_store.settings import Shelf, ShelfSettings
+from feature_store.tables import FEATURE_TABLES, TIME_TYPE
+from pipelines.contracts import ITEM_ID, USER_ID
+from pipelines.errors import UnknownNameError, UserError, WorkspaceError
+from pipelines.tokens.binning import DAY_US, HOUR_US
+from pipelines.workspace import Workspace
+from tests import small_shop
+from tests.small_shop import AS_OF_US, USERS
+
+pytestmark = pytest.mark.integration
+
+Row = dict[str, object]
+
+NUM_EVENTS = "user_activity:num_events"
+VERSION = "user_embedding:model_version"
+
+
+def put(
+    workspace: Workspace,
+    *,
+    as_of_us: int = AS_OF_US,
+    num_events: int = 4,
+    version: str = "v1",
+    created_us: int | None = None,
+) -> Publication:
+    small_shop.write_lake(workspace, small_shop.histories(num_events))
+    return publish(
+        workspace,
+        as_of_us=as_of_us,
+        user_embeddings=small_shop.write_embeddings(workspace.root, USERS),
+        item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
+        model_version=version,
+        created_us=created_us,
+    )
+
+
+def ask(
+    workspace: Workspace, rows: list[tuple[str, int]], *features: str
+) -> list[dict[str, object]]:
+    table = pa.table(
+        {
+            USER_ID: [user for user, _ in rows],
+            "event_timestamp": pa.array([time for _, time in rows], type=TIME_TYPE),
+            "note": [f"row {i}" for i in range(len(rows))],
+        }
+    )
+    return historical_features(Shelf(workspace), table, features).to_pylist()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "ws")
+
+
+def files(workspace: Workspace) -> dict[str, bytes]:
+    folder = workspace.features / "offline"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+def test_publishing_twice_changes_nothing(workspace: Workspace) -> None:
+    first = put(workspace)
+    before, online = (
+        files(workspace),
+        online_features(Shelf(workspace), USER_ID, USERS, [NUM_EVENTS]),
+    )
+    second = put(workspace)
+    assert first.appended == tuple(table.name for table in FEATURE_TABLES)
+    assert first.written["user_state"] == len(USERS)
+    assert second.appended == ()
+    assert set(second.written.values()) == {0}
+    assert files(workspace) == before
+    assert online_features(Shelf(workspace), USER_ID, USERS, [NUM_EVENTS]) == online
+
+
+def test_a_publish_cut_short_is_finished_by_the_next(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace, as_of_us=AS_OF_US - DAY_US)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("feast.FeatureStore.write_to_online_store", fail)
+        with pytest.raises(OSError, match="disk full"):
+            put(workspace)
+    done = put(workspace)
+    assert done.written["user_state"] == len(USERS)
+    state = online_state(Shelf(workspace), "ada")
+    assert state is not None
+    assert state.as_of_us == AS_OF_US
+
+
+def test_history_is_read_as_it_was_known(workspace: Workspace) -> None:
+    put(workspace, as_of_us=AS_OF_US - DAY_US, version="old")
+    put(workspace, as_of_us=AS_OF_US, version="new")
+    rows = ask(
+        workspace,
+        [
+            ("ada", AS_OF_US + HOUR_US),
+            ("nobody", AS_OF_US),
+            ("ada", AS_OF_US - 1),
+            ("bob", AS_OF_US - 2 * DAY_US),
+            ("ada", AS_OF_US),
+            ("ada", AS_OF_US + HOUR_US),
+        ],
+        VERSION,
+        NUM_EVENTS,
+    )
+    assert [row["model_version"] for row in rows] == ["new", None, "old", None, "new", "new"]
+    assert [row["num_events"] for row in rows] == [4, None, 3, None, 4, 4]
+    assert [row["note"] for row in rows] == [f"row {i}" for i in range(6)]
+
+
+def test_late_data_does_not_leak_into_the_past(workspace: Workspace) -> None:
+    put(workspace, num_events=3, version="first")
+    late_us = AS_OF_US + 5 * DAY_US
+    put(workspace, num_events=6, version="corrected", created_us=late_us)
+    rows = ask(
+        workspace,
+        [("ada", AS_OF_US + DAY_US), ("ada", late_us), ("ada", late_us - 1)],
+        VERSION,
+        NUM_EVENTS,
+    )
+    assert [row["model_version"] for row in rows] == ["first", "corrected", "first"]
+    assert [row["num_events"] for row in rows] == [3, 6, 3]
+
+
+def test_an_older_publish_never_overwrites_a_newer_one_online(workspace: Workspace) -> None:
+    put(workspace, as_of_us=AS_OF_US, version="new")
+    late = put(workspace, as_of_us=AS_OF_US - DAY_US, version="old")
+    assert late.written["user_embedding"] == 0
+    (found,) = online_features(Shelf(workspace), USER_ID, ["bob"], [VERSION, NUM_EVENTS])
+    assert (found["model_version"], found["num_events"]) == ("new", 4)
+    assert ask(workspace, [("bob", AS_OF_US - 1)], VERSION)[0]["model_version"] == "old"
+
+
+def test_features_say_what_happened(workspace: Workspace) -> None:
+    put(workspace)
+    features = [f"user_activity:{name}" for name in ("spend_28d", "num_sessions_28d", "num_items")]
+    (ada,) = online_features(
+        Shelf(workspace), USER_ID, ["ada"], [*features, "user_activity:days_since_last_event"]
+    )
+    assert ada["spend_28d"] == pytest.approx(4 * 2.5)
+    assert (ada["num_sessions_28d"], ada["num_items"]) == (4, 4)
+    assert ada["days_since_last_event"] == pytest.approx(1.0)
+    items = online_features(
+        Shelf(workspace), ITEM_ID, ["item-03", "item-19"], ["item_activity:num_users"]
+    )
+    assert [row["num_users"] for row in items] == [2, None]
+
+
+def test_state_comes_back_whole_and_with_its_age(workspace: Workspace) -> None:
+    put(workspace)
+    shelf = Shelf(workspace)
+    state = online_state(shelf, "cyd", not_before_us=AS_OF_US)
+    expected = small_shop.histories().only(["cyd"])
+    assert state is not None
+    assert state.vocabulary_id == small_shop.vocabulary().vocabulary_id
+    assert state.histories.to_bytes("") == expected.to_bytes("")
+    assert online_state(shelf, "cyd", not_before_us=AS_OF_US + 1) is None
+    assert online_state(shelf, "nobody") is None
+
+
+def test_an_erased_user_is_gone_and_stays_gone(workspace: Workspace) -> None:
+    put(workspace)
+    erase_user(Shelf(workspace), "ada")
+    assert online_state(Shelf(workspace), "ada") is None
+    assert not any(b"ada" in content for content in files(workspace).values())
+    put(workspace, as_of_us=AS_OF_US + DAY_US)
+    assert online_state(Shelf(workspace), "ada") is None
+    assert online_state(Shelf(workspace), "bob") is not None
+    assert ask(workspace, [("ada", AS_OF_US + DAY_US)], VERSION)[0]["model_version"] is None
+    assert b'"ada"' not in (workspace.features / "suppressed.json").read_bytes()
+
+
+def test_nothing_published_is_said_with_the_way_out(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="bfm publish"):
+        ask(workspace, [("ada", AS_OF_US)], VERSION)
+
+
+def test_unknown_features_and_missing_keys_are_refused(workspace: Workspace) -> None:
+    put(workspace)
+    with pytest.raises(UnknownNameError, match="Did you mean 'user_activity:num_events'"):
+        ask(workspace, [("ada", AS_OF_US)], "user_activity:num_event")
+    with pytest.raises(UserError, match="item_id"):
+        ask(workspace, [("ada", AS_OF_US)], "item_activity:num_users")
+
+
+def test_feast_apply_works_from_its_command_line(workspace: Workspace) -> None:
+    put(workspace)
+    root = Path(__file__).parents[2]
+    feast = Path(sys.executable).with_name("feast")
+    yaml = str(workspace.features / "feature_store.yaml")
+    command = [str(feast), "-c", str(root / "feature_store" / "repo"), "-f", yaml]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for arguments in (["apply", "--skip-source-validation"], ["feature-views", "list"]):
+        done = subprocess.run(
+            [*command, *arguments],
+            env=environment,
+            cwd=workspace.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+    for table in FEATURE_TABLES:
+        assert table.name in done.stdout
+
+
+def test_production_stores_are_a_setting(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BFM_SHELF_ONLINE_STORE", "postgres")
+    with pytest.raises(ValueError, match="BFM_SHELF_CONNECTION"):
+        ShelfSettings()
+    monkeypatch.setenv("BFM_SHELF_CONNECTION", "host=db dbname=shelf user=bfm")
+    shelf = Shelf(workspace)
+    shelf.write_yaml()
+    written = shelf.yaml_path.read_text(encoding="utf-8")
+    assert "type: postgres" in written
+    assert "database: shelf" in written
