@@ -1,0 +1,1 @@
+"""Objectives of pretraining: every label is read off the sequence itself."""

@@ -1,0 +1,122 @@
+"""Room 5 as one call: item content, pretraining on Ray, the backbone in the workspace."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from behavior_model.items import build_item_content
+from behavior_model.recipes import Recipe
+from behavior_model.text_encoder import TextEncoder
+from behavior_model.training import ray_trainer
+from behavior_model.training.ray_session import ray_session
+from behavior_model.training.tracking import follow, mlflow_run, progress_line
+from behavior_model.training.worker import PretrainingJob
+from pipelines import lake
+from pipelines.contracts import CATALOGUE
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainResult:
+    """What pretraining left behind.
+
+    Args:
+        backbone: Folder of the backbone.
+        items: Folder of the item content.
+        num_steps: Steps of the whole run, those before a resume included.
+        losses: Last reported losses by name.
+        events_per_second: Last reported speed.
+        peak_memory_bytes: Largest resident memory of the worker that reports.
+        content_seconds: Wall time of the item content.
+        seconds: Wall time of training, Ray's start included.
+    """
+
+    backbone: Path
+    items: Path
+    num_steps: int
+    losses: dict[str, float]
+    events_per_second: float
+    peak_memory_bytes: int
+    content_seconds: float
+    seconds: float
+
+
+def pretrain(
+    workspace: Workspace,
+    vocabulary: Vocabulary,
+    recipe: Recipe,
+    training_cut_us: int,
+    window_us: int,
+    seed: int,
+    num_workers: int = 1,
+) -> PretrainResult:
+    """Make item content, train the backbone, leave both under the workspace's checkpoints.
+
+    A run that was killed goes on from its last checkpoint when it is called again alike.
+
+    Args:
+        workspace: Holds token sequences and catalogue.
+        vocabulary: What the sequences were encoded with.
+        recipe: Size and how to train.
+        training_cut_us: Nothing at or after it is read.
+        window_us: Length of the window that probes look ahead.
+        seed: Seed of all draws.
+        num_workers: Training processes; users are sharded over them.
+
+    Raises:
+        WorkspaceError: no token sequences or no catalogue yet.
+    """
+    started = time.monotonic()
+    items = workspace.checkpoints / "items"
+    build_item_content(
+        lake.read(workspace, CATALOGUE.name),
+        vocabulary,
+        TextEncoder(workspace.text_cache),
+        max_descriptors=recipe.model.max_descriptors,
+        word_width=recipe.model.word_width,
+    ).save(items)
+    prepared = time.monotonic()
+    job = PretrainingJob(
+        root=str(workspace.root),
+        vocabulary_id=vocabulary.vocabulary_id,
+        recipe=recipe,
+        cut_us=training_cut_us,
+        window_us=window_us,
+        seed=seed,
+        num_shards=num_workers,
+    )
+    last = _train(job, num_workers)
+    return PretrainResult(
+        backbone=workspace.checkpoints / "backbone",
+        items=items,
+        num_steps=int(last["step"]),
+        losses={name: value for name, value in last.items() if name not in _NOT_LOSSES},
+        events_per_second=last["events_per_second"],
+        peak_memory_bytes=int(last["peak_memory_bytes"]),
+        content_seconds=prepared - started,
+        seconds=time.monotonic() - prepared,
+    )
+
+
+_NOT_LOSSES = {
+    *("step", "epoch", "share_done", "learning_rate", "gradient_norm"),
+    *("events_per_second", "seconds_left", "peak_memory_bytes"),
+}
+
+
+def _train(job: PretrainingJob, num_workers: int) -> dict[str, float]:
+    """Train under Ray; the last reported metrics."""
+    with (
+        progress_line() as line,
+        mlflow_run(job) as log,
+        follow(job.log_path, [line, log]),
+        ray_session(num_cpus=num_workers + 1),
+    ):
+        ray_trainer.fit(job, num_workers)
+    lines = job.log_path.read_text(encoding="utf-8").splitlines()
+    last: dict[str, float] = json.loads(lines[-1])
+    return last

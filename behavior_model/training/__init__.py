@@ -1,0 +1,1 @@
+"""How the backbone is trained: segments, batches, the loop, checkpoints, Ray Train, tracking."""

@@ -1,0 +1,87 @@
+"""Training checkpoints: one safetensors file each, written whole or not at all, no pickles.
+
+A file's header carries the key of its run, so that another recipe, cut, seed or vocabulary never
+continues from it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from behavior_model.training.loop import TrainingRun
+from pipelines.workspace import write_bytes_atomically
+
+KEPT: Final = 2
+_PREFIX: Final = "step-"
+_META: Final = "run"
+
+
+def save_checkpoint(folder: Path, run: TrainingRun, run_key: str) -> Path:
+    """Write weights, optimiser and place of a run; older files but the last ones go.
+
+    Args:
+        folder: Where the run's checkpoints are.
+        run: What to save, between two steps.
+        run_key: Identity of the run.
+    """
+    state = run.state()
+    optimiser = state["optimiser"]
+    tensors: dict[str, Tensor] = {f"model/{k}": v for k, v in state["model"].items()}
+    for index, slots in optimiser["state"].items():
+        tensors |= {f"optimiser/{index}/{slot}": value for slot, value in slots.items()}
+    meta = {"run_key": run_key, "progress": state["progress"], "groups": optimiser["param_groups"]}
+    content = save(
+        {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
+        metadata={_META: json.dumps(meta)},
+    )
+    path = folder / f"{_PREFIX}{run.progress.global_step:09d}.safetensors"
+    write_bytes_atomically(path, content)
+    for old in _files(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def restore_latest(folder: Path, run: TrainingRun, run_key: str) -> bool:
+    """Go on from the newest checkpoint of the same run; False where there is none."""
+    for path in reversed(_files(folder)):
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})[_META])
+            if meta["run_key"] != run_key:
+                continue
+            run.restore(_state({name: file.get_tensor(name) for name in file.keys()}, meta))  # noqa: SIM118
+            return True
+    return False
+
+
+def clear(folder: Path) -> None:
+    """Remove all checkpoints of a run that is done."""
+    for path in _files(folder):
+        path.unlink()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_PREFIX}*.safetensors"))
+
+
+def _state(tensors: dict[str, Tensor], meta: dict[str, Any]) -> dict[str, Any]:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser/"):
+            _, index, slot = name.split("/")
+            slots.setdefault(int(index), {})[slot] = tensor
+    groups = [{**g, "betas": tuple(g["betas"])} for g in meta["groups"]]
+    return {
+        "model": {
+            name.removeprefix("model/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model/")
+        },
+        "optimiser": {"state": slots, "param_groups": groups},
+        "progress": meta["progress"],
+    }

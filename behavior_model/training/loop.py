@@ -1,0 +1,201 @@
+"""The training loop in plain torch: usable in one process, under Ray Train, or in a test.
+
+A step takes one batch of every shard that this process owns, and averages their gradients; with
+several processes the gradients are averaged over them as well. So W processes of one shard each
+walk the same path as one process with W shards, but for rounding. All randomness of a step follows
+from (seed, step, shard), so a run that resumes in the middle of an epoch equals one that never
+stopped, bit for bit at one thread count.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from behavior_model.objectives.pretraining import TrainingBatch
+from behavior_model.recipes import TrainingConfig
+from behavior_model.training.loader import ShardLoader
+
+FINAL_RATE_SHARE = 0.05
+_STEP_PRIME = 1_000_003
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands: the next step of the next epoch, and steps taken in all."""
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step gave.
+
+    Args:
+        progress: Where the run stands after it.
+        losses: Mean over this process's shards, by name.
+        num_events: Events of this process's batches.
+        learning_rate: Rate of the step.
+        share_done: Share of the whole run that is done.
+        gradient_norm: Before clipping.
+    """
+
+    progress: Progress
+    losses: dict[str, float]
+    num_events: int
+    learning_rate: float
+    share_done: float
+    gradient_norm: float
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """Model, optimiser and place of a run.
+
+    Args:
+        model: `PretrainingModel`, or its wrapper for several processes.
+        config: How to train.
+        loaders: The shards that this process owns.
+        seed: Seed of the run.
+        agree: Smallest of a number over all processes; by default there is one process.
+    """
+
+    model: nn.Module
+    config: TrainingConfig
+    loaders: list[ShardLoader]
+    seed: int
+    agree: Callable[[int], int] = lambda number: number
+
+    def __post_init__(self) -> None:
+        self.optimiser = make_optimiser(self.model, self.config)
+        self.progress = Progress()
+
+    def steps(self) -> Iterator[StepReport]:
+        """Take all remaining steps, reporting each."""
+        torch.set_flush_denormal(True)
+        self.model.train()
+        for epoch in range(self.progress.epoch, self.config.epochs):
+            epochs = [loader.epoch(epoch) for loader in self.loaders]
+            num_steps = self.agree(min(len(batches) for batches in epochs))
+            sources = [batches.from_step(self.progress.step) for batches in epochs]
+            for step in range(self.progress.step, num_steps):
+                share = (epoch + step / num_steps) / self.config.epochs
+                yield self._step([next(source) for source in sources], epoch, step, share)
+            for source in sources:
+                source.close()
+            self.progress.epoch, self.progress.step = epoch + 1, 0
+
+    def state(self) -> dict[str, Any]:
+        """All that a later process needs to go on."""
+        return {
+            "model": unwrapped(self.model).state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "progress": vars(self.progress).copy(),
+            "seed": self.seed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        unwrapped(self.model).load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.progress = Progress(**state["progress"])
+
+    def _step(
+        self, batches: list[TrainingBatch], epoch: int, step: int, share: float
+    ) -> StepReport:
+        rate = self.config.learning_rate * rate_share(share, self.config.warmup_share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for position, (loader, batch) in enumerate(zip(self.loaders, batches, strict=True)):
+            torch.manual_seed(step_seed(self.seed, self.progress.global_step, loader.shard))
+            with self._synchronised(last=position + 1 == len(batches)):
+                losses = self.model(batch)
+                (losses["loss"] / len(batches)).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, torch.zeros(())) + loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimiser.step()
+        self.progress.epoch, self.progress.step = epoch, step + 1
+        self.progress.global_step += 1
+        return StepReport(
+            progress=Progress(**vars(self.progress)),
+            losses={name: float(total) / len(batches) for name, total in sums.items()},
+            num_events=sum(batch.packed.num_events for batch in batches),
+            learning_rate=rate,
+            share_done=share,
+            gradient_norm=float(norm),
+        )
+
+    def _synchronised(self, *, last: bool) -> AbstractContextManager[None]:
+        """Gradients travel between processes once a step, with the last shard."""
+        if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return self.model.no_sync()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, without its wrapper for several processes."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        inner: nn.Module = model.module
+        return inner
+    return model
+
+
+def make_optimiser(model: nn.Module, config: TrainingConfig) -> AdamW:
+    """Fused AdamW (Loshchilov and Hutter, 2019); matrices of linear layers alone decay."""
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_matrix = isinstance(module, nn.Linear) and name == "weight"
+            (decayed if is_matrix else others).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def rate_share(share: float, warmup_share: float) -> float:
+    """Share of the peak rate at a share of the run: linear warm-up, then cosine."""
+    if share < warmup_share:
+        return max(share, 1e-3) / warmup_share
+    cosine = 0.5 * (1.0 + math.cos(math.pi * (share - warmup_share) / (1.0 - warmup_share)))
+    return FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine
+
+
+def step_seed(seed: int, global_step: int, shard: int) -> int:
+    """Seed of torch's generator for one batch."""
+    return (seed * _STEP_PRIME + global_step) * 4_096 + shard
+
+
+@dataclass(kw_only=True)
+class Stopwatch:
+    """Events per second and time left of a run."""
+
+    started: float = 0.0
+    events: int = 0
+    first_share: float | None = None
+
+    def tick(self, report: StepReport) -> tuple[float, float]:
+        """(events per second, seconds left) after a step."""
+        now = time.monotonic()
+        if self.first_share is None:
+            self.started, self.first_share = now, report.share_done
+            return 0.0, math.inf
+        self.events += report.num_events
+        seconds = max(now - self.started, 1e-6)
+        done = max(report.share_done - self.first_share, 1e-9)
+        return self.events / seconds, seconds * (1.0 - report.share_done) / done

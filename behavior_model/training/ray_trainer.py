@@ -1,0 +1,115 @@
+"""Pretraining on Ray Train: workers read their own shards of users through Ray Data.
+
+Ray keeps the processes alive and joined; place and weights of a run lie in the workspace's own
+checkpoints, so that a worker that dies and a command that was killed resume alike.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from behavior_model.training.worker import PretrainingJob, Rank, run_worker
+from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+
+MAX_FAILURES: Final = 2
+READ_ROWS: Final = 512
+
+
+def shard_of(user_id: str, num_shards: int) -> int:
+    """The shard of a user: a hash of the id, the same on every machine."""
+    return zlib.crc32(user_id.encode()) % num_shards
+
+
+def fit(job: PretrainingJob, num_workers: int) -> None:
+    """Run the job's workers under a running Ray session, to the end.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker failed more often than is forgiven.
+    """
+    import ray.data
+    from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    table = str(job.workspace.table(TOKEN_SEQUENCES.name))
+    datasets = {
+        _name(shard): ray.data.read_delta(table).map_batches(
+            _keep_shard(shard, job.num_shards), batch_format="pyarrow", batch_size=READ_ROWS
+        )
+        for shard in range(job.num_shards)
+    }
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=False, resources_per_worker={"CPU": 1}
+        ),
+        datasets=datasets,
+        dataset_config=DataConfig(datasets_to_split=[]),
+        run_config=RunConfig(
+            name="pretraining",
+            storage_path=str(job.folder / "ray"),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    trainer.fit()
+
+
+def _name(shard: int) -> str:
+    return f"sequences_{shard}"
+
+
+def _keep_shard(shard: int, num_shards: int) -> Callable[[pa.Table], pa.Table]:
+    def keep(rows: pa.Table) -> pa.Table:
+        users = rows.column(USER_ID).to_pylist()
+        return rows.filter(pa.array([shard_of(user, num_shards) == shard for user in users]))
+
+    return keep
+
+
+def _worker(config: dict[str, Any]) -> None:
+    import ray.train
+    from ray.train.torch import prepare_model
+
+    job: PretrainingJob = config["job"]
+    context = ray.train.get_context()
+    index, world = context.get_world_rank(), context.get_world_size()
+    vocabulary = Vocabulary.load(job.workspace.vocabulary_path)
+    vocabulary.require(job.vocabulary_id, "the job")
+    shards = {s: _read_shard(job, s) for s in range(index, job.num_shards, world)}
+
+    def wrap(model: nn.Module) -> nn.Module:
+        wrapped: nn.Module = prepare_model(
+            model, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
+        )
+        return wrapped
+
+    def agree(number: int) -> int:
+        if world == 1:
+            return number
+        smallest = torch.tensor(number)
+        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+        return int(smallest)
+
+    run_worker(job, vocabulary, shards, Rank(index=index, wrap=wrap, agree=agree))
+    ray.train.report({"finished": 1.0})
+
+
+def _read_shard(job: PretrainingJob, shard: int) -> Histories:
+    """All users of a shard, in order of id, cut at the training cut."""
+    import ray.train
+
+    dataset = ray.train.get_dataset_shard(_name(shard))
+    batches = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+    rows = pa.concat_tables([batch for batch in batches if batch.num_rows])
+    return Histories.from_arrow(rows.sort_by(USER_ID)).before(job.cut_us).non_empty()

@@ -1,0 +1,181 @@
+"""What one training process does: read its shards, walk all steps, write down how it goes.
+
+It needs no Ray: the Ray worker calls it with its rank, a test calls it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from behavior_model.items import ItemContent
+from behavior_model.model.backbone import Backbone, new_backbone, save_backbone
+from behavior_model.objectives.pretraining import PretrainingModel
+from behavior_model.recipes import Recipe
+from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
+from behavior_model.training.loader import ShardLoader
+from behavior_model.training.loop import StepReport, Stopwatch, TrainingRun, unwrapped
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+
+LOG_EVERY_STEPS: Final = 10
+KIBIBYTE: Final = 1_024
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingJob:
+    """Everything that decides a pretraining run.
+
+    Args:
+        root: Folder of the workspace, on storage that all workers share.
+        vocabulary_id: The vocabulary that the sequences were encoded with.
+        recipe: Size and how to train.
+        cut_us: The training cut; no later event is read.
+        window_us: Length of the window ahead.
+        seed: Seed of all draws.
+        num_shards: Shards that the users are split into; W workers share them evenly.
+    """
+
+    root: str
+    vocabulary_id: str
+    recipe: Recipe
+    cut_us: int
+    window_us: int
+    seed: int
+    num_shards: int = 1
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(Path(self.root))
+
+    @property
+    def folder(self) -> Path:
+        """Checkpoints and log of the run."""
+        return self.workspace.checkpoints / "pretraining"
+
+    @property
+    def log_path(self) -> Path:
+        """One JSON line per reported step."""
+        return self.folder / "log.jsonl"
+
+    @property
+    def run_key(self) -> str:
+        """Identity of the run; where the workspace lies does not matter."""
+        parts = {**asdict(self), "root": ""}
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """A process's place among all.
+
+    Args:
+        index: Number of this process.
+        wrap: Makes the model average gradients over processes.
+        agree: Smallest of a number over all processes.
+        report: Called with the metrics of reported steps.
+    """
+
+    index: int = 0
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model
+    agree: Callable[[int], int] = lambda number: number
+    report: Callable[[dict[str, float]], None] = lambda metrics: None
+
+
+def run_worker(
+    job: PretrainingJob, vocabulary: Vocabulary, shards: dict[int, Histories], rank: Rank
+) -> Backbone:
+    """Train to the end, from the newest checkpoint of the same run where there is one.
+
+    The process of rank 0 writes log, checkpoints and the finished backbone.
+
+    Args:
+        job: What to train.
+        vocabulary: The job's vocabulary.
+        shards: Histories of the shards that this process owns, cut at the training cut.
+        rank: Its place among all processes.
+    """
+    config = job.recipe.training
+    torch.set_num_threads(config.num_threads)
+    run = _new_run(job, vocabulary, shards, rank)
+    restore_latest(job.folder, run, job.run_key)
+    stopwatch = Stopwatch()
+    last_saved = time.monotonic()
+    for report in run.steps():
+        speed, left_s = stopwatch.tick(report)
+        if report.progress.global_step % LOG_EVERY_STEPS == 0:
+            metrics = _metrics(report, speed, left_s)
+            rank.report(metrics)
+            if rank.index == 0:
+                _append(job.log_path, metrics)
+        if rank.index == 0 and time.monotonic() - last_saved >= config.checkpoint_every_s:
+            save_checkpoint(job.folder, run, job.run_key)
+            last_saved = time.monotonic()
+    inner = unwrapped(run.model)
+    backbone: Backbone = inner.backbone  # type: ignore[assignment]
+    backbone.eval()
+    if rank.index == 0:
+        save_backbone(job.workspace.checkpoints / "backbone", backbone)
+        clear(job.folder)
+    return backbone
+
+
+def _new_run(
+    job: PretrainingJob, vocabulary: Vocabulary, shards: dict[int, Histories], rank: Rank
+) -> TrainingRun:
+    content = ItemContent.load(job.workspace.checkpoints / "items", vocabulary)
+    torch.manual_seed(job.seed)
+    config = job.recipe.training
+    model = PretrainingModel(
+        new_backbone(vocabulary, content, job.recipe.model, job.window_us),
+        content,
+        config.num_negatives,
+        config.loss_weights,
+    )
+    loaders = [
+        ShardLoader(
+            vocabulary=vocabulary,
+            histories=histories,
+            recipe=job.recipe,
+            cut_us=job.cut_us,
+            window_us=job.window_us,
+            seed=job.seed,
+            shard=shard,
+            num_shards=job.num_shards,
+        )
+        for shard, histories in sorted(shards.items())
+    ]
+    return TrainingRun(
+        model=rank.wrap(model), config=config, loaders=loaders, seed=job.seed, agree=rank.agree
+    )
+
+
+def _metrics(report: StepReport, speed: float, left_s: float) -> dict[str, float]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+    return {
+        "step": report.progress.global_step,
+        "epoch": report.progress.epoch,
+        "share_done": report.share_done,
+        "learning_rate": report.learning_rate,
+        "gradient_norm": report.gradient_norm,
+        "events_per_second": speed,
+        "seconds_left": min(left_s, 1e9),
+        "peak_memory_bytes": peak,
+        **report.losses,
+    }
+
+
+def _append(path: Path, metrics: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + "\n")
