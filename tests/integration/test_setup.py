@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -208,3 +209,78 @@ def _python(program: str, **environment: str) -> subprocess.CompletedProcess[str
         text=True,
         check=False,
     )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What `make setup` reads, in a folder without an environment."""
+    folder = tmp_path / "checkout"
+    for name in ("Makefile", "constraints.txt", "pyproject.toml", "infra/setup.sh"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    for name in ("pipelines/__init__.py", "pipelines/errors.py", "pipelines/flow"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
+    return folder
+
+
+def _make(checkout: Path, *targets: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *targets],
+        cwd=checkout,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test"])
+def test_setup_refuses_a_machine_without_java_at_once(
+    checkout: Path, tmp_path: Path, target: str
+) -> None:
+    done = _make(checkout, target, JAVA_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert f"JAVA_HOME is '{tmp_path}'" in done.stderr
+    assert "openjdk-17-jdk-headless" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_setup_refuses_a_machine_without_python(checkout: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("make", "sh", "cat", "cksum", "env"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")  # too old for the question
+    (tools / "python3").chmod(0o755)
+    done = _make(checkout, "setup", PATH=str(tools))
+    assert done.returncode == 2
+    assert "No Python 3.11 or 3.12 on PATH" in done.stderr
+
+
+def test_setup_that_was_done_is_not_done_again(checkout: Path) -> None:
+    """An environment whose stamp matches is taken as it is."""
+    scripts = checkout / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "python").symlink_to(sys.executable)
+    (scripts / "bfm").write_text("#!/bin/sh\n")
+    (scripts / "bfm").chmod(0o755)
+    key = subprocess.run(
+        "cat constraints.txt pyproject.toml | cksum",
+        shell=True,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (checkout / ".venv" / ".setup-stamp").write_text(key.stdout)
+    done = _make(checkout, "setup")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Already set up in .venv; nothing to do.\n"
+
+
+def test_make_alone_lists_its_targets(checkout: Path) -> None:
+    listed = _make(checkout).stdout
+    for target in ("setup", "demo", "test", "lint", "types", "clean"):
+        assert f"make {target}" in listed
