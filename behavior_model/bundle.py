@@ -28,6 +28,7 @@ VOCABULARY_FILE: Final = "vocabulary.json"
 CATALOGUE_FILE: Final = "catalogue.parquet"
 BACKBONE_FOLDER: Final = "backbone"
 ITEMS_FOLDER: Final = "items"
+INDEX_FOLDER: Final = "index"
 HEADS_FOLDER: Final = "heads"
 _WAY_OUT: Final = "Make the bundle again with: bfm embed --workspace DIR"
 _HASH_CHUNK: Final = 1 << 20
@@ -119,6 +120,10 @@ class Bundle:
     def items(self) -> Path:
         return self.root / ITEMS_FOLDER
 
+    @property
+    def index(self) -> Path:
+        return self.root / INDEX_FOLDER
+
     def head(self, task: str) -> Path:
         """Folder of one head."""
         return self.root / HEADS_FOLDER / task
@@ -141,6 +146,7 @@ class BundleParts:
         event_fields: The company's own event fields.
         backbone: Folder that `load_backbone` reads.
         items: Folder that `ItemContent.load` reads.
+        index: Folder that `ItemIndex.load` reads.
         heads: Task -> folder that its head's own `load` reads.
         catalogue: Canonical catalogue.
     """
@@ -152,6 +158,7 @@ class BundleParts:
     event_fields: Mapping[str, SemanticType]
     backbone: Path
     items: Path
+    index: Path
     heads: Mapping[str, Path]
     catalogue: pa.Table
 
@@ -166,9 +173,9 @@ def write_bundle(target: Path, parts: BundleParts) -> Manifest:
     Raises:
         BundleError: a part is missing.
     """
-    for name, folder in {"backbone": parts.backbone, "items": parts.items, **parts.heads}.items():
-        if not folder.is_dir():
-            raise BundleError(f"{folder}: '{name}' is missing. Make it with: bfm heads")
+    for source in (parts.backbone, parts.items, parts.index, *parts.heads.values()):
+        if not source.is_dir():
+            raise BundleError(f"{source}: missing. Make it with: bfm run --workspace DIR")
     with _fresh_folder(target) as folder:
         _fill(folder, parts)
         manifest = _describe(folder, parts)
@@ -255,6 +262,7 @@ def _fill(folder: Path, parts: BundleParts) -> None:
     parts.vocabulary.save(folder / VOCABULARY_FILE)
     shutil.copytree(parts.backbone, folder / BACKBONE_FOLDER)
     shutil.copytree(parts.items, folder / ITEMS_FOLDER)
+    shutil.copytree(parts.index, folder / INDEX_FOLDER)
     for task, head in parts.heads.items():
         shutil.copytree(head, folder / HEADS_FOLDER / task)
     pq.write_table(_display(parts), folder / CATALOGUE_FILE)

@@ -1,11 +1,46 @@
-"""A loaded bundle that answers: the same code for batch scoring and for serving."""
+"""A loaded bundle that answers: the same code for batch scoring and for serving.
+
+Nothing here knows users beyond the histories it is given, and an answer for one user does not
+depend on who else is asked about in the same call.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from behavior_model.bundle import Bundle, Catalogue, Manifest, open_bundle
+from behavior_model.embedding import UserStates, embed_users, text_embeddings
+from behavior_model.heads.search import SearchHead
+from behavior_model.heads.user_task import UserPrediction, UserTaskHead
+from behavior_model.item_index import ItemIndex
+from behavior_model.items import ItemContent
+from behavior_model.model.backbone import Backbone, load_backbone
+from behavior_model.text_encoder import TextEncoder
+from pipelines.errors import UnknownNameError
+from pipelines.tokens.binning import FIRST_IDX
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from behavior_model.heads.recommendation import RecommendationHead
+
+Floats = npt.NDArray[np.float32]
+Longs = npt.NDArray[np.int64]
 Level = Literal["item", "category"]
+Likeness = Literal["behavior", "content"]
+
+RECOMMENDATION: Final = "recommendation"
+CATEGORY_RECOMMENDATION: Final = "category_recommendation"
+SEARCH: Final = "search"
+TAGGING: Final = "tagging"
+RANKING_TASKS: Final = (RECOMMENDATION, CATEGORY_RECOMMENDATION, SEARCH, TAGGING)
 
 
 @dataclass(frozen=True)
@@ -21,5 +56,261 @@ class Ranking:
     scores: list[list[float]]
 
 
+@dataclass(frozen=True, eq=False)
 class Predictor:
-    pass
+    """Answers from one bundle.
+
+    Args:
+        bundle: Checked.
+        backbone: In evaluation mode.
+        content: Of all items.
+        index: Nearest items by behaviour.
+        rankers: Per level.
+        user_tasks: Per task name.
+        search_head: None where the bundle has none.
+        encoder: The text encoder of this machine.
+    """
+
+    bundle: Bundle
+    backbone: Backbone
+    content: ItemContent
+    index: ItemIndex
+    rankers: dict[str, RecommendationHead]
+    user_tasks: dict[str, UserTaskHead]
+    search_head: SearchHead | None
+    encoder: TextEncoder
+
+    @classmethod
+    def load(cls, root: Path) -> Predictor:
+        """Open a bundle, check every file, and load all of its parts.
+
+        Raises:
+            BundleError: the bundle is incomplete or was changed.
+            VocabularyMismatchError: a part was made with another vocabulary.
+        """
+        from behavior_model.heads.recommendation import RecommendationHead
+
+        bundle = open_bundle(root)
+        vocabulary = bundle.vocabulary
+        content = ItemContent.load(bundle.items, vocabulary)
+        encoder = TextEncoder()
+        tasks = bundle.manifest.tasks
+        search_head = None
+        if SEARCH in tasks:
+            search_head = SearchHead.load(bundle.head(SEARCH), vocabulary, content, encoder)
+        levels = {"item": RECOMMENDATION, "category": CATEGORY_RECOMMENDATION}
+        return cls(
+            bundle=bundle,
+            backbone=load_backbone(bundle.backbone, vocabulary),
+            content=content,
+            index=ItemIndex.load(bundle.index),
+            rankers={
+                level: RecommendationHead.load(bundle.head(task), vocabulary)
+                for level, task in levels.items()
+                if task in tasks
+            },
+            user_tasks={
+                task: UserTaskHead.load(bundle.head(task), vocabulary)
+                for task in tasks
+                if task not in RANKING_TASKS
+            },
+            search_head=search_head,
+            encoder=encoder,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.bundle.vocabulary
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Titles and categories of items."""
+        return self.bundle.catalogue
+
+    def recommend(
+        self,
+        histories: Histories,
+        prediction_times_us: Longs,
+        k: int,
+        *,
+        level: Level = "item",
+        exclude_owned: bool = False,
+    ) -> Ranking:
+        """What each of U users will buy next; a user without history gets what is popular.
+
+        Args:
+            histories: U users, events before their prediction times.
+            prediction_times_us: int64[U].
+            k: Length of the lists.
+            level: Products or categories.
+            exclude_owned: Leave out what the user bought before.
+
+        Raises:
+            UnknownNameError: the bundle does not rank this level.
+        """
+        if level not in self.rankers:
+            raise UnknownNameError("level", level, self.rankers)
+        states = self.states(histories, prediction_times_us)
+        ranked = self.rankers[level].rank(
+            histories, states, prediction_times_us, k, exclude_owned=exclude_owned
+        )
+        lists = [ranked.of(user) for user in range(len(histories))]
+        name = self._category_ids if level == "category" else self._item_ids
+        return Ranking(
+            ids=[name(targets) for targets, _ in lists],
+            scores=[scores.astype(float).tolist() for _, scores in lists],
+        )
+
+    def require_user_task(self, task: str) -> None:
+        """Refuse a task that the bundle does not answer.
+
+        Raises:
+            UnknownNameError: the message lists those it does.
+        """
+        if task not in self.user_tasks:
+            raise UnknownNameError("user task", task, self.user_tasks)
+
+    def predict(
+        self, task: str, histories: Histories, prediction_times_us: Longs
+    ) -> UserPrediction:
+        """A user task's answers for U users.
+
+        Raises:
+            UnknownNameError: no such task.
+        """
+        self.require_user_task(task)
+        states = self.states(histories, prediction_times_us)
+        return self.user_tasks[task].predict(histories, states, prediction_times_us)
+
+    @property
+    def personalises_search(self) -> bool:
+        """Whether search listens to who asks."""
+        return self.search_head is not None
+
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        histories: Histories | None = None,
+        prediction_times_us: Longs | None = None,
+    ) -> Ranking:
+        """Items per query; personal where the histories of the Q people who ask are given.
+
+        Raises:
+            UnknownNameError: the bundle holds no search head.
+        """
+        if self.search_head is None:
+            raise UnknownNameError("task", SEARCH, self.manifest.tasks)
+        item_queries = None
+        if histories is not None and prediction_times_us is not None:
+            item_queries = self.states(histories, prediction_times_us).item_query
+        items, scores = self.search_head.predict(
+            queries,
+            k,
+            histories=histories,
+            prediction_times_us=prediction_times_us,
+            item_queries=item_queries,
+        )
+        return self._named(items, scores)
+
+    def similar_items(
+        self, item_ids: Sequence[str], k: int, *, by: Likeness = "behavior"
+    ) -> Ranking:
+        """Items like each of some items, themselves left out.
+
+        Raises:
+            UnknownNameError: an unknown item.
+        """
+        known = self._require_items(item_ids)
+        if by == "behavior":
+            found, scores = self.index.nearest(self.index.embeddings(known), k + FIRST_IDX + 1)
+        else:
+            found, scores = self._like_texts(self._unit_texts[known], k + FIRST_IDX + 1)
+        return self._named(found, scores, k=k, without=known)
+
+    def similar_to_texts(
+        self, texts: Sequence[str], k: int, *, by: Likeness = "behavior"
+    ) -> Ranking:
+        """Items like things that are known by a text alone."""
+        encoded = self.content.encode_texts(self.encoder, list(texts))
+        if by == "behavior":
+            embedded = text_embeddings(self.backbone, encoded)
+            found, scores = self.index.nearest(embedded, k + FIRST_IDX)
+        else:
+            found, scores = self._like_texts(_unit(encoded), k + FIRST_IDX)
+        return self._named(found, scores, k=k)
+
+    def states(self, histories: Histories, prediction_times_us: Longs) -> UserStates:
+        """The backbone's states of U users."""
+        return embed_users(self.backbone, self.content, histories, prediction_times_us)
+
+    def embed_users(self, histories: Histories, prediction_times_us: Longs) -> Floats:
+        """float32[U, E]: user embeddings."""
+        return self.states(histories, prediction_times_us).embedding
+
+    def embed_items(self, item_ids: Sequence[str]) -> Floats:
+        """float32[n, D] of length 1.
+
+        Raises:
+            UnknownNameError: an unknown item.
+        """
+        return self.index.embeddings(self._require_items(item_ids))
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """float32[n, D] of length 1, in the space of items."""
+        encoded = self.content.encode_texts(self.encoder, list(texts), is_query=True)
+        return text_embeddings(self.backbone, encoded)
+
+    @cached_property
+    def _unit_texts(self) -> Floats:
+        return _unit(self.content.text)
+
+    def _like_texts(self, queries: Floats, count: int) -> tuple[Longs, Floats]:
+        products = queries @ self._unit_texts.T
+        count = min(count, products.shape[1])
+        best = np.argpartition(-products, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(products, best, axis=1)
+        order = np.lexsort((best, -values), axis=1)
+        return np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+
+    def _named(
+        self, found: Longs, scores: Floats, *, k: int | None = None, without: Longs | None = None
+    ) -> Ranking:
+        """Item indices as outside ids; reserved, absent and unwanted ones left out."""
+        keep = found >= FIRST_IDX
+        if without is not None:
+            keep &= found != without[:, None]
+        return Ranking(
+            ids=[self._item_ids(row[kept][:k]) for row, kept in zip(found, keep, strict=True)],
+            scores=[
+                row[kept][:k].astype(float).tolist() for row, kept in zip(scores, keep, strict=True)
+            ],
+        )
+
+    def _require_items(self, item_ids: Sequence[str]) -> Longs:
+        known = self.vocabulary.item_idx_of
+        for item in item_ids:
+            if item not in known:
+                raise _unknown_item(item, self.vocabulary)
+        return np.asarray([known[item] for item in item_ids], dtype=np.int64)
+
+    def _item_ids(self, targets: Longs) -> list[str]:
+        return [self.vocabulary.items[i - FIRST_IDX] for i in targets.tolist()]
+
+    def _category_ids(self, targets: Longs) -> list[str]:
+        return [self.vocabulary.categories[i] for i in targets.tolist()]
+
+
+def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
+    """With a few known items: the whole list may be millions long."""
+    return UnknownNameError("item", item, [*vocabulary.items[:5], "..."])
+
+
+def _unit(rows: Floats) -> Floats:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
-from typing import Final
 
 import pyarrow as pa
 
@@ -14,22 +11,13 @@ from feature_store.online import remove_online
 from feature_store.settings import Shelf
 from feature_store.tables import FEATURE_TABLES
 from pipelines.contracts import USER_ID
+from pipelines.erasure import suppressed_digests, suppression_path
 from pipelines.workspace import Workspace, write_json_atomically
-
-_FILE: Final = "suppressed.json"
-
-
-def suppression_path(workspace: Workspace) -> Path:
-    """The list of erased users, as hashes of their ids."""
-    return workspace.features / _FILE
 
 
 def suppressed_hashes(workspace: Workspace) -> frozenset[str]:
     """Hashes of the erased users."""
-    path = suppression_path(workspace)
-    if not path.is_file():
-        return frozenset()
-    return frozenset(json.loads(path.read_text(encoding="utf-8"))["users"])
+    return frozenset(suppressed_digests(workspace))
 
 
 def user_hash(user_id: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
 
 import torch
 import uvicorn
@@ -25,6 +27,8 @@ from serving.schemas import Problem
 from serving.settings import ServingSettings
 from serving.state import AppState
 
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 10.0
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.PROBLEM_JSON: {}}}
     for status in (400, 404, 409, 413, 422, 500, 503)
@@ -89,6 +93,44 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
     Shelf(workspace).require_published()
     app = create_app(settings, Predictor.load(workspace.bundle))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+
+
+@contextmanager
+def running(workspace: Workspace) -> Iterator[str]:
+    """Serve a workspace on a free loopback port for the length of a `with` block.
+
+    Yields:
+        The base address, "http://127.0.0.1:PORT".
+
+    Raises:
+        BundleError: no bundle, or a changed one.
+        WorkspaceError: nothing was published yet.
+        EnvironmentProblemError: the server did not come up.
+    """
+    Shelf(workspace).require_published()
+    settings = ServingSettings(workspace=workspace.root)
+    app = create_app(settings, Predictor.load(workspace.bundle))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            _wait_until_started(server, thread)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=_STOP_TIMEOUT_S)
+
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise EnvironmentProblemError(
+                "the server did not come up; run `bfm serve --workspace DIR` to see why"
+            )
+        time.sleep(0.01)
 
 
 def create_app_from_environment() -> FastAPI:

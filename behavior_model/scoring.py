@@ -1,0 +1,318 @@
+"""Batch scoring and embedding export on Ray Data: the predictor of serving over shards of users."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from behavior_model.bundle import Manifest, open_bundle
+from behavior_model.predictor import (
+    CATEGORY_RECOMMENDATION,
+    RANKING_TASKS,
+    RECOMMENDATION,
+    SEARCH,
+    TAGGING,
+    Predictor,
+    Ranking,
+)
+from behavior_model.training.ray_session import ray_session
+from pipelines import lake
+from pipelines.contracts import EVENT_TIME, EVENTS, ITEM_ID, QUERY, TOKEN_SEQUENCES, USER_ID
+from pipelines.errors import UnknownNameError, UserError
+from pipelines.tokens.history import Histories
+from pipelines.workspace import Workspace, write_bytes_atomically
+
+BATCH_USERS: Final = 128
+BATCH_ITEMS: Final = 4_096
+MAX_ACTORS: Final = 2
+RANK: Final = "rank"
+SCORE: Final = "score"
+TAG: Final = "tag"
+USER: Final = "user"
+ITEM: Final = "item"
+_log: Final = logging.getLogger("bfm.scoring")
+
+RANKED_SCHEMA: Final = pa.schema(
+    [
+        (USER_ID, pa.string()),
+        (ITEM_ID, pa.string()),
+        (RANK, pa.int32()),
+        (SCORE, pa.float64()),
+    ]
+)
+PREDICTED_SCHEMA: Final = pa.schema(
+    [
+        (USER_ID, pa.string()),
+        (SCORE, pa.float64()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
+    ]
+)
+EMBEDDED_SCHEMA: Final = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32()))])
+SEARCHED_SCHEMA: Final = RANKED_SCHEMA.set(0, pa.field(QUERY, pa.string()))
+TAGGED_SCHEMA: Final = RANKED_SCHEMA.set(0, pa.field(ITEM_ID, pa.string())).set(
+    1, pa.field(TAG, pa.string())
+)
+
+Answer = Callable[[Predictor, pa.Table], pa.Table]
+
+
+def score(
+    workspace: Workspace, task: str, out: Path, *, k: int = 10, as_of_us: int | None = None
+) -> int:
+    """Score a task for everybody and write one parquet file, whole or not at all.
+
+    | task | rows | columns |
+    |---|---|---|
+    | recommendation, category_recommendation | k per user with history before `as_of_us` |
+      user_id, item_id, rank, score (a category's item_id is its name) |
+    | user tasks (churn, ...) | one per such user | user_id, score, lower, upper |
+    | search | k per distinct query of the events before `as_of_us` | query, item_id, rank, score |
+    | tagging | k per item | item_id, tag, rank, score |
+
+    Args:
+        workspace: With a sealed bundle.
+        task: One that the bundle answers.
+        out: Parquet file.
+        k: Length of ranked lists.
+        as_of_us: Prediction time; by default the bundle's own cut. An earlier one is answered with
+            a warning, since the bundle has learned from what came after it.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        BundleError: no bundle, or a changed one.
+        UnknownNameError: the bundle does not answer this task.
+        UserError: search without a single query in the events.
+    """
+    manifest = open_bundle(workspace.bundle).manifest
+    if task not in manifest.tasks:
+        raise UnknownNameError("task", task, manifest.tasks)
+    moment = _moment(manifest, as_of_us)
+    rows, answer, schema = _plan(workspace, task, k, moment)
+    return _write(out, schema, _run(workspace, rows, answer, schema))
+
+
+def export(workspace: Workspace, entity: str, out: Path, *, as_of_us: int | None = None) -> int:
+    """Write the embeddings of all users (with history before `as_of_us`) or of all items.
+
+    Columns `id, embedding`; errors and other arguments as in `score`.
+    """
+    if entity not in (USER, ITEM):
+        raise UnknownNameError("entity", entity, (USER, ITEM))
+    moment = _moment(open_bundle(workspace.bundle).manifest, as_of_us)
+    rows = _users(workspace) if entity == USER else _items(workspace)
+    answer: Answer = _EmbedUsers(moment) if entity == USER else _embed_items
+    return _write(out, EMBEDDED_SCHEMA, _run(workspace, rows, answer, EMBEDDED_SCHEMA))
+
+
+@dataclass(frozen=True)
+class _Rank:
+    """Answer of the recommendation tasks for one shard of users."""
+
+    task: str
+    k: int
+    as_of_us: int
+
+    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
+        histories, times = _histories(predictor, shard, self.as_of_us)
+        level: Any = "category" if self.task == CATEGORY_RECOMMENDATION else "item"
+        ranking = predictor.recommend(histories, times, self.k, level=level)
+        return _flat(histories.user_ids, ranking, RANKED_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _Predict:
+    """Answer of a user task for one shard of users."""
+
+    task: str
+    as_of_us: int
+
+    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
+        histories, times = _histories(predictor, shard, self.as_of_us)
+        found = predictor.predict(self.task, histories, times)
+        columns = [histories.user_ids, found.scores, found.lowers, found.uppers]
+        return pa.table(columns, schema=PREDICTED_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Answer of search for some queries, nobody's in particular."""
+
+    k: int
+
+    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
+        queries = shard.column(QUERY).to_pylist()
+        return _flat(queries, predictor.search(queries, self.k), SEARCHED_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """Answer of tagging for some items."""
+
+    k: int
+
+    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
+        items = shard.column(ITEM_ID).to_pylist()
+        return _flat(items, predictor.tags(items, self.k), TAGGED_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _EmbedUsers:
+    """Embeddings of one shard of users."""
+
+    as_of_us: int
+
+    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
+        histories, times = _histories(predictor, shard, self.as_of_us)
+        return _embedded(histories.user_ids, predictor.embed_users(histories, times))
+
+
+def _embed_items(predictor: Predictor, shard: pa.Table) -> pa.Table:
+    items = shard.column(ITEM_ID).to_pylist()
+    return _embedded(items, predictor.embed_items(items))
+
+
+class _Worker:
+    """One actor: a predictor and what it is asked.
+
+    Args:
+        bundle: Folder of the bundle.
+        answer: From a shard of rows to rows.
+        schema: Of the answer; an empty shard gives an empty table.
+    """
+
+    def __init__(self, bundle: str, answer: Answer, schema: pa.Schema) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.predictor = Predictor.load(Path(bundle))
+        self.answer = answer
+        self.schema = schema
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        if shard.num_rows == 0:
+            return self.schema.empty_table()
+        return self.answer(self.predictor, shard).cast(self.schema)
+
+
+def _plan(
+    workspace: Workspace, task: str, k: int, as_of_us: int
+) -> tuple[pa.Table | list[str], Answer, pa.Schema]:
+    if task == SEARCH:
+        return _queries(workspace, as_of_us), _Search(k), SEARCHED_SCHEMA
+    if task == TAGGING:
+        return _items(workspace), _Tag(k), TAGGED_SCHEMA
+    if task in RANKING_TASKS:
+        return _users(workspace), _Rank(task, k, as_of_us), RANKED_SCHEMA
+    return _users(workspace), _Predict(task, as_of_us), PREDICTED_SCHEMA
+
+
+def _moment(manifest: Manifest, as_of_us: int | None) -> int:
+    if as_of_us is None:
+        return manifest.as_of_us
+    if as_of_us < manifest.as_of_us:
+        _log.warning(
+            "the bundle has learned from events up to %s; answers as of an earlier time know the "
+            "future and must not be judged",
+            np.datetime64(manifest.as_of_us, "us"),
+        )
+    return as_of_us
+
+
+def _users(workspace: Workspace) -> list[str]:
+    """Files of the token sequences that are current (a Delta folder also holds removed ones)."""
+    return lake.open_table(workspace, TOKEN_SEQUENCES.name).file_uris()
+
+
+def _items(workspace: Workspace) -> pa.Table:
+    return pa.table({ITEM_ID: list(open_bundle(workspace.bundle).vocabulary.items)})
+
+
+def _queries(workspace: Workspace, as_of_us: int) -> pa.Table:
+    moment = pa.scalar(as_of_us, type=pa.timestamp("us", tz="UTC")).as_py()
+    rows = lake.read(workspace, EVENTS.name, filters=[(EVENT_TIME, "<", moment)])
+    texts = rows.column(QUERY).drop_null().unique() if QUERY in rows.column_names else []
+    if not len(texts):
+        raise UserError(
+            "search cannot be scored in a batch: the events hold no query. Map a 'query' column in "
+            "company.yaml, or ask one query at a time: POST /v1/search"
+        )
+    return pa.table({QUERY: texts}).sort_by(QUERY)
+
+
+def _run(
+    workspace: Workspace, rows: pa.Table | list[str], answer: Answer, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """The answers of all shards, on Ray."""
+    num_actors = min(MAX_ACTORS, os.cpu_count() or 1)
+    with ray_session(num_actors + 1):
+        import ray
+
+        if isinstance(rows, list):
+            dataset, batch = ray.data.read_parquet(rows), BATCH_USERS
+        else:
+            dataset, batch = ray.data.from_arrow(rows), BATCH_ITEMS
+        answers = dataset.map_batches(
+            _Worker,
+            fn_constructor_args=(str(workspace.bundle), answer, schema),
+            batch_size=batch,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=num_actors),
+        )
+        for reference in answers.to_arrow_refs():
+            yield ray.get(reference)
+
+
+def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
+    found = [part.cast(schema) for part in parts if part.num_rows]
+    rows = pa.concat_tables(found) if found else schema.empty_table()
+    order = [(schema.names[0], "ascending")]
+    if RANK in schema.names:
+        order.append((RANK, "ascending"))
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.sort_by(order), sink)
+    write_bytes_atomically(out, sink.getvalue())
+    return int(rows.num_rows)
+
+
+def _histories(
+    predictor: Predictor, shard: pa.Table, as_of_us: int
+) -> tuple[Histories, np.ndarray[Any, np.dtype[np.int64]]]:
+    for vocabulary_id in shard.column("vocabulary_id").unique().to_pylist():
+        predictor.vocabulary.require(vocabulary_id, "token_sequences")
+    histories = Histories.from_arrow(shard).before(as_of_us).non_empty()
+    return histories, np.full(len(histories), as_of_us, dtype=np.int64)
+
+
+def _flat(keys: list[str], ranking: Ranking, schema: pa.Schema) -> pa.Table:
+    lengths = [len(ids) for ids in ranking.ids]
+    columns = [
+        [key for key, length in zip(keys, lengths, strict=True) for _ in range(length)],
+        [one for ids in ranking.ids for one in ids],
+        [rank for length in lengths for rank in range(1, length + 1)],
+        [value for scores in ranking.scores for value in scores],
+    ]
+    return pa.table(
+        [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def _embedded(ids: list[str], rows: Any) -> pa.Table:
+    flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
+    width = rows.shape[1] if len(rows) else 0
+    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * width)
+    lists = pa.ListArray.from_arrays(offsets, flat)
+    return pa.table([pa.array(ids, type=pa.string()), lists], schema=EMBEDDED_SCHEMA)
+
+
+__all__ = ["RECOMMENDATION", "export", "score"]

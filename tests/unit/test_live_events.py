@@ -1,0 +1,119 @@
+"""Live events: idempotent by id, all or nothing, encoded like the batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.contracts import ColumnType
+from pipelines.tokens.binning import FIRST_IDX, MISSING_IDX, UNKNOWN_IDX
+from serving.live_events import (
+    Accepted,
+    EventConflictError,
+    LiveEvents,
+    encode_events,
+    extra_fields,
+)
+from tests import small_shop
+from tests.small_shop import purchase
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LiveEvents]:
+    opened = LiveEvents(tmp_path / "deep" / "live.db")
+    yield opened
+    opened.close()
+
+
+def test_the_same_event_is_stored_once(store: LiveEvents) -> None:
+    event = purchase("ada", 1, 3)
+    assert store.add([event, event]) == Accepted(stored=1, known=1)
+    assert store.add([dict(reversed(event.items()))]) == Accepted(stored=0, known=1)
+    assert store.of_user("ada") == [event]
+
+
+def test_another_content_is_a_conflict_and_nothing_is_stored(store: LiveEvents) -> None:
+    store.add([purchase("ada", 1, 3)])
+    with pytest.raises(EventConflictError) as raised:
+        store.add([purchase("ada", 2, 4), purchase("ada", 1, 5)])
+    assert raised.value.positions == [1]
+    assert [event["event_id"] for event in store.of_user("ada")] == ["ada-1"]
+
+
+def test_events_come_back_in_the_order_of_the_batch(store: LiveEvents) -> None:
+    late = purchase("ada", 1, 1, days_before=1)
+    b = {**purchase("ada", 3, 2, days_before=2), "session_id": "b"}
+    a = {**purchase("ada", 4, 3, days_before=2), "session_id": "a"}
+    none = purchase("ada", 5, 4, days_before=2)
+    store.add([late, b, a, none])
+    assert [event["event_id"] for event in store.of_user("ada")] == [
+        "ada-5",
+        "ada-4",
+        "ada-3",
+        "ada-1",
+    ]
+
+
+def test_a_removed_user_is_gone(store: LiveEvents, tmp_path: Path) -> None:
+    store.add([purchase("ada", 1, 1), purchase("bob", 1, 1)])
+    assert store.remove_user("ada") == 1
+    assert store.remove_user("ada") == 0
+    assert store.of_user("ada") == []
+    assert len(store.of_user("bob")) == 1
+
+
+def test_events_outlive_the_process(store: LiveEvents, tmp_path: Path) -> None:
+    store.add([purchase("ada", 1, 1)])
+    again = LiveEvents(tmp_path / "deep" / "live.db")
+    assert len(again.of_user("ada")) == 1
+    again.close()
+
+
+def test_many_writers_store_each_event_once(store: LiveEvents) -> None:
+    events = [purchase("ada", i, i % 20, days_before=i + 1) for i in range(50)]
+    stored: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: stored.append(sum(store.add([e]).stored for e in events)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(stored) == 50
+    assert len(store.of_user("ada")) == 50
+
+
+def test_live_events_are_encoded_like_stored_ones() -> None:
+    known = small_shop.vocabulary()
+    event = {
+        **purchase("ada", 1, 3),
+        "discount": 2.0,
+        "store": "elsewhere",
+    }
+    encoded = encode_events(known, "ada", [event])
+    tokens = {name: int(column[0]) for name, column in encoded.tokens.items()}
+    assert tokens["item"] == known.item_idx_of["item-03"]
+    assert tokens["event_type"] == FIRST_IDX + 1
+    assert tokens["store"] == UNKNOWN_IDX
+    assert tokens["discount"] == FIRST_IDX + 2
+    assert tokens["gap"] == MISSING_IDX
+    assert encoded.amounts[0] == np.float32(2.5)
+    assert np.isnan(encoded.quantities[0])
+
+
+def test_no_events_are_an_empty_history() -> None:
+    encoded = encode_events(small_shop.vocabulary(), "ada", [])
+    assert (len(encoded), encoded.num_events) == (1, 0)
+    assert set(encoded.tokens) == {field.name for field in small_shop.vocabulary().fields}
+
+
+def test_the_companys_own_fields_are_read_off_the_vocabulary() -> None:
+    assert extra_fields(small_shop.vocabulary()) == {
+        "discount": ColumnType.DOUBLE,
+        "store": ColumnType.STRING,
+    }
