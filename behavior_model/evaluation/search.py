@@ -40,8 +40,8 @@ _WORDS, _MEANING, _POPULARITY, _OWN = (
     FEATURES.index(name) for name in ("words", "meaning", "popularity", "own")
 )
 _SUBSETS: Final = {
-    "text": ("words", "spelling", "meaning"),
-    "without the user": ("words", "spelling", "meaning", "popularity"),
+    "text": ("words", "spelling", "details", "meaning"),
+    "without the user": ("words", "spelling", "details", "meaning", "popularity"),
     "without the backbone": FEATURES[:-1],
     "without meaning": tuple(name for name in FEATURES if name != "meaning"),
 }

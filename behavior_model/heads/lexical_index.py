@@ -1,9 +1,9 @@
 """Words and spellings of all items in one full-text index, by tantivy.
 
-Scores are BM25 (Robertson et al., 1995).
-Two fields: whole words, and their character 2- and 3-grams for misspellings and for scripts that do
-not part words. A word that the catalogue lacks is also looked for one or two edits away. The index
-lives in memory and is made from its documents when loaded (under a second for 90,000 items), so a
+Scores are BM25 (Robertson et al., 1995) over three fields: the words of names, the words of
+details, and the character 2- and 3-grams of names, for misspellings and for scripts that do not
+part words. A word that the catalogue lacks is also looked for one or two edits away. The index
+lives in memory and is made from its texts when first asked (about a second for 90,000 items), so a
 bundle holds plain data and may lie on a read-only disk.
 """
 
@@ -36,6 +36,7 @@ WRITER_BYTES: Final = 256_000_000
 _ITEM: Final = "item_idx"
 _WORDS: Final = "words"
 _GRAMS: Final = "grams"
+_DETAILS: Final = "details"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,24 +45,43 @@ class LexicalHits:
 
     Args:
         item_idx: int64[C].
-        word_scores: float32[C], BM25 over words as a share of the best hit's; 0 without a word.
-        gram_scores: float32[C], the same over character n-grams.
+        word_scores: float32[C], BM25 over the words of names as a share of the best hit's.
+        gram_scores: float32[C], the same over the character n-grams of names.
+        detail_scores: float32[C], the same over the words of details.
     """
 
     item_idx: Longs
     word_scores: Floats
     gram_scores: Floats
+    detail_scores: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTexts:
+    """Texts per item index, beginning at FIRST_IDX; "" where nothing is written.
+
+    Names decide what an item is, details tell apart what is called the same. BM25 over both
+    together would rank items of one name by the length of their details.
+
+    Args:
+        names: Title and category path.
+        details: Brand, description and the company's own text columns.
+    """
+
+    names: list[str]
+    details: list[str]
 
 
 class LexicalIndex:
     """Full-text index over the texts of all items.
 
     Args:
-        texts: Text per item index, beginning at FIRST_IDX. Equal scores keep this order.
+        texts: Names and details per item index, beginning at FIRST_IDX. Equal scores keep this
+            order.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = list(texts)
+    def __init__(self, texts: ItemTexts) -> None:
+        self.texts = texts
 
     @cached_property
     def _schema(self) -> tantivy.Schema:
@@ -69,6 +89,7 @@ class LexicalIndex:
         builder.add_unsigned_field(_ITEM, indexed=True, fast=True)
         builder.add_text_field(_WORDS, tokenizer_name=_WORDS, index_option="freq")
         builder.add_text_field(_GRAMS, tokenizer_name=_GRAMS, index_option="freq")
+        builder.add_text_field(_DETAILS, tokenizer_name=_WORDS, index_option="freq")
         return builder.build()
 
     @cached_property
@@ -88,12 +109,14 @@ class LexicalIndex:
         for name, analyzer in self._analyzers.items():
             index.register_tokenizer(name, analyzer)
         writer = index.writer(WRITER_BYTES, num_threads=1)
-        for item_idx, text in enumerate(self.texts, start=FIRST_IDX):
-            spaced = " ".join(words(text))
+        pairs = zip(self.texts.names, self.texts.details, strict=True)
+        for item_idx, (name, detail) in enumerate(pairs, start=FIRST_IDX):
+            spaced = " ".join(words(name))
             document = tantivy.Document()
             document.add_unsigned(_ITEM, item_idx)
             document.add_text(_WORDS, spaced)
             document.add_text(_GRAMS, spaced)
+            document.add_text(_DETAILS, " ".join(words(detail)))
             writer.add_document(document)
         writer.commit()
         writer.wait_merging_threads()
@@ -110,27 +133,29 @@ class LexicalIndex:
         split = words(text)[:MAX_QUERY_WORDS]
         if not split:
             nothing = np.zeros(0, dtype=np.float32)
-            return LexicalHits(np.zeros(0, dtype=np.int64), nothing, nothing)
+            return LexicalHits(np.zeros(0, dtype=np.int64), nothing, nothing, nothing)
         by_field = {
             field: self._hits(query, own_items)
             for field, query in (
-                (_WORDS, self._word_query(split)),
+                (_WORDS, self._word_query(_WORDS, split)),
                 (_GRAMS, self._gram_query(" ".join(split))),
+                (_DETAILS, self._word_query(_DETAILS, split)),
             )
         }
         found = np.unique(np.concatenate([idx for idx, _ in by_field.values()]))
         scores = {field: _spread(found, idx, values) for field, (idx, values) in by_field.items()}
-        return LexicalHits(found, scores[_WORDS], scores[_GRAMS])
+        return LexicalHits(found, scores[_WORDS], scores[_GRAMS], scores[_DETAILS])
 
-    def _word_query(self, split: list[str]) -> tantivy.Query:
+    def _word_query(self, field: str, split: list[str]) -> tantivy.Query:
         folded = self._analyzers[_WORDS].analyze(" ".join(split))
         parts = []
         for word in folded:
-            if self._searcher.doc_freq(_WORDS, word) or len(word) < ONE_EDIT_LENGTH:
-                parts.append(tantivy.Query.term_query(self._schema, _WORDS, word, "freq"))
+            known = self._searcher.doc_freq(_WORDS, word) or self._searcher.doc_freq(_DETAILS, word)
+            if known or len(word) < ONE_EDIT_LENGTH:
+                parts.append(tantivy.Query.term_query(self._schema, field, word, "freq"))
             else:
                 edits = 1 + (len(word) >= TWO_EDITS_LENGTH)
-                near = tantivy.Query.fuzzy_term_query(self._schema, _WORDS, word, distance=edits)
+                near = tantivy.Query.fuzzy_term_query(self._schema, field, word, distance=edits)
                 parts.append(tantivy.Query.boost_query(near, NEAR_WORD_SCORE))
         return _any_of(parts)
 
@@ -173,19 +198,18 @@ def _spread(found: Longs, idx: Longs, values: Floats) -> Floats:
     return scores
 
 
-def item_texts(catalogue: pa.Table, vocabulary: Vocabulary) -> list[str]:
-    """What is written about each item of the vocabulary, in its order; "" where nothing is.
-
-    Title, category path, brand, description and the company's own text columns.
-    """
+def item_texts(catalogue: pa.Table, vocabulary: Vocabulary) -> ItemTexts:
+    """What is written about each item of the vocabulary, in its order; "" where nothing is."""
     known = set(CATALOGUE.column_names)
     extras = [f.name for f in catalogue.schema if f.name not in known and f.type == pa.string()]
-    names = [
-        n
-        for n in (TITLE, CATEGORY_PATH, BRAND, DESCRIPTION, *extras)
-        if n in catalogue.column_names
-    ]
-    columns = [catalogue.column(name).to_pylist() for name in names]
+    return ItemTexts(
+        names=_joined(catalogue, vocabulary, (TITLE, CATEGORY_PATH)),
+        details=_joined(catalogue, vocabulary, (BRAND, DESCRIPTION, *extras)),
+    )
+
+
+def _joined(catalogue: pa.Table, vocabulary: Vocabulary, names: Sequence[str]) -> list[str]:
+    columns = [catalogue.column(n).to_pylist() for n in names if n in catalogue.column_names]
     ids = catalogue.column(ITEM_ID).to_pylist()
     text_of = {
         item: " ".join(dict.fromkeys(value for value in row if value))

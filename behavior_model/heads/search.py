@@ -20,25 +20,38 @@ import pyarrow as pa
 import pyarrow.feather
 from safetensors.numpy import load_file, save_file
 
-from behavior_model.heads.lexical_index import LexicalIndex
+from behavior_model.heads.item_counts import OwnCounts, own_counts
+from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex
 from behavior_model.items import ItemContent
 from behavior_model.text_encoder import TextEncoder
 from pipelines.errors import BundleError
-from pipelines.tokens.binning import DAY_US, FIRST_IDX
+from pipelines.tokens.binning import FIRST_IDX
 from pipelines.tokens.history import Histories
-from pipelines.tokens.vocabulary import TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 
-FEATURES: Final = ("words", "spelling", "meaning", "popularity", "own", "own_recent", "backbone")
+FEATURES: Final = (
+    "words",
+    "spelling",
+    "details",
+    "meaning",
+    "popularity",
+    "own",
+    "own_recent",
+    "owned_match",
+    "owned_popularity",
+    "backbone",
+)
 NUM_LIKE_TEXTS: Final = 10
 MAX_ITEMS_PER_TEXT: Final = 50
-HALF_LIFE_US: Final = 28 * DAY_US
+"""Candidates that share meaning but no word: the most bought items of the likest texts."""
 _JSON: Final = "search.json"
 _TENSORS: Final = "search.safetensors"
 _TEXTS: Final = "search_texts.arrow"
+_TEXT_SCHEMA: Final = pa.schema([("name", pa.string()), ("details", pa.string())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +150,17 @@ class SearchHead:
         at = np.searchsorted(item_idx, hits.item_idx)
         features[at, 0] = hits.word_scores
         features[at, 1] = hits.gram_scores
-        features[:, 2] = likeness[self.content.descriptor_idx[item_idx]]
-        features[:, 3] = self.popularity[item_idx]
+        features[at, 2] = hits.detail_scores
+        features[:, 3] = likeness[self.content.descriptor_idx[item_idx]]
+        features[:, 4] = self.popularity[item_idx]
         if own is not None:
-            features[:, 4] = own.lookup(item_idx, own.totals)
-            features[:, 5] = own.lookup(item_idx, own.decayed)
+            features[:, 5] = own.lookup(item_idx, own.totals)
+            features[:, 6] = own.lookup(item_idx, own.decayed)
+            owned = features[:, 5] > 0
+            features[:, 7] = owned * features[:, 0]
+            features[:, 8] = owned * features[:, 4]
         if item_query is not None and self.item_embeddings is not None:
-            features[:, 6] = self.item_embeddings[item_idx] @ item_query
+            features[:, 9] = self.item_embeddings[item_idx] @ item_query
         return Candidates(item_idx, features)
 
     def _like(self, likeness: Floats) -> Longs:
@@ -171,7 +188,8 @@ class SearchHead:
             "popularity": self.popularity,
         }
         save_file(arrays, folder / _TENSORS)
-        table = pa.table({"text": pa.array(self.index.texts, type=pa.string())})
+        texts = self.index.texts
+        table = pa.table({"name": texts.names, "details": texts.details}, schema=_TEXT_SCHEMA)
         pa.feather.write_feather(table, folder / _TEXTS, compression="zstd")
         facts = {
             "features": list(FEATURES),
@@ -209,10 +227,11 @@ class SearchHead:
                 "Make it again with: bfm heads --workspace DIR"
             )
         tensors = load_file(folder / _TENSORS)
-        texts = pa.feather.read_table(folder / _TEXTS).column("text").to_pylist()
+        table = pa.feather.read_table(folder / _TEXTS)
+        names, details = (table.column(name).to_pylist() for name in _TEXT_SCHEMA.names)
         return cls(
             vocabulary=vocabulary,
-            index=LexicalIndex(texts),
+            index=LexicalIndex(ItemTexts(names=names, details=details)),
             content=content,
             encoder=encoder,
             popularity=tensors["popularity"],
@@ -226,63 +245,6 @@ def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tu
     values = candidates.features.astype(np.float64) @ weights
     best = np.argsort(-values, kind="stable")[:k]
     return candidates.item_idx[best], values[best].astype(np.float32)
-
-
-def popularity(vocabulary: Vocabulary, histories: Histories, prediction_time_us: int) -> Floats:
-    """float32[num_item_indices]: log(1 + events with each item, halved every four weeks)."""
-    items, ages = _item_events(vocabulary, histories, prediction_time_us)
-    decayed = np.bincount(
-        items, weights=0.5 ** (ages / HALF_LIFE_US), minlength=vocabulary.num_item_indices
-    )
-    return np.log1p(decayed).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class OwnCounts:
-    """What one user did with items.
-
-    Args:
-        item_idx: int64[C], ascending.
-        totals: float32[C], log(1 + events).
-        decayed: float32[C], log(1 + events halved every four weeks).
-    """
-
-    item_idx: Longs
-    totals: Floats
-    decayed: Floats
-
-    def lookup(self, item_idx: Longs, values: Floats) -> Floats:
-        """float32: `values` at the given items, 0 where the user did nothing."""
-        found = np.zeros(len(item_idx), dtype=np.float32)
-        if len(self.item_idx):
-            at = np.minimum(np.searchsorted(self.item_idx, item_idx), len(self.item_idx) - 1)
-            found = np.where(self.item_idx[at] == item_idx, values[at], found)
-        return found.astype(np.float32)
-
-
-def own_counts(
-    vocabulary: Vocabulary, histories: Histories, user: int, prediction_time_us: int
-) -> OwnCounts:
-    """What the user at a position did before a prediction time."""
-    one = histories.select([user])
-    items, ages = _item_events(vocabulary, one, prediction_time_us)
-    item_idx, place = np.unique(items, return_inverse=True)
-    totals = np.bincount(place, minlength=len(item_idx))
-    decayed = np.bincount(place, weights=0.5 ** (ages / HALF_LIFE_US), minlength=len(item_idx))
-    return OwnCounts(
-        item_idx=item_idx.astype(np.int64),
-        totals=np.log1p(totals).astype(np.float32),
-        decayed=np.log1p(decayed).astype(np.float32),
-    )
-
-
-def _item_events(
-    vocabulary: Vocabulary, histories: Histories, prediction_time_us: int
-) -> tuple[Longs, npt.NDArray[np.float64]]:
-    name = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
-    items = histories.tokens[name].astype(np.int64)
-    known = items >= FIRST_IDX
-    return items[known], (prediction_time_us - histories.times_us[known]).astype(np.float64)
 
 
 def _time(prediction_times_us: int | Longs, row: int) -> int:

@@ -12,14 +12,9 @@ import numpy.typing as npt
 from behavior_model.context import Futures, ModelContext
 from behavior_model.heads.catalogue_queries import CatalogueQueries, catalogue_queries, item_types
 from behavior_model.heads.choice import fit_choice_weights
+from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts
-from behavior_model.heads.search import (
-    FEATURES,
-    Candidates,
-    SearchHead,
-    own_counts,
-    popularity,
-)
+from behavior_model.heads.search import FEATURES, Candidates, SearchHead
 from behavior_model.text_encoder import TextEncoder
 from pipelines import lake
 from pipelines.contracts import CATALOGUE
