@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -67,7 +67,7 @@ class Gated:
         accepted: Sound rows, one per key.
         quarantine: Rows of the `quarantine` table.
         ledgers: One per source table.
-        conflicts: A few keys that came with different content, each with its rows.
+        conflicts: Rows of a few keys that came with different content, as JSON.
         staged: The persisted rows behind both frames; unpersist when they are written.
     """
 
@@ -76,7 +76,7 @@ class Gated:
     quarantine: DataFrame
     ledgers: list[Ledger]
     staged: DataFrame
-    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
 
 
 def gate(rows: DataFrame, contract: TableContract, tables: Sequence[TableConfig]) -> Gated:
@@ -91,7 +91,7 @@ def gate(rows: DataFrame, contract: TableContract, tables: Sequence[TableConfig]
     found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
     counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
     sound = staged.where(F.col(RULE).isNull()).select(*contract.column_names, SOURCE_TABLE)
-    accepted, twins, conflicts = _one_per_key(sound, contract)
+    accepted, keys = _one_per_key(sound, contract)
     quarantine = _quarantine(staged)
     quarantined = _count_by_table(quarantine)
     return Gated(
@@ -99,11 +99,8 @@ def gate(rows: DataFrame, contract: TableContract, tables: Sequence[TableConfig]
         accepted=accepted.select(*contract.column_names),
         quarantine=quarantine,
         staged=staged,
-        conflicts=conflicts,
-        ledgers=[
-            _ledger(table, counts, twins.get(table.name, 0), quarantined, len(conflicts))
-            for table in tables
-        ],
+        conflicts=keys.conflicts,
+        ledgers=[_ledger(table, counts, keys, quarantined) for table in tables],
     )
 
 
@@ -115,9 +112,16 @@ def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
     return rows.select(*names, rule.alias(RULE), raw_row.alias(RAW_ROW))
 
 
-def _one_per_key(
-    sound: DataFrame, contract: TableContract
-) -> tuple[DataFrame, dict[str, int], list[dict[str, Any]]]:
+@dataclass(frozen=True, kw_only=True)
+class _Keys:
+    """Keys that came more than once."""
+
+    duplicates: dict[str, int] = field(default_factory=dict)
+    num_conflicting: int = 0
+    conflicts: list[str] = field(default_factory=list)
+
+
+def _one_per_key(sound: DataFrame, contract: TableContract) -> tuple[DataFrame, _Keys]:
     twins = (
         sound.groupBy(*contract.key)
         .agg(
@@ -127,28 +131,26 @@ def _one_per_key(
         )
         .where("num > 1")
     )
-    keys, conflicting = twins.agg(F.count("*"), F.count_if(F.expr("first <> last"))).first() or (
-        0,
-        0,
-    )
-    if not keys:
-        return sound, {}, []
+    found = twins.agg(F.count("*"), F.count_if(F.expr("first <> last"))).first() or (0, 0)
+    if not found[0]:
+        return sound, _Keys()
     order = Window.partitionBy(*contract.key).orderBy(CONTENT_HASH, SOURCE_TABLE)
     numbered = sound.withColumn("position", F.row_number().over(order))
-    accepted = numbered.where("position = 1").drop("position")
-    again = _count_by_table(numbered.where("position > 1"))
-    conflicts = _conflicts(sound, twins, contract) if conflicting else []
-    return accepted, again, conflicts
+    keys = _Keys(
+        duplicates=_count_by_table(numbered.where("position > 1")),
+        num_conflicting=found[1],
+        conflicts=_conflicts(sound, twins, contract) if found[1] else [],
+    )
+    return numbered.where("position = 1").drop("position"), keys
 
 
-def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> list[dict[str, Any]]:
+def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> list[str]:
     keys = list(contract.key)
     shown = twins.where("first <> last").orderBy(*keys).limit(MAX_SHOWN_CONFLICTS).select(*keys)
-    rows = sound.join(shown, keys).orderBy(*keys, CONTENT_HASH).limit(2 * MAX_SHOWN_CONFLICTS)
-    return [
-        {name: value for name, value in row.asDict().items() if name != CONTENT_HASH}
-        for row in rows.collect()
-    ]
+    rows = sound.join(F.broadcast(shown), keys).orderBy(*keys, CONTENT_HASH)
+    as_json = F.to_json(F.struct(*(name for name in rows.columns if name != CONTENT_HASH)))
+    shown_rows = rows.select(as_json.alias("row")).limit(2 * MAX_SHOWN_CONFLICTS)
+    return [row["row"] for row in shown_rows.collect()]
 
 
 def _quarantine(staged: DataFrame) -> DataFrame:
@@ -175,13 +177,13 @@ def _count_by_table(frame: DataFrame) -> dict[str, int]:
 def _ledger(
     table: TableConfig,
     counts: dict[tuple[str, str | None], int],
-    twins: int,
+    keys: _Keys,
     quarantined: dict[str, int],
-    conflicting_keys: int,
 ) -> Ledger:
     rules = {rule: num for (name, rule), num in counts.items() if name == table.name and rule}
     sound = counts.get((table.name, None), 0)
     bad = quarantined.get(table.name, 0)
+    twins = keys.duplicates.get(table.name, 0)
     return Ledger(
         table=table.name,
         into=table.into,
@@ -190,6 +192,6 @@ def _ledger(
         quarantined=bad,
         duplicates=twins + sum(rules.values()) - bad,
         rules=rules,
-        conflicting_keys=conflicting_keys,
+        conflicting_keys=keys.num_conflicting,
         max_quarantined_share=table.max_quarantined_share,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipelines.quality.suites import (
     QUARANTINED_SHARE,
     UNACCOUNTED_ROWS,
     UNKNOWN_ITEM_SHARE,
+    import_gx,
     intake_suite,
     table_suite,
 )
@@ -46,10 +46,9 @@ class Finding:
 
 def validate(gated: Sequence[Gated], ledgers: Sequence[Ledger]) -> list[Finding]:
     """Validate accepted rows on Spark and the ledgers of all source tables."""
-    import great_expectations as gx
+    gx = import_gx()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     spark_source = context.data_sources.add_spark("lake", persist=False)
@@ -72,8 +71,9 @@ def _finding(table: str, result: dict[str, Any]) -> Finding:
     kwargs = {k: v for k, v in config["kwargs"].items() if k != "batch_id" and v is not None}
     observed = found.get("observed_value")
     if observed is None and "unexpected_count" in found:
-        observed = f"{found['unexpected_count']:,} of {found['element_count']:,} rows break it"
-        if found["unexpected_count"]:
+        broken, rows = found["unexpected_count"] or 0, found["element_count"] or 0
+        observed = f"{broken:,} of {rows:,} rows break it"
+        if broken:
             observed += f", like {found['partial_unexpected_list'][:3]}"
     if result["exception_info"].get("exception_message"):
         observed = result["exception_info"]["exception_message"]
@@ -114,7 +114,7 @@ def write_report(
     company: str,
     ledgers: Sequence[Ledger],
     findings: Sequence[Finding],
-    conflicts: Sequence[dict[str, Any]],
+    conflicts: Sequence[str],
 ) -> Path:
     """Write the page and the same counts as JSON beside it; gives the path of the page."""
     path = report_path(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql import Column
@@ -46,27 +47,31 @@ def row_rules(contract: TableContract) -> dict[str, Column]:
 
 def table_suite(contract: TableContract) -> ExpectationSuite:
     """What holds for the accepted rows of a table as a whole."""
-    from great_expectations import ExpectationSuite
-
-    gxe = _catalogue_of_expectations()
+    gx = import_gx()
+    gxe = gx.expectations
     expectations: list[Expectation] = [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(contract.column_names)),
     ]
     for column in contract.columns:
         expectations += _column_expectations(column)
-    return ExpectationSuite(contract.name, expectations)
+    suite: ExpectationSuite = gx.ExpectationSuite(contract.name, expectations)
+    return suite
 
 
-def _catalogue_of_expectations() -> Any:
-    """The module of all expectations; it does not declare its exports to type checkers."""
-    import great_expectations.expectations
+def import_gx() -> Any:
+    """Great Expectations, which takes seconds to import; it declares no exports to type checkers.
 
-    return great_expectations.expectations
+    Its own use of deprecated parts of Python and missing optional ones makes it warn at import.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations
+    return great_expectations
 
 
 def _column_expectations(column: ContractColumn) -> list[Expectation]:
-    gxe = _catalogue_of_expectations()
+    gxe = import_gx().expectations
     expectations: list[Expectation] = [
         gxe.ExpectColumnValuesToBeOfType(column=column.name, type_=_SPARK_TYPE_NAMES[column.type])
     ]
@@ -86,11 +91,9 @@ def intake_suite() -> ExpectationSuite:
 
     An item that no catalogue row describes is a warning: the event is kept.
     """
-    from great_expectations import ExpectationSuite
-    from great_expectations.expectations.metadata_types import FailureSeverity
-
-    gxe = _catalogue_of_expectations()
-    return ExpectationSuite(
+    gx = import_gx()
+    gxe = gx.expectations
+    suite: ExpectationSuite = gx.ExpectationSuite(
         INTAKE_SUITE,
         [
             gxe.ExpectColumnValuesToBeBetween(column=INPUT_ROWS, min_value=1),
@@ -103,7 +106,8 @@ def intake_suite() -> ExpectationSuite:
                 column=UNKNOWN_ITEM_SHARE,
                 min_value=0.0,
                 max_value=MAX_UNKNOWN_ITEM_SHARE,
-                severity=FailureSeverity.WARNING,
+                severity="warning",
             ),
         ],
     )
+    return suite

@@ -1,0 +1,245 @@
+"""Every registered reader gives the same canonical rows, and refuses what it cannot read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from pipelines.company import load_company
+from pipelines.errors import SourceError, UnknownNameError, UserError
+from pipelines.sources.complete_journey import source as complete_journey
+from pipelines.sources.registry import READERS, read_source, source_fingerprint
+from pipelines.sources.request import SourceRequest
+from pipelines.stages.canonical import canonical_rows
+from tests.tiny_company import events_table, order, orders, write_company, write_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = pytest.mark.integration
+
+ROWS = [
+    *orders(5),
+    order(5, store='Grüße, "quoted"\nsecond line', item=None),
+    order(6, store="日本", basket=None),
+]
+
+
+def _write_delta(path: Path) -> None:
+    names = list(ROWS[0])
+    table = pa.table({name: [row[name] for row in ROWS] for name in names})
+    write_deltalake(str(path), table)
+
+
+def _write_latin_csv(path: Path) -> None:
+    write_rows(path, [row for row in ROWS if row["store"] != "日本"])
+    text = path.read_text(encoding="utf-8").replace(",", ";").replace("Grüße;", "Grüße,")
+    path.write_bytes(text.encode("latin-1"))
+
+
+def _write(path: Path) -> None:
+    write_rows(path, ROWS)
+
+
+FORMATS: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
+    "parquet": ("orders.parquet", {}, _write),
+    "csv": ("orders.csv", {}, _write),
+    "jsonl": ("orders.jsonl", {}, _write),
+    "delta": ("orders", {}, _write_delta),
+}
+
+
+def request_of(path: Path) -> SourceRequest:
+    return SourceRequest.of(load_company(path).tables[0], path)
+
+
+def canonical(spark: SparkSession, path: Path) -> DataFrame:
+    company = load_company(path)
+    raw = read_source(spark, request_of(path))
+    return canonical_rows(raw, company.tables[0], company.contract("events"), path)
+
+
+def described(
+    folder: Path, format_: str, file: str, options: dict[str, Any] | None = None, **changes: Any
+) -> Path:
+    source = {"format": format_, "path": file, "options": options or {}}
+    return write_company(folder, events_table(source=source, **changes), files={})
+
+
+def test_every_reader_but_the_example_is_tested_here() -> None:
+    assert set(FORMATS) == set(READERS) - {"complete_journey"}
+
+
+@pytest.mark.parametrize("format_", sorted(FORMATS))
+def test_all_formats_give_the_same_rows(spark: SparkSession, tmp_path: Path, format_: str) -> None:
+    file, options, write = FORMATS[format_]
+    path = described(tmp_path, format_, file, options)
+    write(tmp_path / file)
+    found = canonical(spark, path).drop("raw_row").orderBy("event_id").toArrow().to_pylist()
+    write_rows(tmp_path / "expected.parquet", ROWS)
+    expected = canonical(spark, described(tmp_path, "parquet", "expected.parquet"))
+    assert found == expected.drop("raw_row").orderBy("event_id").toArrow().to_pylist()
+    assert {row["rule"] for row in found} == {None}
+
+
+@pytest.mark.parametrize("format_", sorted(FORMATS))
+def test_a_fingerprint_changes_with_the_files(tmp_path: Path, format_: str) -> None:
+    file, options, write = FORMATS[format_]
+    path = described(tmp_path, format_, file, options)
+    write(tmp_path / file)
+    before = source_fingerprint(request_of(path))
+    assert before == source_fingerprint(request_of(path))
+    if format_ == "delta":
+        write_deltalake(
+            str(tmp_path / file), pa.table({"id": ["o9"]}), schema_mode="merge", mode="append"
+        )
+    else:
+        write_rows(tmp_path / file, ROWS[:2])
+    assert source_fingerprint(request_of(path)) != before
+
+
+@pytest.mark.parametrize("format_", sorted(FORMATS))
+def test_a_missing_file_is_named(spark: SparkSession, tmp_path: Path, format_: str) -> None:
+    path = described(tmp_path, format_, "gone")
+    with pytest.raises(SourceError, match=r"company\.yaml: tables\.orders\.source\.path: nothing"):
+        read_source(spark, request_of(path))
+
+
+@pytest.mark.parametrize(
+    ("format_", "content", "message"),
+    [
+        ("parquet", "a,b\n1,2\n", r"orders\.txt is not a Parquet file"),
+        ("parquet", "", r"no files in .*orders\.txt"),
+        ("csv", "", r"orders\.txt is empty\. Give a file with a header line"),
+        ("jsonl", "not json\n", r"orders\.txt holds no JSON objects"),
+        ("jsonl", "", r"orders\.txt holds no JSON objects"),
+        ("delta", "x", r"orders\.txt cannot be read as delta"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(
+    spark: SparkSession, tmp_path: Path, format_: str, content: str, message: str
+) -> None:
+    path = described(tmp_path, format_, "orders.txt")
+    (tmp_path / "orders.txt").write_text(content)
+    with pytest.raises(SourceError, match=message):
+        read_source(spark, request_of(path))
+
+
+def test_unknown_names_come_with_the_list(spark: SparkSession, tmp_path: Path) -> None:
+    path = described(tmp_path, "parquett", "orders.parquet")
+    with pytest.raises(UnknownNameError, match=r"Known: .*jsonl, parquet.*mean 'parquet'\?"):
+        read_source(spark, request_of(path))
+    path = described(tmp_path, "csv", "orders.csv", {"delimeter": ";"})
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'delimiter'\?"):
+        read_source(spark, request_of(path))
+
+
+def test_csv_in_another_encoding_with_another_delimiter(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = described(tmp_path, "csv", "orders.csv", {"encoding": "ISO-8859-1", "delimiter": ";"})
+    _write_latin_csv(tmp_path / "orders.csv")
+    stores = {row["store"] for row in canonical(spark, path).select("store").collect()}
+    assert stores == {"north", "south", 'Grüße, "quoted"\nsecond line'}
+
+
+def test_csv_without_a_header_and_with_a_byte_order_mark(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    columns = {"user_id": "_c0", "event_time": "_c1", "event_type": {"constant": "purchase"}}
+    options = {"header": False}
+    path = described(tmp_path, "csv", "orders.csv", options, columns=columns, fields={})
+    (tmp_path / "orders.csv").write_bytes("\ufeffu1,2024-01-01\nu2,2024-01-02\n".encode())
+    rows = canonical(spark, path).orderBy("user_id").toArrow().to_pylist()
+    assert [row["user_id"] for row in rows] == ["u1", "u2"]
+    assert {row["rule"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize(
+    ("format_", "content", "num_sound"),
+    [
+        ("csv", "id,customer,time,kind\n1,u1,2024-01-01,buy\n2,u2,2024-01-01,buy,extra\n3,u3\n", 1),
+        (
+            "jsonl",
+            '{"id":"1","customer":"u1","time":"2024-01-01","kind":"buy"}\n{"id":"2","cust\n',
+            1,
+        ),
+    ],
+)
+def test_rows_that_cannot_be_taken_apart_are_kept_for_quarantine(
+    spark: SparkSession, tmp_path: Path, format_: str, content: str, num_sound: int
+) -> None:
+    columns = {"user_id": "customer", "event_time": "time", "event_type": "kind", "event_id": "id"}
+    path = described(tmp_path, format_, "orders.txt", columns=columns, fields={})
+    (tmp_path / "orders.txt").write_text(content)
+    rows = canonical(spark, path).toArrow().to_pylist()
+    assert [row["rule"] for row in rows].count(None) == num_sound
+    assert {row["rule"] for row in rows} == {None, "malformed_row"}
+
+
+class TestCompleteJourney:
+    """The built-in example on a folder of a few rows."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        purchases = {"product_id": [1, 1, 2], "store_id": [7, 7, 7], "week": [1, 2, 1]}
+        pq.write_table(
+            pa.table({**purchases, "household_id": [1, 1, 2]}), tmp_path / "transactions.parquet"
+        )
+        placed = {
+            "product_id": [1, 1, 9],
+            "store_id": [7, 7, 7],
+            "week": [1, 1, 1],
+            "display_location": ["0", "A", "5"],
+            "mailer_location": ["D", "0", "A"],
+        }
+        pq.write_table(pa.table(placed), tmp_path / "promotions.parquet")
+        return tmp_path
+
+    def request(self, folder: Path, table: str) -> SourceRequest:
+        source = {"format": "complete_journey", "options": {"table": table, "path": str(folder)}}
+        return request_of(write_company(folder, events_table(source=source), files={}))
+
+    def test_placements_join_once_per_product_store_and_week(
+        self, spark: SparkSession, folder: Path
+    ) -> None:
+        rows = read_source(spark, self.request(folder, "purchases")).orderBy("product_id", "week")
+        placed = [(row["display_location"], row["mailer_location"]) for row in rows.collect()]
+        assert placed == [("A", "0"), ("0", "0"), ("0", "0")]
+
+    def test_an_unknown_table_and_a_missing_file_are_named(
+        self, spark: SparkSession, folder: Path
+    ) -> None:
+        with pytest.raises(UnknownNameError, match=r"'purchase'\. Known: campaigns, purchases"):
+            read_source(spark, self.request(folder, "purchase"))
+        (folder / "promotions.parquet").unlink()
+        with pytest.raises(SourceError, match=r"nothing at .*promotions\.parquet"):
+            source_fingerprint(self.request(folder, "purchases"))
+
+    def test_the_installed_package_is_the_default(self) -> None:
+        path = complete_journey.COMPANY_PATH
+        requests = [SourceRequest.of(table, path) for table in load_company(path).tables]
+        files = {Path(str(row[0])).name for one in requests for row in source_fingerprint(one)}
+        assert {"transactions.parquet", "promotions.parquet", "demographics.parquet"} <= files
+
+
+def test_a_missing_path_names_its_key(spark: SparkSession, tmp_path: Path) -> None:
+    table = events_table(source={"format": "csv"})
+    path = write_company(tmp_path, table, files={})
+    with pytest.raises(UserError, match=r"tables\.orders\.source\.path is missing"):
+        read_source(spark, request_of(path))
+
+
+def test_a_folder_of_files_is_one_table(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "orders" / "a.parquet", ROWS[:3])
+    write_rows(tmp_path / "orders" / "b.parquet", ROWS[3:])
+    shutil.copy(tmp_path / "orders" / "a.parquet", tmp_path / "orders" / "_ignored.parquet")
+    path = described(tmp_path, "parquet", "orders")
+    assert canonical(spark, path).count() == len(ROWS)

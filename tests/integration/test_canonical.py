@@ -1,0 +1,167 @@
+"""Raw values to canonical ones, on Spark, without the lake."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.company import load_company
+from pipelines.sources.registry import read_source
+from pipelines.sources.request import SourceRequest
+from pipelines.stages.canonical import canonical_rows
+from tests.tiny_company import events_table, order, write_company
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+
+def read_rows(spark: SparkSession, path: Path) -> list[dict[str, Any]]:
+    company = load_company(path)
+    table = company.tables[0]
+    raw = read_source(spark, SourceRequest.of(table, path))
+    frame = canonical_rows(raw, table, company.contract(table.into), path)
+    return frame.orderBy("event_id").toArrow().to_pylist()
+
+
+def canonical(
+    spark: SparkSession, folder: Path, rows: list[dict[str, Any]], **changes: Any
+) -> list[dict[str, Any]]:
+    table = events_table(**changes)
+    return read_rows(spark, write_company(folder, table, files={table["source"]["path"]: rows}))
+
+
+BERLIN = {"time_zone": "Europe/Berlin"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cases"),
+    [
+        (
+            {"time_zone": "Asia/Tokyo"},
+            {
+                "2024-03-31T01:30:00Z": "2024-03-31T01:30:00",
+                "2024-07-01T12:00:00+02:00": "2024-07-01T10:00:00",
+                "2024-07-01T12:00:00+02": "2024-07-01T10:00:00",
+                "2024-07-01 12:00:00.5 -0730": "2024-07-01T19:30:00.500000",
+                " 2024-07-01T09:00:00 ": "2024-07-01T00:00:00",
+            },
+        ),
+        (
+            BERLIN,
+            {
+                "2024-07-01 12:00": "2024-07-01T10:00:00",
+                "2024-01-01 12:00": "2024-01-01T11:00:00",
+                "2024-07-01T12:00:00,123456789": "2024-07-01T10:00:00.123456",
+                "2024-07-01": "2024-06-30T22:00:00",
+                # Skipped by the change of clocks: moves forward by it.
+                "2024-03-31 02:30:00": "2024-03-31T01:30:00",
+                # Occurs twice: the earlier instant.
+                "2024-10-27 02:30:00": "2024-10-27T00:30:00",
+                "2024-10-27 02:30:00+01:00": "2024-10-27T01:30:00",
+            },
+        ),
+        ({"time_unit": "s"}, {1_704_067_200: "2024-01-01T00:00:00", -1: "1969-12-31T23:59:59"}),
+        ({"time_unit": "s"}, {1_704_067_200.25: "2024-01-01T00:00:00.250000"}),
+        ({"time_unit": "s"}, {"1704067200.25": "2024-01-01T00:00:00.250000"}),
+        ({"time_unit": "ms"}, {1_704_067_200_123: "2024-01-01T00:00:00.123000"}),
+        ({"time_unit": "us"}, {1_704_067_200_123_456: "2024-01-01T00:00:00.123456"}),
+        (
+            {"time_unit": "ns"},
+            {
+                1_704_067_200_123_456_789: "2024-01-01T00:00:00.123456",
+                -1: "1969-12-31T23:59:59.999999",
+            },
+        ),
+    ],
+)
+def test_times_become_utc(
+    spark: SparkSession, tmp_path: Path, changes: dict[str, Any], cases: dict[Any, str]
+) -> None:
+    rows = [order(0, id=f"o{i}", time=value) for i, value in enumerate(cases)]
+    found = [row["event_time"] for row in canonical(spark, tmp_path, rows, **changes)]
+    assert found == [datetime.fromisoformat(text).replace(tzinfo=UTC) for text in cases.values()]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "int96"])
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_parquet_times_of_every_unit_keep_their_scale(
+    spark: SparkSession, tmp_path: Path, unit: str, zone: str | None
+) -> None:
+    if unit == "int96" and zone:
+        pytest.skip("INT96 holds no zone")
+    path = write_company(tmp_path, events_table(**BERLIN), files={"orders.parquet": [order(1)]})
+    table = pq.read_table(path.with_name("orders.parquet"))
+    wall_clock = datetime(2024, 7, 1, 12, tzinfo=UTC)
+    arrow_unit = "ns" if unit == "int96" else unit
+    times = pa.array([wall_clock], type=pa.timestamp(arrow_unit, tz=zone))
+    table = table.set_column(table.column_names.index("time"), "time", times)
+    pq.write_table(
+        table, path.with_name("orders.parquet"), use_deprecated_int96_timestamps=unit == "int96"
+    )
+    expected = wall_clock if zone else wall_clock.replace(hour=10)
+    assert read_rows(spark, path)[0]["event_time"] == expected
+
+
+def test_dates_begin_at_midnight_of_the_zone(spark: SparkSession, tmp_path: Path) -> None:
+    day = datetime(2024, 7, 1).date()
+    row = canonical(spark, tmp_path, [order(1, time=day)], **BERLIN)[0]
+    assert row["event_time"] == datetime(2024, 6, 30, 22, tzinfo=UTC)
+
+
+def test_unreadable_times_name_their_rule(spark: SparkSession, tmp_path: Path) -> None:
+    values = ["yesterday", "2024-13-01", "12:30", "2024", "2024-01-01T25:00", "+1", ""]
+    rows = [order(0, id=f"o{i}", time=value) for i, value in enumerate(values)]
+    found = canonical(spark, tmp_path, rows)
+    assert [row["rule"] for row in found] == ["event_time_not_a_time"] * 6 + [None]
+    assert {row["event_time"] for row in found} == {None}
+
+
+def test_whole_numbers_that_pandas_made_floats_lose_their_decimals(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    items = [7.0, None, 1.5, float("nan"), 12_345_678_901_234.0]
+    rows = [order(0, id=f"o{i}", item=item) for i, item in enumerate(items)]
+    found = canonical(spark, tmp_path, rows)
+    assert [row["item_id"] for row in found] == ["7", None, "1.5", None, "12345678901234"]
+
+
+def test_numbers_as_text(spark: SparkSession, tmp_path: Path) -> None:
+    values = [" 1.50 ", "1e3", "", "abc", "1,5", "Infinity", "NaN"]
+    rows = [order(0, id=f"o{i}", paid=value) for i, value in enumerate(values)]
+    found = canonical(spark, tmp_path, rows)
+    assert [row["amount"] for row in found[:5]] == [1.5, 1000.0, None, None, None]
+    rules = [row["rule"] for row in found]
+    assert rules[:3] == [None, None, None]
+    assert rules[3:6] == ["amount_not_a_number"] * 3
+
+
+def test_expressions(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {
+        **events_table()["columns"],
+        "event_id": {"concat": ["basket", "store", "id"], "separator": "/"},
+        "event_type": {"column": "kind", "values": {"buy": "purchase", "pv": "page_view"}},
+        "channel": {"constant": "web"},
+        "query": {"coalesce": ["store", "basket"]},
+    }
+    rows = [order(1, kind="buy"), order(2, kind="pv", store=None), order(3, kind="cart")]
+    found = canonical(spark, tmp_path, rows, columns=columns)
+    assert [row["event_id"] for row in found] == ["b0/south/o1", "b1/o2", "b1/south/o3"]
+    assert [row["event_type"] for row in found] == ["purchase", "page_view", "cart"]
+    assert [row["query"] for row in found] == ["south", "b1", "south"]
+    assert {row["channel"] for row in found} == {"web"}
+
+
+def test_columns_with_dots_and_spaces_are_read_by_their_exact_names(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    columns = {**events_table()["columns"], "amount": "paid (EUR, v1.2)"}
+    row = canonical(spark, tmp_path, [{**order(1), "paid (EUR, v1.2)": 3.5}], columns=columns)[0]
+    assert row["amount"] == 3.5
+    assert '"paid (EUR, v1.2)":3.5' in row["raw_row"]

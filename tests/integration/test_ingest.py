@@ -1,0 +1,303 @@
+"""Rooms 1 and 2 on small raw tables: what is stored, what stops the line, what is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from pipelines import lake
+from pipelines.company import load_company
+from pipelines.erasure import suppression_path
+from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
+from pipelines.stages.ingest import Ingested, ingest
+from pipelines.workspace import Workspace, write_json_atomically
+from tests.tiny_company import (
+    catalogue_table,
+    events_table,
+    order,
+    orders,
+    products,
+    write_company,
+    write_rows,
+    write_tiny_company,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+
+def take_in(spark: SparkSession, workspace: Workspace, path: Path) -> Ingested:
+    return ingest(spark, workspace, load_company(path), path, say=lambda line: None)
+
+
+def take_in_orders(
+    spark: SparkSession, workspace: Workspace, rows: list[dict[str, Any]], **changes: Any
+) -> Ingested:
+    folder = workspace.root.parent / "raw"
+    table = events_table(**changes)
+    path = write_company(folder, table, files={table["source"]["path"]: rows})
+    return take_in(spark, workspace, path)
+
+
+def events(workspace: Workspace) -> list[dict[str, Any]]:
+    return lake.read(workspace, "events").sort_by("event_id").to_pylist()
+
+
+def versions(workspace: Workspace) -> dict[str, tuple[int, int]]:
+    tables = {p.name: DeltaTable(str(p)) for p in sorted((workspace.root / "lake").iterdir())}
+    return {name: (table.version(), table.count()) for name, table in tables.items()}
+
+
+def test_same_input_twice_changes_nothing(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_tiny_company(tmp_path / "raw")
+    take_in(spark, workspace, path)
+    before = versions(workspace)
+    again = take_in(spark, workspace, path)
+    assert versions(workspace) == before
+    assert {(w.inserted, w.updated) for w in again.written.values()} == {(0, 0)}
+    assert before["events"] == (0, 120)
+
+
+def test_changed_rows_are_updated_and_new_ones_inserted(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    take_in_orders(spark, workspace, orders(20))
+    changed = [*orders(20)[1:], order(0, paid=99.0), order(20)]
+    written = take_in_orders(spark, workspace, changed).written["events"]
+    assert (written.inserted, written.updated) == (1, 1)
+    rows = {row["event_id"]: row for row in events(workspace)}
+    assert len(rows) == 21
+    assert rows["o0"]["amount"] == 99.0
+
+
+def test_a_new_field_of_the_company_becomes_a_column(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    take_in_orders(spark, workspace, orders(10))
+    fields = {**events_table()["fields"], "till": {"type": "categorical"}}
+    rows = [{**row, "till": "t1" if i else None} for i, row in enumerate(orders(10))]
+    written = take_in_orders(spark, workspace, rows, fields=fields).written["events"]
+    assert (written.inserted, written.updated) == (0, 9)
+    assert [row["till"] for row in events(workspace)].count("t1") == 9
+
+
+def test_a_field_that_changes_its_type_is_refused(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    take_in_orders(spark, workspace, orders(10))
+    before = versions(workspace)
+    with pytest.raises(UserError, match=r"'discount' is double .* makes it string now"):
+        take_in_orders(spark, workspace, orders(10), fields={"discount": {"type": "categorical"}})
+    assert versions(workspace)["events"] == before["events"]
+
+
+def test_bad_rows_go_to_quarantine_with_rule_and_raw_row(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    bad = [
+        order(100, pieces=0),
+        order(101, paid=-1.0),
+        order(102, customer=None),
+        order(103, kind="  "),
+        order(104, paid=float("inf")),
+    ]
+    ledger = take_in_orders(spark, workspace, [*orders(20), *bad, bad[0]]).ledgers[0]
+    assert (ledger.input_rows, ledger.accepted) == (26, 20)
+    assert (ledger.quarantined, ledger.duplicates, ledger.unaccounted) == (5, 1, 0)
+    rows = lake.read(workspace, "quarantine").to_pylist()
+    assert {row["rule"] for row in rows} == {
+        "quantity_not_above_0",
+        "amount_below_0",
+        "user_id_missing",
+        "event_type_missing",
+        "amount_not_a_number",
+    }
+    assert all(row["source_table"] == "orders" for row in rows)
+    raw = next(row["raw_row"] for row in rows if row["rule"] == "quantity_not_above_0")
+    assert '"id":"o100"' in raw
+    assert '"discount":0.25' in raw
+
+
+def test_exact_duplicates_are_counted_and_stored_once(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    ledger = take_in_orders(spark, workspace, [*orders(10), *orders(4)]).ledgers[0]
+    assert (ledger.accepted, ledger.duplicates) == (10, 4)
+    assert len(events(workspace)) == 10
+
+
+def test_without_an_event_id_equal_rows_are_one_event(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    columns = {k: v for k, v in events_table()["columns"].items() if k != "event_id"}
+    rows = [order(1), order(1), order(2)]
+    ledger = take_in_orders(spark, workspace, rows, columns=columns).ledgers[0]
+    assert (ledger.accepted, ledger.duplicates) == (2, 1)
+    assert all(len(row["event_id"]) == 32 for row in events(workspace))
+
+
+LISTS = [[1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "error", "message"),
+    [
+        pytest.param(
+            orders(3),
+            {"columns": {**events_table()["columns"], "user_id": "custmer"}},
+            SourceError,
+            r"company\.yaml: tables\.orders\.columns\.user_id: the source has no column 'custmer'"
+            r"\. It has: id, customer, .* Did you mean 'customer'\?",
+            id="missing column",
+        ),
+        pytest.param(
+            orders(3),
+            {"fields": {"till": {"type": "categorical"}}},
+            SourceError,
+            r"tables\.orders\.fields\.till: the source has no column 'till'",
+            id="missing field",
+        ),
+        pytest.param(
+            [order(i, paid=LISTS[i]) for i in range(3)],
+            {},
+            SourceError,
+            r"columns\.amount: column 'paid' \(array<bigint>\) can never become a number",
+            id="list for a number",
+        ),
+        pytest.param(
+            [order(i, time=True) for i in range(3)],
+            {},
+            SourceError,
+            r"columns\.event_time: column 'time' \(boolean\) can never become a timestamp",
+            id="boolean for a time",
+        ),
+        pytest.param(
+            orders(3),
+            {"time_zone": None},
+            CompanyConfigError,
+            r"company\.yaml: tables\.orders\.time_zone is missing, and 'event_time' holds times",
+            id="parquet times without a zone",
+        ),
+        pytest.param(
+            [order(0, time="2024-01-01T00:00:00Z"), order(1, time="2024-01-01T00:00:00")],
+            {"time_zone": None},
+            CompanyConfigError,
+            r"tables\.orders\.time_zone is missing, and 'event_time' holds times without a zone",
+            id="text times without a zone",
+        ),
+        pytest.param(
+            [order(0, time=1_704_067_200)],
+            {},
+            CompanyConfigError,
+            r"tables\.orders\.time_unit is missing, .* Give the unit since 1970-01-01 UTC",
+            id="numbers as times",
+        ),
+        pytest.param(
+            [order(i, paid="abc") for i in range(3)],
+            {},
+            QualityError,
+            r"(?s)nothing was written.*All rows are in quarantine\. orders: 3 rows in = "
+            r"0 accepted \+ 3 quarantined \+ 0 duplicates \(amount_not_a_number 3\)"
+            r".*data_quality/index\.html",
+            id="all rows broken",
+        ),
+        pytest.param(
+            [*orders(2), *(order(i, pieces=0) for i in range(2, 6))],
+            {},
+            QualityError,
+            r"expect_column_pair_values_a_to_be_greater_than_b.*quarantined_share",
+            id="too many rows broken",
+        ),
+        pytest.param(
+            [*orders(3), order(1, paid=77.0)],
+            {},
+            QualityError,
+            r"(?s)the same event_id came with different content:\n"
+            r'    \{"event_id":"o1".*"amount":77\.0.*\n    \{"event_id":"o1".*"amount":0\.5',
+            id="one id, two contents",
+        ),
+        pytest.param(
+            [order(0)],
+            {"source": {"format": "parquet", "path": "orders.parquet", "options": {"heder": True}}},
+            UserError,
+            r"Unknown option of format 'parquet' in .*tables\.orders 'heder'",
+            id="unknown option",
+        ),
+    ],
+)
+def test_wrong_input_stops_the_line_and_leaves_no_table(
+    spark: SparkSession,
+    workspace: Workspace,
+    rows: list[dict[str, Any]],
+    changes: dict[str, Any],
+    error: type[UserError],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        take_in_orders(spark, workspace, rows, **changes)
+    assert not (workspace.root / "lake").exists()
+
+
+def test_an_empty_table_stops_the_line(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_tiny_company(tmp_path / "raw")
+    table = pq.read_table(path.with_name("products.parquet"))
+    pq.write_table(table.slice(0, 0), path.with_name("products.parquet"))
+    with pytest.raises(SourceError, match=r"tables\.products: the source holds no rows"):
+        take_in(spark, workspace, path)
+    assert not (workspace.root / "lake").exists()
+
+
+def test_a_broken_batch_leaves_the_lake_as_it_was(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    take_in_orders(spark, workspace, orders(10))
+    before = versions(workspace)
+    with pytest.raises(QualityError):
+        take_in_orders(spark, workspace, [*orders(12), order(3, paid=5.25)])
+    assert versions(workspace) == before
+
+
+def test_leftovers_of_a_first_write_that_was_killed_are_no_table(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    leftover = workspace.table("events") / "part-00000.parquet"
+    write_rows(leftover, [order(1)])
+    take_in_orders(spark, workspace, orders(10))
+    assert len(events(workspace)) == 10
+    assert not leftover.exists()
+
+
+def test_items_without_a_catalogue_row_are_a_warning(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_company(
+        tmp_path / "raw",
+        events_table(),
+        catalogue_table(),
+        files={"orders.parquet": orders(24), "products.parquet": products()[1:]},
+    )
+    said: list[str] = []
+    ingested = ingest(spark, workspace, load_company(path), path, said.append)
+    by_name = {ledger.table: ledger for ledger in ingested.ledgers}
+    assert by_name["orders"].unknown_items == 2
+    assert any(line.startswith("warning: ") and "unknown_item_share" in line for line in said)
+    assert len(events(workspace)) == 24
+
+
+def test_rows_of_erased_users_stay_out(spark: SparkSession, workspace: Workspace) -> None:
+    digest = hashlib.sha256(b"u1").hexdigest()
+    write_json_atomically(suppression_path(workspace), {"users": [digest]})
+    ledger = take_in_orders(spark, workspace, orders(12)).ledgers[0]
+    assert ledger.input_rows == 10
+    assert "u1" not in {row["user_id"] for row in events(workspace)}
