@@ -50,6 +50,11 @@ class Workspace:
         return self.root / "bundle"
 
     @property
+    def embeddings(self) -> Path:
+        """Exported embeddings of all users and items at the cut."""
+        return self.root / "embeddings"
+
+    @property
     def features(self) -> Path:
         """Feast's registry, offline files and online store."""
         return self.root / "features"

@@ -12,9 +12,9 @@ from serving.cli.options import (
     OutOption,
     WorkspaceOption,
     existing_workspace,
-    micros,
     parse_time,
 )
+from serving.line import micros
 
 
 def register(app: typer.Typer) -> None:

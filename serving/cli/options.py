@@ -62,8 +62,3 @@ def existing_workspace(path: Path) -> Workspace:
             f"bfm run --company company.yaml --workspace {path}"
         )
     return workspace
-
-
-def micros(moment: datetime) -> int:
-    """UTC microseconds since 1970."""
-    return round(moment.timestamp()) * 1_000_000 + moment.microsecond

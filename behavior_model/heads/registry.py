@@ -1,0 +1,84 @@
+"""All heads of the line. A new one is a module with `fit_and_judge` and one line in `HEADS`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from behavior_model.context import ModelContext
+from behavior_model.evaluation import ranking, search, tagging, user_tasks
+from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
+from behavior_model.tasks import user_task_names
+from pipelines.errors import WorkspaceError
+from pipelines.workspace import Workspace
+
+Say = Callable[[str], None]
+
+RESULTS_FOLDER: Final = "results"
+
+
+class FitAndJudge(Protocol):
+    """Fits a head, saves it to a folder, and judges it beside baselines at the test cut."""
+
+    def __call__(self, context: ModelContext, folder: Path, *, seed: int) -> list[Result]: ...
+
+
+HEADS: Final[dict[str, FitAndJudge]] = {
+    "recommendation": ranking.items,
+    "category_recommendation": ranking.categories,
+    **{name: user_tasks.of(name) for name in user_task_names()},
+    "search": search.fit_and_judge,
+    "tagging": tagging.fit_and_judge,
+}
+
+
+def fit_all(context: ModelContext, *, seed: int, say: Say) -> None:
+    """Fit, save and judge every head; each is replaced whole or not at all.
+
+    Args:
+        context: The company's model at one test cut.
+        seed: Seed of everything random.
+        say: Takes one line per head.
+    """
+    for name, fit_and_judge in HEADS.items():
+        begun = time.perf_counter()
+        results = _fit(context, name, fit_and_judge, seed)
+        figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results if r.split == "test")
+        say(f"  {name}: {figures} ({time.perf_counter() - begun:.0f} s)")
+
+
+def read_results(workspace: Workspace) -> list[Result]:
+    """What `fit_all` found, in the order of `HEADS`.
+
+    Raises:
+        WorkspaceError: a head was not fitted yet.
+    """
+    results: list[Result] = []
+    for name in HEADS:
+        path = _results_path(workspace, name)
+        if not path.is_file():
+            raise WorkspaceError(
+                f"{workspace.root}: head '{name}' was not fitted yet. Run: bfm heads"
+            )
+        results.extend(read_evaluation(path))
+    return results
+
+
+def _fit(context: ModelContext, name: str, fit_and_judge: FitAndJudge, seed: int) -> list[Result]:
+    workspace = context.workspace
+    fresh = workspace.heads / f".{name}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    results = fit_and_judge(context, fresh, seed=seed)
+    write_evaluation(_results_path(workspace, name), results)
+    final = workspace.heads / name
+    shutil.rmtree(final, ignore_errors=True)
+    fresh.rename(final)
+    return results
+
+
+def _results_path(workspace: Workspace, name: str) -> Path:
+    return workspace.reports / RESULTS_FOLDER / f"{name}.json"

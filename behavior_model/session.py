@@ -1,0 +1,158 @@
+"""A finished workspace asked from Python: data frames, and the same answers as the counter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from behavior_model.evaluation.results import read_evaluation
+from behavior_model.predictor import Level, Likeness, Predictor, Ranking
+from pipelines import lake
+from pipelines.contracts import (
+    CATALOGUE,
+    CATEGORY,
+    EVENT_TIME,
+    EVENTS,
+    ITEM_ID,
+    PROFILES,
+    TITLE,
+    USER_ID,
+)
+from pipelines.errors import UnknownNameError
+from pipelines.tokens.history import Histories
+from pipelines.workspace import Workspace
+
+
+class Session:
+    """One workspace at one moment.
+
+    Args:
+        workspace: Where `bfm run` was run.
+        as_of: Prediction time; by default the bundle's cut. Events at or after it are not seen.
+
+    Raises:
+        BundleError: no bundle, or a changed one.
+    """
+
+    def __init__(self, workspace: Path | str, *, as_of: datetime | None = None) -> None:
+        self.workspace = Workspace(Path(workspace))
+        self.predictor = Predictor.load(self.workspace.bundle)
+        cut_us = self.predictor.manifest.as_of_us
+        self.as_of = as_of.astimezone(UTC) if as_of else datetime.fromtimestamp(cut_us / 1e6, UTC)
+
+    @property
+    def users(self) -> list[str]:
+        """Ids of all users with any history."""
+        return self._histories.user_ids
+
+    @cached_property
+    def catalogue(self) -> pd.DataFrame:
+        """The catalogue, by item id."""
+        return lake.read(self.workspace, CATALOGUE.name).to_pandas().set_index(ITEM_ID)
+
+    @cached_property
+    def profiles(self) -> pd.DataFrame:
+        """Profiles, by user id."""
+        return lake.read(self.workspace, PROFILES.name).to_pandas().set_index(USER_ID)
+
+    @cached_property
+    def evaluation(self) -> pd.DataFrame:
+        """The model's figures at the test cut, each beside its strongest baseline."""
+        rows = read_evaluation(self.workspace.evaluation_path)
+        return pd.DataFrame(
+            {
+                "task": [r.task for r in rows],
+                "metric": [r.metric for r in rows],
+                "split": [r.split for r in rows],
+                "model": [r.model for r in rows],
+                "interval": [r.interval for r in rows],
+                "best baseline": [r.best_baseline[1] for r in rows],
+                "which": [r.best_baseline[0] for r in rows],
+            }
+        )
+
+    def history(self, user_id: str) -> pd.DataFrame:
+        """A user's events before the moment, oldest first, with titles and categories."""
+        rows = lake.read(self.workspace, EVENTS.name, filters=[(USER_ID, "=", user_id)])
+        events = rows.to_pandas().sort_values(EVENT_TIME, kind="stable")
+        events = events[events[EVENT_TIME] < self.as_of].dropna(axis="columns", how="all")
+        return events.join(self.catalogue[[TITLE, CATEGORY]], on=ITEM_ID).reset_index(drop=True)
+
+    def recommend(
+        self, user_ids: Sequence[str], *, k: int = 10, level: Level = "item"
+    ) -> pd.DataFrame:
+        """What users will buy next, best first: user_id, rank, id, score, title, category."""
+        histories = self._of(user_ids)
+        ranking = self.predictor.recommend(histories, self._moments(histories), k, level=level)
+        return self._frame(histories.user_ids, ranking, USER_ID)
+
+    def predict(self, task: str, user_ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """A user task's answers, by user id: score, lower, upper, familiarity."""
+        histories = self._histories if user_ids is None else self._of(user_ids)
+        answer = self.predictor.predict(task, histories, self._moments(histories))
+        return pd.DataFrame(
+            {
+                "score": answer.scores,
+                "lower": answer.lowers,
+                "upper": answer.uppers,
+                "familiarity": answer.familiarities,
+            },
+            index=pd.Index(histories.user_ids, name=USER_ID),
+        )
+
+    def search(self, query: str, *, user_id: str | None = None, k: int = 10) -> pd.DataFrame:
+        """Items for a text query, best first; personal where a user is named."""
+        histories = None if user_id is None else self._of([user_id])
+        moments = None if histories is None else self._moments(histories)
+        ranking = self.predictor.search(
+            [query], k, histories=histories, prediction_times_us=moments
+        )
+        return self._frame([query], ranking, "query")
+
+    def similar_items(
+        self, item_id: str, *, by: Likeness = "behavior", k: int = 10
+    ) -> pd.DataFrame:
+        """Items like another, as behaviour or as content sees it."""
+        return self._frame([item_id], self.predictor.similar_items([item_id], k, by=by), "like")
+
+    def embeddings(self) -> pd.DataFrame:
+        """One row per user: the user's embedding."""
+        matrix = self.predictor.embed_users(self._histories, self._moments(self._histories))
+        return pd.DataFrame(matrix, index=pd.Index(self.users, name=USER_ID))
+
+    def item_embeddings(self, item_ids: Sequence[str]) -> pd.DataFrame:
+        """One row per item: the item's embedding."""
+        matrix = self.predictor.embed_items(item_ids)
+        return pd.DataFrame(matrix, index=pd.Index(list(item_ids), name=ITEM_ID))
+
+    @property
+    def _as_of_us(self) -> int:
+        return int(self.as_of.timestamp()) * 1_000_000 + self.as_of.microsecond
+
+    @cached_property
+    def _histories(self) -> Histories:
+        return lake.read_histories(self.workspace, self.predictor.vocabulary, self._as_of_us)
+
+    def _moments(self, histories: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.full(len(histories), self._as_of_us, dtype=np.int64)
+
+    def _of(self, user_ids: Sequence[str]) -> Histories:
+        known = set(self.users)
+        for user_id in user_ids:
+            if user_id not in known:
+                raise UnknownNameError("user", user_id, [*self.users[:5], "..."])
+        return self._histories.only(user_ids)
+
+    def _frame(self, names: Sequence[str], ranking: Ranking, column: str) -> pd.DataFrame:
+        rows = [
+            (name, rank, one, score)
+            for name, ids, scores in zip(names, ranking.ids, ranking.scores, strict=True)
+            for rank, (one, score) in enumerate(zip(ids, scores, strict=True), start=1)
+        ]
+        frame = pd.DataFrame(rows, columns=[column, "rank", "id", "score"])
+        return frame.join(self.catalogue[[TITLE, CATEGORY]], on="id")

@@ -1,0 +1,196 @@
+"""The whole line: rooms 1 to 7 as stages, composed here because this layer may know them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from pipelines.errors import UserError
+from pipelines.flow.rooms import ROOMS
+from pipelines.flow.runner import (
+    SETTINGS_FILE,
+    Parts,
+    RunSettings,
+    Stage,
+    StageContext,
+    file_stamp,
+)
+from pipelines.tokens.binning import DAY_US
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from behavior_model.context import ModelContext
+
+EVALUATION_PAGE: Final = "evaluation.html"
+USER_EMBEDDINGS: Final = "user.parquet"
+ITEM_EMBEDDINGS: Final = "item.parquet"
+
+
+def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
+    """Settings of a run: what is given now, else what the workspace remembers.
+
+    Raises:
+        UserError: a new workspace without a company.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if (workspace.root / SETTINGS_FILE).is_file():
+        return replace(RunSettings.load(workspace), **chosen)
+    if "company_path" not in chosen:
+        raise UserError(
+            f"{workspace.root} is a new workspace: give --company company.yaml, or "
+            "--company complete-journey for the built-in example."
+        )
+    return RunSettings(**chosen)
+
+
+def line() -> tuple[Stage, ...]:
+    """All stages in order."""
+    model = _ModelRooms()
+    return (
+        *ROOMS,
+        Stage(
+            name="pretrain",
+            version=1,
+            needs=("tokenize",),
+            inputs=_pretrain_inputs,
+            outputs=_checkpoint_stamps,
+            run=model.pretrain,
+        ),
+        Stage(
+            name="heads",
+            version=1,
+            needs=("tokenize", "pretrain"),
+            inputs=_seed_and_cut,
+            outputs=lambda context: file_stamp(context.workspace.heads),
+            run=model.heads,
+        ),
+        Stage(
+            name="evaluate",
+            version=1,
+            needs=("heads",),
+            inputs=lambda context: {},
+            outputs=lambda context: file_stamp(
+                context.workspace.evaluation_path, context.workspace.reports / EVALUATION_PAGE
+            ),
+            run=model.evaluate,
+        ),
+        Stage(
+            name="embed",
+            version=1,
+            needs=("heads",),
+            inputs=_seed_and_cut,
+            outputs=lambda context: file_stamp(
+                context.workspace.bundle, context.workspace.embeddings
+            ),
+            run=model.embed,
+        ),
+        Stage(
+            name="publish",
+            version=1,
+            needs=("tokenize", "embed"),
+            inputs=_seed_and_cut,
+            outputs=lambda context: file_stamp(context.workspace.features / "offline"),
+            run=_publish,
+        ),
+    )
+
+
+class _ModelRooms:
+    """Rooms 5 and 6. They share one model context, so that states are embedded once a run."""
+
+    def __init__(self) -> None:
+        self._context: ModelContext | None = None
+
+    def pretrain(self, context: StageContext) -> None:
+        from behavior_model.recipes import recipe_for
+        from behavior_model.stage_pretrain import pretrain
+        from pipelines.tokens.vocabulary import Vocabulary
+
+        vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
+        recipe = recipe_for(context.settings.size, num_events=sum(vocabulary.item_counts))
+        result = pretrain(
+            context.workspace,
+            vocabulary,
+            recipe,
+            micros(context.training_cut),
+            context.settings.window_days * DAY_US,
+            context.settings.seed,
+        )
+        context.say(
+            f"  {result.num_steps:,} steps, {result.events_per_second:,.0f} events/s, "
+            f"item texts {result.content_seconds:.0f} s"
+        )
+
+    def heads(self, context: StageContext) -> None:
+        from behavior_model.heads.registry import fit_all
+
+        fit_all(self._model(context), seed=context.settings.seed, say=context.say)
+
+    def evaluate(self, context: StageContext) -> None:
+        from behavior_model.heads.registry import read_results
+
+        from behavior_model.evaluation.report import write_page
+        from behavior_model.evaluation.results import write_evaluation
+
+        workspace = context.workspace
+        results = read_results(workspace)
+        write_evaluation(workspace.evaluation_path, results)
+        write_page(workspace.reports / EVALUATION_PAGE, results, company=context.company.name)
+
+    def embed(self, context: StageContext) -> None:
+        from behavior_model.scoring import export
+        from behavior_model.sealing import seal
+
+        workspace = context.workspace
+        manifest = seal(self._model(context))
+        workspace.embeddings.mkdir(exist_ok=True)
+        users = export(workspace, "user", workspace.embeddings / USER_EMBEDDINGS)
+        items = export(workspace, "item", workspace.embeddings / ITEM_EMBEDDINGS)
+        context.say(f"  bundle {manifest.model_version}: {users:,} users, {items:,} items embedded")
+
+    def _model(self, context: StageContext) -> ModelContext:
+        from behavior_model.context import ModelContext
+
+        if self._context is None:
+            self._context = ModelContext.open(
+                context.workspace,
+                as_of_us=micros(context.as_of),
+                window_days=context.settings.window_days,
+            )
+        return self._context
+
+
+def micros(moment: datetime) -> int:
+    """UTC microseconds since 1970."""
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _publish(context: StageContext) -> None:
+    from behavior_model.bundle import open_bundle
+    from feature_store.publish import publish
+
+    workspace = context.workspace
+    publication = publish(
+        workspace,
+        as_of_us=micros(context.as_of),
+        user_embeddings=workspace.embeddings / USER_EMBEDDINGS,
+        item_embeddings=workspace.embeddings / ITEM_EMBEDDINGS,
+        model_version=open_bundle(workspace.bundle).manifest.model_version,
+    )
+    written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
+    context.say(f"  online: {written}")
+
+
+def _pretrain_inputs(context: StageContext) -> Parts:
+    return {**_seed_and_cut(context), "size": context.settings.size}
+
+
+def _seed_and_cut(context: StageContext) -> Mapping[str, Any]:
+    return {"seed": context.settings.seed, "as_of": context.as_of.isoformat()}
+
+
+def _checkpoint_stamps(context: StageContext) -> Parts:
+    checkpoints = context.workspace.checkpoints
+    return file_stamp(checkpoints / "backbone", checkpoints / "items")

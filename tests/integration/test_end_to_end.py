@@ -1,0 +1,150 @@
+"""The whole line on 50 households, from raw tables to answers, through the console command."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from tests.complete_journey_cut import write_cut
+
+AS_OF = "2017-10-01T00:00:00Z"
+NUM_HOUSEHOLDS = 50
+TABLES = ("events", "catalogue", "profiles", "quarantine", "token_sequences", "labels")
+RUN_TIMEOUT_S = 900
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+def bfm(*arguments: str | Path, timeout_s: float = RUN_TIMEOUT_S) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "serving.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def versions(workspace: Path) -> dict[str, tuple[int, int]]:
+    tables = {name: DeltaTable(str(workspace / "lake" / name)) for name in TABLES}
+    return {name: (table.version(), table.count()) for name, table in tables.items()}
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cut(tmp_path_factory.mktemp("cut"), NUM_HOUSEHOLDS)
+
+
+@pytest.fixture(scope="module")
+def workspace(company: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("workspace")
+    done = bfm("run", "--company", company, "--workspace", path, "--size", "tiny", "--as-of", AS_OF)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path
+
+
+def test_every_input_row_is_accounted_for(workspace: Path) -> None:
+    quarantined = DeltaTable(str(workspace / "lake" / "quarantine")).to_pyarrow_table()
+    events = DeltaTable(str(workspace / "lake" / "events")).count()
+    assert events + quarantined.num_rows == 30_198 + 24 + 144
+    assert quarantined.num_rows > 0
+
+
+def test_a_second_run_changes_no_table_and_is_quick(workspace: Path, company: Path) -> None:
+    before = versions(workspace)
+    begun = time.monotonic()
+    done = bfm("run", "--company", company, "--workspace", workspace, "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 60
+    assert versions(workspace) == before
+
+
+def test_evaluation_stands_beside_baselines(workspace: Path) -> None:
+    content = json.loads((workspace / "reports" / "evaluation.json").read_text())
+    assert content["schema_version"] == 1
+    by_task = {result["task"]: result for result in content["results"]}
+    assert set(by_task) >= {
+        "recommendation",
+        "category_recommendation",
+        "churn",
+        "search",
+        "tagging",
+    }
+    for result in content["results"]:
+        assert result["baselines"], result["task"]
+        assert result["interval"][0] <= result["interval"][1]
+    assert {"popularity", "als"} <= set(by_task["recommendation"]["baselines"])
+
+
+def test_scores_cover_every_user_with_any_history(workspace: Path, tmp_path: Path) -> None:
+    users = set(
+        DeltaTable(str(workspace / "lake" / "labels"))
+        .to_pyarrow_table(filters=[("prediction_time", "=", np.datetime64("2017-10-01").item())])
+        .column("user_id")
+        .to_pylist()
+    )
+    out = tmp_path / "recommendation.parquet"
+    done = bfm("score", "recommendation", "--workspace", workspace, "--out", out, "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(out).to_pandas()
+    assert list(table.columns) == ["user_id", "item_id", "rank", "score"]
+    assert set(table.user_id) == users
+    assert (
+        table.groupby("user_id")["rank"].apply(list).map(lambda r: r == list(range(1, 11)))
+    ).all()
+
+    out = tmp_path / "churn.parquet"
+    done = bfm("score", "churn", "--workspace", workspace, "--out", out, "--as-of", AS_OF)
+    assert done.returncode == 0, done.stderr
+    churn = pq.read_table(out).to_pandas()
+    assert list(churn.columns) == ["user_id", "score", "lower", "upper"]
+    assert set(churn.user_id) == users
+    assert churn.score.between(churn.lower, churn.upper).all()
+    assert churn.lower.ge(0).all()
+    assert churn.upper.le(1).all()
+
+
+def test_embeddings_are_exported_for_users_and_items(workspace: Path, tmp_path: Path) -> None:
+    for entity in ("user", "item"):
+        out = tmp_path / f"{entity}.parquet"
+        done = bfm("export", "--entity", entity, "--workspace", workspace, "--out", out)
+        assert done.returncode == 0, done.stderr
+        table = pq.read_table(out)
+        assert table.column_names == ["id", "embedding"]
+        matrix = np.stack(table.column("embedding").to_pylist())
+        assert np.isfinite(matrix).all()
+        assert matrix.std(axis=0).max() > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_run_goes_on_to_the_same_tables(
+    company: Path, workspace: Path, tmp_path: Path, seed: int
+) -> None:
+    command = [sys.executable, "-m", "serving.cli.main", "run", "--company", str(company)]
+    command += ["--workspace", str(tmp_path), "--size", "tiny", "--as-of", AS_OF]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    time.sleep(random.Random(seed).uniform(5, 60))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = bfm("run", "--company", company, "--workspace", tmp_path, "--as-of", AS_OF)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in TABLES:
+        assert content(tmp_path, name) == content(workspace, name), name
+
+
+def content(workspace: Path, name: str) -> list[str]:
+    table = DeltaTable(str(workspace / "lake" / name)).to_pyarrow_table()
+    return sorted(json.dumps(row, default=str, sort_keys=True) for row in table.to_pylist())
