@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from nbclient import NotebookClient
 
 from tests.complete_journey_cut import write_cut
 
@@ -22,6 +24,7 @@ AS_OF = "2017-10-01T00:00:00Z"
 NUM_HOUSEHOLDS = 50
 TABLES = ("events", "catalogue", "profiles", "quarantine", "token_sequences", "labels")
 RUN_TIMEOUT_S = 900
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "start_here.ipynb"
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -148,3 +151,22 @@ def test_a_killed_run_goes_on_to_the_same_tables(
 def content(workspace: Path, name: str) -> list[str]:
     table = DeltaTable(str(workspace / "lake" / name)).to_pyarrow_table()
     return sorted(json.dumps(row, default=str, sort_keys=True) for row in table.to_pylist())
+
+
+def test_the_notebook_runs_on_the_workspace(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BFM_WORKSPACE", str(workspace))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
+    )
+    client.execute()
+    images = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(images) == 3
