@@ -132,11 +132,14 @@ def _probe_batch(
 
 
 def _read(backbone: Backbone, tensors: ContentTensors, batch: PackedBatch) -> dict[str, Floats]:
-    states_BLD = backbone(batch, backbone.embed_items(tensors, batch.items_BL))
+    items_BLD = backbone.embed_items(tensors, batch.items_BL)
+    states_BLD = backbone(batch, items_BLD)
     probe_PD = states_BLD.flatten(0, 1)[batch.probe_flat]
     means_SD, _ = segment_means(states_BLD, batch)
     recent_SD = _recent_means(states_BLD, batch)
-    prediction: WindowPrediction = backbone.window(probe_PD)
+    prediction: WindowPrediction = backbone.window(
+        states_BLD, batch, items_BLD, tensors.category_idx[batch.items_BL]
+    )
     columns = {
         "embedding": torch.cat([probe_PD, means_SD, recent_SD], dim=1),
         "item_query": prediction.item_query_PD,

@@ -73,7 +73,7 @@ class TrainingConfig:
     batch_tokens: int
     learning_rate: float
     num_negatives: int
-    probes_per_user: int = 32
+    probes_per_user: int = 48
     warmup_share: float = 0.05
     weight_decay: float = 0.05
     clip_norm: float = 1.0

@@ -39,8 +39,9 @@ class ContentTensors(nn.Module):
 class ItemTower(nn.Module):
     """Embeds items by projected text, category, categorical fields and identity.
 
-    Embeddings have length 1; the score of an item is its product with a query plus its bias. The
-    identity row of an item begins at zero, so that a new item stands where its content says.
+    Embeddings have length 1; the score of an item is its product with a query plus its bias. An
+    identity row begins at random, away from the items of its kind, so that it can be copied
+    exactly; an item without one stands where its content says.
 
     Args:
         width: D.
@@ -83,7 +84,7 @@ class ItemTower(nn.Module):
         nn.init.normal_(self.category.weight, std=0.5)
         for table in self.categorical:
             nn.init.normal_(table.weight, std=0.25)  # type: ignore[arg-type]
-        nn.init.zeros_(self.identity.weight)
+        nn.init.normal_(self.identity.weight, std=1.0)
         nn.init.zeros_(self.identity_bias.weight)
 
     def forward(

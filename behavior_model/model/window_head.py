@@ -11,6 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from behavior_model.model.batch import PackedBatch
+from behavior_model.model.copy_head import CopyHead
+
 NUM_COUNT_BINS: Final = 12
 """Zero, then octaves of a count: 1, 2-3, 4-7, ..."""
 
@@ -19,6 +22,9 @@ NUM_AMOUNT_BINS: Final = 48
 
 EVENT_TIME_EDGES_DAYS: Final = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 21.0, 28.0, 42.0, 56.0, 84.0)
 """Ends of the bins of time to the next event; the last bin has no end."""
+
+INITIAL_CATEGORY_BIAS: Final = -3.0
+"""Most categories are not bought in a window."""
 
 ACTIVITY_SIZES: Final = {
     "purchases": NUM_COUNT_BINS,
@@ -46,21 +52,33 @@ class WindowPrediction:
 
 
 class WindowHead(nn.Module):
-    """Linear readings of the state at a probe, so that the state itself must hold the answer."""
+    """Linear readings of the state at a probe, beside what the probe copies from its past."""
 
     def __init__(self, width: int, num_categories: int) -> None:
         super().__init__()
+        self.copy = CopyHead(width, num_categories)
         self.item_query = nn.Linear(width, width)
         self.category = nn.Linear(width, num_categories)
+        nn.init.constant_(self.category.bias, INITIAL_CATEGORY_BIAS)
         self.activity = nn.ModuleDict(
             {name: nn.Linear(width, size) for name, size in ACTIVITY_SIZES.items()}
         )
         self.hazard = nn.Linear(width, len(EVENT_TIME_EDGES_DAYS) + 1)
 
-    def forward(self, state_PD: Tensor) -> WindowPrediction:
+    def forward(
+        self,
+        states_BLD: Tensor,
+        batch: PackedBatch,
+        item_embeddings_BLD: Tensor,
+        categories_BL: Tensor,
+    ) -> WindowPrediction:
+        """Predictions at the probes of a batch; arguments as in `CopyHead.forward`."""
+        state_PD = states_BLD.flatten(0, 1)[batch.probe_flat]
+        copied = self.copy(states_BLD, batch, item_embeddings_BLD, categories_BL)
+        item_PD, category_PC = copied
         return WindowPrediction(
-            item_query_PD=with_bias_dimension(self.item_query(state_PD)),
-            category_logits_PC=self.category(state_PD),
+            item_query_PD=with_bias_dimension(self.item_query(state_PD) + item_PD),
+            category_logits_PC=self.category(state_PD) + category_PC,
             activity={name: head(state_PD) for name, head in self.activity.items()},
             hazard_logits=self.hazard(state_PD),
         )

@@ -90,7 +90,9 @@ class PretrainingModel(nn.Module):
         )
         known = torch.nonzero(items_flat[following] >= FIRST_IDX).squeeze(1)
         chosen = known[torch.randperm(len(known))[: max(len(known) // ITEM_SHARE, 1)]]
-        prediction = self.backbone.window(states[packed.probe_flat])
+        prediction = self.backbone.window(
+            states_BLD, packed, inputs_BLD, self.content.category_idx[packed.items_BL]
+        )
         return {
             "next_item": self.next_event.item_loss(
                 states[positions[chosen]],

@@ -20,7 +20,7 @@ from pipelines.tokens.vocabulary import TIME_KINDS, Vocabulary
 
 Longs = npt.NDArray[np.int64]
 
-PROBE_SLOTS: Final = 16
+PROBE_SLOTS: Final = 24
 """Room for probes beside a full context in a row."""
 
 MIN_SEEN_SHARE: Final = 3 / 8

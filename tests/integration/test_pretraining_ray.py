@@ -1,0 +1,77 @@
+"""Pretraining through Ray Train: reads Delta, logs to MLflow, two workers equal one with two shards."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from behavior_model.model.backbone import WEIGHTS_FILE, load_backbone
+from behavior_model.stage_pretrain import pretrain
+from behavior_model.training.ray_trainer import shard_of
+from behavior_model.training.worker import PretrainingJob, Rank, run_worker
+from pipelines.workspace import Workspace
+from tests.rhythm_shop import (
+    CUT_US,
+    WINDOW_US,
+    shop_histories,
+    shop_recipe,
+    shop_vocabulary,
+    shop_workspace,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+def test_two_workers_walk_the_path_of_one_with_two_shards(tmp_path: Path) -> None:
+    vocabulary, recipe = shop_vocabulary(), shop_recipe()
+    distributed = shop_workspace(Workspace(tmp_path / "two"))
+    result = pretrain(distributed, vocabulary, recipe, CUT_US, WINDOW_US, seed=1, num_workers=2)
+    assert result.num_steps >= 10
+    assert result.peak_memory_bytes > 0
+
+    alone = shop_workspace(Workspace(tmp_path / "one"))
+    histories = shop_histories(24)
+    members = [
+        [i for i, user in enumerate(histories.user_ids) if shard_of(user, 2) == shard]
+        for shard in range(2)
+    ]
+    job = PretrainingJob(
+        root=str(alone.root),
+        vocabulary_id=vocabulary.vocabulary_id,
+        recipe=recipe,
+        cut_us=CUT_US,
+        window_us=WINDOW_US,
+        seed=1,
+        num_shards=2,
+    )
+    # The stage makes item content with the best text encoder of this machine: take the same one.
+    for name in ("items.safetensors", "items.json"):
+        content = (distributed.checkpoints / "items" / name).read_bytes()
+        (alone.checkpoints / "items" / name).write_bytes(content)
+    shards = {shard: histories.select(chosen) for shard, chosen in enumerate(members)}
+    run_worker(job, vocabulary, shards, Rank())
+    one, two = (
+        load_file(space.checkpoints / "backbone" / WEIGHTS_FILE) for space in (alone, distributed)
+    )
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-4, rtol=2e-3, msg=name)
+
+    load_backbone(distributed.checkpoints / "backbone", vocabulary)
+    assert_logged(distributed, result.num_steps)
+
+
+def assert_logged(workspace: Workspace, num_steps: int) -> None:
+    client = MlflowClient(tracking_uri=workspace.mlflow_uri)
+    experiment = client.get_experiment_by_name("pretraining")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe.size"] == "tiny"
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert history[-1].step == num_steps
+    log = (workspace.checkpoints / "pretraining" / "log.jsonl").read_text().splitlines()
+    assert len(history) == len(log)
+    assert history[-1].value == pytest.approx(json.loads(log[-1])["loss"])
