@@ -1,0 +1,142 @@
+"""Tagging judged on sold products whose title and category were hidden from everything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.decomposition import TruncatedSVD
+from sklearn.linear_model import Ridge
+
+from behavior_model.context import ModelContext
+from behavior_model.evaluation.measurement import Measurement
+from behavior_model.evaluation.metrics import mean_with_interval
+from behavior_model.evaluation.results import Result
+from behavior_model.heads.tag_evidence import item_tags, sold_items
+from behavior_model.heads.tagging import FEATURES, FLOORS, TaggingHead
+from behavior_model.heads.tagging_fitting import fit
+from pipelines import lake
+from pipelines.contracts import CATALOGUE
+
+Longs = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+HELD_OUT_SHARE: Final = 0.1
+NUM_JUDGED: Final = 3_000
+DEPTH: Final = 100
+CHUNK: Final = 500
+NUM_COMPONENTS: Final = 128
+
+
+def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list[Result]]:
+    """Judge tagging on hidden products, then fit the head that serves on all of them.
+
+    A tenth of the sold products is hidden; what is judged is a sample of those that have words.
+    Words that the visible products never bear count as missed.
+    """
+    started = time.perf_counter()
+    catalogue = lake.read(context.workspace, CATALOGUE.name)
+    hidden, judged, truths = held_out(context, seed=seed)
+    head = fit(context, catalogue=catalogue, hidden=hidden, seed=seed)
+    plain = fit(context, catalogue=catalogue, hidden=hidden, with_price=False, seed=seed)
+    truth_idx = [_positions(head, words) for words in truths]
+    measured = Measurement(
+        context=context,
+        task="tagging",
+        seed=seed,
+        num_items=len(judged),
+        seconds_before=time.perf_counter() - started,
+    )
+    ranked = {
+        "model": _ranked(head, judged, head.weights),
+        "baskets alone": _ranked(head, judged, _only("baskets")),
+        "without baskets": _ranked(
+            head, judged, head.weights * (np.asarray(FEATURES) != "baskets")
+        ),
+        "most frequent tags": np.tile(np.arange(DEPTH), (len(judged), 1)),
+        "partial text neighbours": _ranked(plain, judged, _only("neighbours")),
+        "behaviour only": _ranked(head, judged, _only("baskets")),
+        "ridge on hand-made features": _ridge(head, judged, seed),
+    }
+    results = _results(measured, ranked, truth_idx, parts=("baskets alone", "without baskets"))
+    return fit(context, catalogue=catalogue, seed=seed), results
+
+
+def held_out(context: ModelContext, *, seed: int) -> tuple[Longs, Longs, list[list[str]]]:
+    """Hidden item indices, those of them that are judged, and the judged ones' true tags."""
+    catalogue = lake.read(context.workspace, CATALOGUE.name)
+    tags = item_tags(catalogue, context.vocabulary)
+    sold = sold_items(context.vocabulary, context.histories(context.as_of_us))
+    shuffled = np.random.default_rng(seed + 1).permutation(sold)
+    hidden = shuffled[: max(int(HELD_OUT_SHARE * len(sold)), 1)]
+    judged = np.asarray([i for i in hidden if tags[int(i)]], dtype=np.int64)[:NUM_JUDGED]
+    return hidden, judged, [tags[int(item)] for item in judged]
+
+
+def _positions(head: TaggingHead, words: Sequence[str]) -> Longs:
+    place = {tag: i for i, tag in enumerate(head.tags)}
+    return np.asarray([place.get(word, -2 - i) for i, word in enumerate(words)], dtype=np.int64)
+
+
+def _only(name: str) -> Doubles:
+    return np.asarray([1.0 if feature == name else 0.0 for feature in FEATURES])
+
+
+def _ranked(head: TaggingHead, judged: Longs, weights: Doubles) -> Longs:
+    parts = []
+    for start in range(0, len(judged), CHUNK):
+        features = head.features(judged[start : start + CHUNK])
+        scores = np.log(features + FLOORS) @ weights
+        parts.append(np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH])
+    return np.concatenate(parts)
+
+
+def _ridge(head: TaggingHead, judged: Longs, seed: int) -> Longs:
+    known = np.flatnonzero(np.diff(head.tag_rows.indptr) > 0)
+    width = min(NUM_COMPONENTS, head.text.shape[1] - 1)
+    reduced = TruncatedSVD(width, n_iter=2, random_state=seed).fit_transform(head.text)
+    chosen = np.random.default_rng(seed).permutation(known)[:20_000]
+    model = Ridge(alpha=1.0).fit(reduced[chosen], head.tag_rows[chosen].toarray())
+    return np.argsort(-model.predict(reduced[judged]), axis=1, kind="stable")[:, :DEPTH]
+
+
+def _results(
+    measured: Measurement,
+    ranked: dict[str, Longs],
+    truths: Sequence[Longs],
+    *,
+    parts: tuple[str, ...],
+) -> list[Result]:
+    figures = {name: _metrics(rows, truths) for name, rows in ranked.items()}
+    results = []
+    for metric, values in figures["model"].items():
+        mean, interval = mean_with_interval(values)
+        means = {name: float(by_metric[metric].mean()) for name, by_metric in figures.items()}
+        del means["model"]
+        own = {name: means.pop(name) for name in parts}
+        results.append(
+            measured.result(
+                metric,
+                "test/held-out products",
+                mean,
+                interval,
+                num_users=len(measured.context.histories(measured.context.as_of_us)),
+                baselines=means,
+                parts=own,
+            )
+        )
+    return results
+
+
+def _metrics(ranked: Longs, truths: Sequence[Longs]) -> dict[str, Doubles]:
+    hits = np.stack([np.isin(row, truth) for row, truth in zip(ranked, truths, strict=True)])
+    sizes = np.asarray([len(truth) for truth in truths], dtype=np.float64)
+    precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    return {
+        "recall@5": hits[:, :5].sum(axis=1) / sizes,
+        "precision@1": hits[:, 0].astype(np.float64),
+        "mean_average_precision": (precisions * hits).sum(axis=1) / sizes,
+    }
