@@ -82,7 +82,7 @@ def replace(frame: DataFrame, path: Path, cluster: list[str]) -> bool:
     spark = frame.sparkSession
     if has_table(spark, path):
         current = spark.read.format("delta").load(str(path))
-        if current.schema == frame.schema and content_of(current) == content_of(frame):
+        if current.dtypes == frame.dtypes and content_of(current) == content_of(frame):
             return False
     _write(_clustered(frame, cluster, frame.count()), path)
     return True

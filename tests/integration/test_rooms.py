@@ -1,0 +1,173 @@
+"""Rooms 1 to 4 through the runner: skipping, resuming after a kill, and the tables' contracts."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from deltalake import DeltaTable
+
+from pipelines import lake
+from pipelines.flow.rooms import ROOMS
+from pipelines.flow.runner import RunSettings, StageContext, StageReport, run_stages
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+from tests.tiny_company import orders, write_rows, write_tiny_company
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
+WINDOW_DAYS = 7
+TABLES = ("catalogue", "events", "labels", "quarantine", "token_sequences")
+KEYS = {"labels": [("user_id", "ascending"), ("prediction_time", "ascending")]}
+
+RUN_ROOMS = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from pipelines.flow.rooms import ROOMS
+from pipelines.flow.runner import RunSettings, StageContext, run_stages
+from pipelines.workspace import Workspace
+settings = RunSettings(company_path=Path(sys.argv[1]),
+                       as_of=datetime.fromisoformat(sys.argv[3]), window_days=int(sys.argv[4]))
+run_stages(ROOMS, StageContext(Workspace(Path(sys.argv[2])), settings,
+                               say=lambda line: print(line, flush=True)))
+"""
+
+
+def run(workspace: Workspace, company: Path, as_of: datetime = AS_OF) -> list[StageReport]:
+    settings = RunSettings(company_path=company, as_of=as_of, window_days=WINDOW_DAYS)
+    return run_stages(ROOMS, StageContext(workspace, settings, say=lambda line: None))
+
+
+def versions(workspace: Workspace) -> dict[str, int]:
+    return {name: DeltaTable(str(workspace.table(name))).version() for name in TABLES}
+
+
+def content(workspace: Workspace) -> dict[str, Any]:
+    """All rows of all tables in order of their first columns, and the vocabulary's id."""
+    tables = {name: lake.read(workspace, name) for name in TABLES}
+    rows: dict[str, Any] = {
+        name: table.sort_by(KEYS.get(name, [(table.column_names[0], "ascending")])).to_pylist()
+        for name, table in tables.items()
+    }
+    return rows | {"vocabulary": Vocabulary.load(workspace.vocabulary_path).vocabulary_id}
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_company(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    spark: SparkSession, company: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    run(workspace, company)
+    return workspace
+
+
+def test_a_second_run_skips_everything_without_spark(
+    finished: Workspace, company: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_spark(context: StageContext) -> None:
+        raise AssertionError("Spark was asked for")
+
+    before = versions(finished)
+    monkeypatch.setattr(StageContext, "spark", no_spark)
+    assert [report.skipped for report in run(finished, company)] == [True, True]
+    assert versions(finished) == before
+
+
+def test_stages_that_run_again_on_the_same_data_commit_nothing(
+    finished: Workspace, company: Path
+) -> None:
+    before, rows = versions(finished), content(finished)
+    for name in ("ingest", "tokenize"):
+        (finished.state / f"{name}.json").unlink()
+    assert [report.skipped for report in run(finished, company)] == [False, False]
+    assert versions(finished) == before
+    assert content(finished) == rows
+
+
+def test_another_cut_tokenizes_again_and_takes_nothing_in(
+    finished: Workspace, company: Path, workspace: Workspace
+) -> None:
+    shutil.copytree(finished.root, workspace.root)
+    before = versions(workspace)
+    later = run(workspace, company, as_of=datetime(2024, 1, 25, tzinfo=UTC))
+    assert [report.skipped for report in later] == [True, False]
+    after = versions(workspace)
+    assert after["events"] == before["events"]
+    assert after["labels"] == before["labels"] + 1
+
+
+def test_new_rows_at_the_source_run_everything_again(
+    finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    write_rows(tmp_path / "raw" / "orders.parquet", orders(121))
+    reports = run(workspace, tmp_path / "raw" / company.name)
+    assert [report.skipped for report in reports] == [False, False]
+    assert lake.read(workspace, "events").num_rows == 121
+    histories = lake.read_histories(
+        workspace, Vocabulary.load(workspace.vocabulary_path), before_us=2**62
+    )
+    assert histories.num_events == 121
+
+
+def test_history_is_read_strictly_before_the_prediction_time(finished: Workspace) -> None:
+    vocabulary = Vocabulary.load(finished.vocabulary_path)
+    cut_us = round(AS_OF.timestamp()) * 1_000_000
+    histories = lake.read_histories(finished, vocabulary, cut_us)
+    events = lake.read(finished, "events").to_pylist()
+    assert histories.num_events == sum(row["event_time"] < AS_OF for row in events)
+    assert histories.times_us.max() < cut_us
+
+
+def test_the_default_cut_is_one_window_before_the_last_midnight(
+    finished: Workspace, company: Path
+) -> None:
+    settings = RunSettings(company_path=company, window_days=WINDOW_DAYS)
+    last = max(row["event_time"] for row in lake.read(finished, "events").to_pylist())
+    as_of = StageContext(finished, settings).as_of
+    assert last.date() - as_of.date() == timedelta(days=WINDOW_DAYS)
+    assert (as_of.hour, as_of.minute, as_of.tzinfo is not None) == (0, 0, True)
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_is_made_good_by_the_next_run(
+    finished: Workspace, company: Path, workspace: Workspace
+) -> None:
+    """One kill falls into the gate and the writes of intake, one into tokenize."""
+    chance = random.Random(7)
+    arguments = [str(company), str(workspace.root), AS_OF.isoformat(), str(WINDOW_DAYS)]
+    for moment in (b"orders: ", b"tokenize: started"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN_ROOMS, *arguments],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            assert any(line.startswith(moment) for line in process.stdout)
+            time.sleep(chance.uniform(0.0, 3.0))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert not (workspace.state / "tokenize.json").exists()
+    run(workspace, company)
+    assert content(workspace) == content(finished)
