@@ -8,11 +8,10 @@ its outputs atomically and its marker last, so a kill at any moment leaves a sta
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -25,6 +24,7 @@ from pipelines import lake
 from pipelines.company import CompanyConfig, load_company
 from pipelines.contracts import EVENT_TIME, EVENTS
 from pipelines.errors import UserError, WorkspaceError
+from pipelines.flow.lock import workspace_lock
 from pipelines.flow.memory import MemoryPeak, MemorySampler
 from pipelines.workspace import Workspace, write_bytes_atomically, write_json_atomically
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SETTINGS_FILE: Final = "run.json"
-LOCK_FILE: Final = ".lock"
 
 Parts = Mapping[str, Any]
 
@@ -56,7 +55,13 @@ class RunSettings:
     seed: int = 0
 
     def save(self, workspace: Workspace) -> None:
-        """Remember the settings, and a copy of the company's description."""
+        """Remember the settings, and a copy of the company's description.
+
+        Raises:
+            CompanyConfigError: the description cannot be read.
+            WorkspaceError: the workspace is another company's.
+        """
+        _refuse_other_company(workspace, load_company(self.company_path))
         row = {**asdict(self), "company_path": str(self.company_path)}
         row["as_of"] = None if self.as_of is None else self.as_of.isoformat()
         write_json_atomically(workspace.root / SETTINGS_FILE, row)
@@ -83,6 +88,17 @@ class RunSettings:
                 "company_path": Path(row["company_path"]),
                 "as_of": None if as_of is None else datetime.fromisoformat(as_of),
             }
+        )
+
+
+def _refuse_other_company(workspace: Workspace, company: CompanyConfig) -> None:
+    if not workspace.company_path.is_file():
+        return
+    held = load_company(workspace.company_path).name
+    if held != company.name:
+        raise WorkspaceError(
+            f"{workspace.root} holds the company '{held}', '{company.name}' came. "
+            "Give each company a --workspace of its own."
         )
 
 
@@ -178,7 +194,7 @@ def run_stages(
     Raises:
         WorkspaceError: another process works on this workspace, or an earlier stage is not done.
     """
-    with _locked(context.workspace):
+    with workspace_lock(context.workspace):
         try:
             return [
                 _run_one(stage, context) for stage in stages if first is None or stage.name == first
@@ -289,17 +305,3 @@ def _marker_path(workspace: Workspace, name: str) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(workspace: Workspace) -> Iterator[None]:
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    with (workspace.root / LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(
-                f"{workspace.root} is in use by another bfm process. Wait for it to end, or choose "
-                "another --workspace."
-            ) from error
-        yield

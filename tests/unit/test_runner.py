@@ -155,8 +155,9 @@ def test_a_marker_says_what_the_stage_cost(workspace: Workspace, settings: RunSe
 def test_a_workspace_serves_one_process_and_a_killed_holder_frees_it(
     workspace: Workspace, settings: RunSettings
 ) -> None:
-    held = "from pipelines.flow.runner import _locked; from pipelines.workspace import Workspace"
-    code = f"{held}\nimport sys, time\nwith _locked(Workspace(sys.argv[1])):\n print(flush=True)"
+    imports = "from pipelines.flow.lock import workspace_lock\nimport sys, time\n"
+    imports += "from pipelines.workspace import Workspace\n"
+    code = f"{imports}with workspace_lock(Workspace(sys.argv[1])):\n print(flush=True)"
     process = subprocess.Popen(
         [sys.executable, "-c", f"{code}\n time.sleep(60)", str(workspace.root)],
         stdout=subprocess.PIPE,
@@ -175,6 +176,17 @@ def test_settings_are_remembered(workspace: Workspace, settings: RunSettings) ->
     settings.save(workspace)
     assert RunSettings.load(workspace) == settings
     assert workspace.company_path.read_bytes() == settings.company_path.read_bytes()
+
+
+def test_a_workspace_belongs_to_one_company(
+    workspace: Workspace, settings: RunSettings, tmp_path: Path
+) -> None:
+    settings.save(workspace)
+    other = tmp_path / "other.yaml"
+    other.write_text(settings.company_path.read_text().replace("tiny-company", "other-company"))
+    with pytest.raises(WorkspaceError, match="holds the company 'tiny-company', 'other-company'"):
+        replace(settings, company_path=other).save(workspace)
+    assert RunSettings.load(workspace) == settings
 
 
 def test_a_folder_that_is_no_workspace_is_refused(workspace: Workspace) -> None:

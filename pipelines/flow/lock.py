@@ -1,0 +1,32 @@
+"""One writer per workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from typing import Final
+
+from pipelines.errors import WorkspaceError
+from pipelines.workspace import Workspace
+
+LOCK_FILE: Final = ".lock"
+
+
+@contextlib.contextmanager
+def workspace_lock(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace for this process; the kernel frees it however the process ends.
+
+    Raises:
+        WorkspaceError: another process holds it.
+    """
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    with (workspace.root / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkspaceError(
+                f"{workspace.root} is in use by another bfm process. Wait for it to end, or choose "
+                "another --workspace."
+            ) from error
+        yield
