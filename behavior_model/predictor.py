@@ -10,26 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from behavior_model.bundle import Bundle, Catalogue, Manifest, open_bundle
 from behavior_model.embedding import UserStates, embed_users, text_embeddings
+from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.search import SearchHead
+from behavior_model.heads.tagging import TaggingHead
 from behavior_model.heads.user_task import UserPrediction, UserTaskHead
 from behavior_model.item_index import ItemIndex
 from behavior_model.items import ItemContent
 from behavior_model.model.backbone import Backbone, load_backbone
-from behavior_model.text_encoder import TextEncoder
+from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from behavior_model.heads.recommendation import RecommendationHead
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
@@ -39,6 +38,7 @@ Likeness = Literal["behavior", "content"]
 RECOMMENDATION: Final = "recommendation"
 CATEGORY_RECOMMENDATION: Final = "category_recommendation"
 SEARCH: Final = "search"
+HASHED: Final = "hashed"
 TAGGING: Final = "tagging"
 RANKING_TASKS: Final = (RECOMMENDATION, CATEGORY_RECOMMENDATION, SEARCH, TAGGING)
 
@@ -68,6 +68,7 @@ class Predictor:
         rankers: Per level.
         user_tasks: Per task name.
         search_head: None where the bundle has none.
+        tagging_head: None where the bundle has none.
         encoder: The text encoder of this machine.
     """
 
@@ -78,6 +79,7 @@ class Predictor:
     rankers: dict[str, RecommendationHead]
     user_tasks: dict[str, UserTaskHead]
     search_head: SearchHead | None
+    tagging_head: TaggingHead | None
     encoder: TextEncoder
 
     @classmethod
@@ -88,22 +90,26 @@ class Predictor:
             BundleError: the bundle is incomplete or was changed.
             VocabularyMismatchError: a part was made with another vocabulary.
         """
-        from behavior_model.heads.recommendation import RecommendationHead
-
         bundle = open_bundle(root)
         vocabulary = bundle.vocabulary
         content = ItemContent.load(bundle.items, vocabulary)
-        encoder = TextEncoder()
+        encoder = _encoder_of(content)
+        index = ItemIndex.load(bundle.index)
         tasks = bundle.manifest.tasks
         search_head = None
         if SEARCH in tasks:
-            search_head = SearchHead.load(bundle.head(SEARCH), vocabulary, content, encoder)
+            search_head = SearchHead.load(
+                bundle.head(SEARCH), vocabulary, content, encoder, index.item_embeddings()
+            )
+        tagging_head = None
+        if TAGGING in tasks:
+            tagging_head = TaggingHead.load(bundle.head(TAGGING), vocabulary)
         levels = {"item": RECOMMENDATION, "category": CATEGORY_RECOMMENDATION}
         return cls(
             bundle=bundle,
             backbone=load_backbone(bundle.backbone, vocabulary),
             content=content,
-            index=ItemIndex.load(bundle.index),
+            index=index,
             rankers={
                 level: RecommendationHead.load(bundle.head(task), vocabulary)
                 for level, task in levels.items()
@@ -115,6 +121,7 @@ class Predictor:
                 if task not in RANKING_TASKS
             },
             search_head=search_head,
+            tagging_head=tagging_head,
             encoder=encoder,
         )
 
@@ -218,6 +225,20 @@ class Predictor:
         )
         return self._named(items, scores)
 
+    def tags(self, item_ids: Sequence[str], k: int) -> Ranking:
+        """What customers would call some items, from everything but their own words.
+
+        Raises:
+            UnknownNameError: an unknown item, or no tagging head in the bundle.
+        """
+        head = self._tagging()
+        return _tagged(head, *head.predict(self._require_items(item_ids), k))
+
+    def tags_of_texts(self, texts: Sequence[str], k: int) -> Ranking:
+        """Tags of things that are known by a text alone; errors as in `tags`."""
+        head = self._tagging()
+        return _tagged(head, *head.predict_texts(self.content, self.encoder, list(texts), k))
+
     def similar_items(
         self, item_ids: Sequence[str], k: int, *, by: Likeness = "behavior"
     ) -> Ranking:
@@ -270,6 +291,11 @@ class Predictor:
     def _unit_texts(self) -> Floats:
         return _unit(self.content.text)
 
+    def _tagging(self) -> TaggingHead:
+        if self.tagging_head is None:
+            raise UnknownNameError("task", TAGGING, self.manifest.tasks)
+        return self.tagging_head
+
     def _like_texts(self, queries: Floats, count: int) -> tuple[Longs, Floats]:
         products = queries @ self._unit_texts.T
         count = min(count, products.shape[1])
@@ -306,6 +332,11 @@ class Predictor:
         return [self.vocabulary.categories[i] for i in targets.tolist()]
 
 
+def _tagged(head: TaggingHead, positions: Longs, shares: Floats) -> Ranking:
+    scores = [row[found >= 0].tolist() for row, found in zip(shares, positions, strict=True)]
+    return Ranking(ids=head.names(positions), scores=scores)
+
+
 def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
     """With a few known items: the whole list may be millions long."""
     return UnknownNameError("item", item, [*vocabulary.items[:5], "..."])
@@ -314,3 +345,11 @@ def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
 def _unit(rows: Floats) -> Floats:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)
+
+
+def _encoder_of(content: ItemContent) -> TextEncoder:
+    """The text encoder that made the content, where this machine has it."""
+    name, _, width = content.encoder_name.partition("-")
+    if name == HASHED:
+        return TextEncoder(backend=HashedBackend(int(width)))
+    return TextEncoder()

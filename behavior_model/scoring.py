@@ -11,56 +11,47 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from behavior_model.bundle import Manifest, open_bundle
 from behavior_model.predictor import (
     CATEGORY_RECOMMENDATION,
     RANKING_TASKS,
-    RECOMMENDATION,
     SEARCH,
     TAGGING,
     Predictor,
-    Ranking,
+)
+from behavior_model.scoring_tables import (
+    EMBEDDED_SCHEMA,
+    PREDICTED_SCHEMA,
+    RANK,
+    RANKED_SCHEMA,
+    SEARCHED_SCHEMA,
+    TAGGED_SCHEMA,
+    embedding_table,
+    ranked_table,
+    write_table,
 )
 from behavior_model.training.ray_session import ray_session
 from pipelines import lake
-from pipelines.contracts import EVENT_TIME, EVENTS, ITEM_ID, QUERY, TOKEN_SEQUENCES, USER_ID
+from pipelines.contracts import (
+    EVENT_TIME,
+    EVENTS,
+    ITEM_ID,
+    QUERY,
+    TOKEN_SEQUENCES,
+    VOCABULARY_ID,
+)
 from pipelines.errors import UnknownNameError, UserError
 from pipelines.tokens.history import Histories
-from pipelines.workspace import Workspace, write_bytes_atomically
+from pipelines.workspace import Workspace
 
 BATCH_USERS: Final = 128
 BATCH_ITEMS: Final = 4_096
 MAX_ACTORS: Final = 2
-RANK: Final = "rank"
-SCORE: Final = "score"
-TAG: Final = "tag"
+BLOCKS_PER_ACTOR: Final = 2
 USER: Final = "user"
 ITEM: Final = "item"
 _log: Final = logging.getLogger("bfm.scoring")
-
-RANKED_SCHEMA: Final = pa.schema(
-    [
-        (USER_ID, pa.string()),
-        (ITEM_ID, pa.string()),
-        (RANK, pa.int32()),
-        (SCORE, pa.float64()),
-    ]
-)
-PREDICTED_SCHEMA: Final = pa.schema(
-    [
-        (USER_ID, pa.string()),
-        (SCORE, pa.float64()),
-        ("lower", pa.float64()),
-        ("upper", pa.float64()),
-    ]
-)
-EMBEDDED_SCHEMA: Final = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32()))])
-SEARCHED_SCHEMA: Final = RANKED_SCHEMA.set(0, pa.field(QUERY, pa.string()))
-TAGGED_SCHEMA: Final = RANKED_SCHEMA.set(0, pa.field(ITEM_ID, pa.string())).set(
-    1, pa.field(TAG, pa.string())
-)
 
 Answer = Callable[[Predictor, pa.Table], pa.Table]
 
@@ -127,7 +118,7 @@ class _Rank:
         histories, times = _histories(predictor, shard, self.as_of_us)
         level: Any = "category" if self.task == CATEGORY_RECOMMENDATION else "item"
         ranking = predictor.recommend(histories, times, self.k, level=level)
-        return _flat(histories.user_ids, ranking, RANKED_SCHEMA)
+        return ranked_table(histories.user_ids, ranking, RANKED_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -152,7 +143,7 @@ class _Search:
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
         queries = shard.column(QUERY).to_pylist()
-        return _flat(queries, predictor.search(queries, self.k), SEARCHED_SCHEMA)
+        return ranked_table(queries, predictor.search(queries, self.k), SEARCHED_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -163,7 +154,7 @@ class _Tag:
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
         items = shard.column(ITEM_ID).to_pylist()
-        return _flat(items, predictor.tags(items, self.k), TAGGED_SCHEMA)
+        return ranked_table(items, predictor.tags(items, self.k), TAGGED_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -174,12 +165,12 @@ class _EmbedUsers:
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
         histories, times = _histories(predictor, shard, self.as_of_us)
-        return _embedded(histories.user_ids, predictor.embed_users(histories, times))
+        return embedding_table(histories.user_ids, predictor.embed_users(histories, times))
 
 
 def _embed_items(predictor: Predictor, shard: pa.Table) -> pa.Table:
     items = shard.column(ITEM_ID).to_pylist()
-    return _embedded(items, predictor.embed_items(items))
+    return embedding_table(items, predictor.embed_items(items))
 
 
 class _Worker:
@@ -258,10 +249,13 @@ def _run(
     with ray_session(num_actors + 1):
         import ray
 
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         if isinstance(rows, list):
-            dataset, batch = ray.data.read_parquet(rows), BATCH_USERS
+            num_blocks = max(len(rows), BLOCKS_PER_ACTOR * num_actors)
+            dataset = ray.data.read_parquet(rows, override_num_blocks=num_blocks)
         else:
-            dataset, batch = ray.data.from_arrow(rows), BATCH_ITEMS
+            dataset = ray.data.from_arrow(rows, override_num_blocks=BLOCKS_PER_ACTOR * num_actors)
+        batch = BATCH_USERS if isinstance(rows, list) else BATCH_ITEMS
         answers = dataset.map_batches(
             _Worker,
             fn_constructor_args=(str(workspace.bundle), answer, schema),
@@ -279,40 +273,14 @@ def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
     order = [(schema.names[0], "ascending")]
     if RANK in schema.names:
         order.append((RANK, "ascending"))
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows.sort_by(order), sink)
-    write_bytes_atomically(out, sink.getvalue())
+    write_table(out, rows.sort_by(order))
     return int(rows.num_rows)
 
 
 def _histories(
     predictor: Predictor, shard: pa.Table, as_of_us: int
 ) -> tuple[Histories, np.ndarray[Any, np.dtype[np.int64]]]:
-    for vocabulary_id in shard.column("vocabulary_id").unique().to_pylist():
+    for vocabulary_id in shard.column(VOCABULARY_ID).unique().to_pylist():
         predictor.vocabulary.require(vocabulary_id, "token_sequences")
     histories = Histories.from_arrow(shard).before(as_of_us).non_empty()
     return histories, np.full(len(histories), as_of_us, dtype=np.int64)
-
-
-def _flat(keys: list[str], ranking: Ranking, schema: pa.Schema) -> pa.Table:
-    lengths = [len(ids) for ids in ranking.ids]
-    columns = [
-        [key for key, length in zip(keys, lengths, strict=True) for _ in range(length)],
-        [one for ids in ranking.ids for one in ids],
-        [rank for length in lengths for rank in range(1, length + 1)],
-        [value for scores in ranking.scores for value in scores],
-    ]
-    return pa.table(
-        [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
-    )
-
-
-def _embedded(ids: list[str], rows: Any) -> pa.Table:
-    flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
-    width = rows.shape[1] if len(rows) else 0
-    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * width)
-    lists = pa.ListArray.from_arrays(offsets, flat)
-    return pa.table([pa.array(ids, type=pa.string()), lists], schema=EMBEDDED_SCHEMA)
-
-
-__all__ = ["RECOMMENDATION", "export", "score"]

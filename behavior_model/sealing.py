@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
-from behavior_model.bundle import BundleParts, Manifest, write_bundle
+from behavior_model.bundle import BundleParts, Manifest, open_bundle, write_bundle
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.item_index import ItemIndex
+from behavior_model.scoring import ITEM, USER, export
+from behavior_model.scoring_tables import embedding_table, write_table
 from pipelines import lake
 from pipelines.company import load_company
 from pipelines.contracts import CATALOGUE, EVENTS, SemanticType
 from pipelines.errors import WorkspaceError
-from pipelines.tokens.binning import DAY_US
+from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.workspace import Workspace
 
 
@@ -45,6 +48,29 @@ def seal(context: ModelContext) -> Manifest:
             catalogue=lake.read(workspace, CATALOGUE.name),
         )
         return write_bundle(workspace.bundle, parts)
+
+
+def write_embeddings(context: ModelContext, users: Path, items: Path) -> tuple[int, int]:
+    """Write what `bfm export` writes, at the test cut; gives the numbers of users and items.
+
+    In this process, because states that the heads asked for need not be computed again. Where
+    RAY_ADDRESS names a cluster, it does the work.
+
+    Args:
+        context: Whose bundle was sealed.
+        users: Parquet file for `id, embedding` of users with any history before the test cut.
+        items: The same of all items.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        workspace, moment = context.workspace, context.as_of_us
+        num_users = export(workspace, USER, users, as_of_us=moment)
+        return num_users, export(workspace, ITEM, items, as_of_us=moment)
+    states = context.states(context.as_of_us)
+    write_table(users, embedding_table(states.user_ids, states.embedding))
+    index = ItemIndex.load(open_bundle(context.workspace.bundle).index)
+    rows = index.item_embeddings()[FIRST_IDX:, :-1]
+    write_table(items, embedding_table(list(context.vocabulary.items), rows))
+    return len(states), len(rows)
 
 
 def event_fields(workspace: Workspace) -> dict[str, SemanticType]:

@@ -117,12 +117,22 @@ def online_state(
 def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> None:
     """Take one entity out of the online store.
 
-    Feast has no such call. In SQLite the rows are deleted; in another store they are overwritten
-    with empty values, which every read here treats as absent.
+    Feast has no such call. In SQLite the rows are deleted, in Redis the entity's hash; in Postgres
+    the values are overwritten with empty ones, which every read here treats as absent.
     """
+    key = EntityKey(join_keys=[table.key[0]], entity_values=[Value(string_val=entity_id)])
+    stored = serialize_entity_key(key, entity_key_serialization_version=3)
     if shelf.settings.online_store == "sqlite":
-        _delete_rows(shelf, table, entity_id)
-        return
+        _delete_rows(shelf, table, stored)
+    elif shelf.settings.online_store == "redis":
+        online = shelf.store.config.online_store
+        client = shelf.store._get_provider().online_store._get_client(online)
+        client.delete(stored + PROJECT.encode())
+    else:
+        _blank(shelf, table, entity_id)
+
+
+def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> None:
     empty: dict[ColumnType, Any] = {
         ColumnType.STRING: "",
         ColumnType.LONG: 0,
@@ -144,14 +154,13 @@ def prepare_sqlite(shelf: Shelf) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _delete_rows(shelf: Shelf, table: TableContract, entity_id: str) -> None:
+def _delete_rows(shelf: Shelf, table: TableContract, stored_key: bytes) -> None:
     if not shelf.online_path.is_file():
         return
-    key = EntityKey(join_keys=[table.key[0]], entity_values=[Value(string_val=entity_id)])
-    stored = serialize_entity_key(key, entity_key_serialization_version=3)
+    query = f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?'
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
         connection.execute("PRAGMA secure_delete=ON")
-        connection.execute(f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?', (stored,))
+        connection.execute(query, (stored_key,))
 
 
 def _may_be_older(shelf: Shelf, table: TableContract, as_of_us: int) -> bool:

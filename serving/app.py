@@ -72,8 +72,8 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
         responses=_PROBLEMS,
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Measure, metrics=metrics, model_version=manifest.model_version)
     problems.install(app)
+    app.add_middleware(Measure, metrics=metrics, model_version=manifest.model_version)
     for router in ROUTERS:
         app.include_router(router)
     _declare_extra_fields(app, manifest.event_fields)

@@ -129,10 +129,9 @@ class _ModelRooms:
         fit_all(self._model(context), seed=context.settings.seed, say=context.say)
 
     def evaluate(self, context: StageContext) -> None:
-        from behavior_model.heads.registry import read_results
-
         from behavior_model.evaluation.report import write_page
         from behavior_model.evaluation.results import write_evaluation
+        from behavior_model.heads.registry import read_results
 
         workspace = context.workspace
         results = read_results(workspace)
@@ -140,14 +139,12 @@ class _ModelRooms:
         write_page(workspace.reports / EVALUATION_PAGE, results, company=context.company.name)
 
     def embed(self, context: StageContext) -> None:
-        from behavior_model.scoring import export
-        from behavior_model.sealing import seal
+        from behavior_model.sealing import seal, write_embeddings
 
-        workspace = context.workspace
-        manifest = seal(self._model(context))
-        workspace.embeddings.mkdir(exist_ok=True)
-        users = export(workspace, "user", workspace.embeddings / USER_EMBEDDINGS)
-        items = export(workspace, "item", workspace.embeddings / ITEM_EMBEDDINGS)
+        model = self._model(context)
+        manifest = seal(model)
+        folder = context.workspace.embeddings
+        users, items = write_embeddings(model, folder / USER_EMBEDDINGS, folder / ITEM_EMBEDDINGS)
         context.say(f"  bundle {manifest.model_version}: {users:,} users, {items:,} items embedded")
 
     def _model(self, context: StageContext) -> ModelContext:

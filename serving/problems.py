@@ -84,7 +84,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(UserError, _on_user_error)
-    app.add_exception_handler(Exception, _on_anything)
+    app.add_middleware(LastResort)
 
 
 def _on_validation(_: Request, error: Exception) -> Response:
@@ -122,11 +122,6 @@ def _on_user_error(_: Request, error: Exception) -> Response:
     return problem(503, "The server's data is not in order; its log says what to do.")
 
 
-def _on_anything(_: Request, error: Exception) -> Response:
-    _log.error("a request failed: %s", type(error).__name__, exc_info=error)
-    return problem(500, "The server's log holds the cause.")
-
-
 def ascii_text(text: str, limit: int = _MAX_NAME) -> str:
     """Printable ASCII of a text that may hold anything, lone surrogates included."""
     plain = text[:limit].encode("ascii", "backslashreplace").decode()
@@ -148,6 +143,29 @@ def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return "not valid JSON"
     return ascii_text(str(error["msg"]).removeprefix("Value error, "), limit=300)
+
+
+class LastResort:
+    """ASGI middleware: a defect becomes a problem document and the connection stays usable."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            _log.error("a request failed: %s", type(error).__name__, exc_info=error)
+            await problem(500, "The server's log holds the cause.")(scope, receive, send)
 
 
 class BodyLimit:
