@@ -1,0 +1,34 @@
+"""Implicit ALS (Hu, Koren and Volinsky, 2008), users folded in exactly."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from threadpoolctl import threadpool_limits
+
+from behavior_model.baselines.item_knn import count_matrix
+from behavior_model.baselines.tuning import best_columns, tuned
+from behavior_model.context import ModelContext
+from behavior_model.memory.factors import fit_factors, fold_in
+from behavior_model.memory.interactions import Interactions, Level, Longs
+
+KNOBS: Final = ((64, 0.1, 10.0), (128, 0.1, 10.0), (128, 1.0, 10.0), (128, 0.1, 100.0))
+"""Factors, confidence per purchase, regularisation."""
+
+
+def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs:
+    """int64[U, k]: factors, confidence and regularisation are tuned on validation."""
+    with threadpool_limits(1, "blas"):
+        return tuned(context, level, k, partial(_rank, seed=seed), KNOBS)
+
+
+def _rank(
+    interactions: Interactions, knob: tuple[int, float, float], k: int, *, seed: int
+) -> Longs:
+    num_factors, confidence, regularisation = knob
+    counts, targets = count_matrix(interactions)
+    settings = {"confidence": confidence, "regularisation": regularisation}
+    factors = fit_factors(counts, num_factors=num_factors, seed=seed, **settings)
+    users = fold_in(counts, factors, **settings)
+    return best_columns(users @ factors.T, targets, k)

@@ -1,0 +1,57 @@
+"""Item-kNN: targets like those that the user bought, by cosine of their BM25-weighted buyers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+import numpy as np
+from implicit.nearest_neighbours import BM25Recommender
+from implicit.utils import ParameterWarning
+from scipy import sparse
+
+from behavior_model.baselines.tuning import best_columns, tuned
+from behavior_model.context import ModelContext
+from behavior_model.memory.interactions import Interactions, Level, Longs
+
+NUM_NEIGHBOURS: Final = (20, 100, 400)
+MIN_COUNT: Final = 5
+_CHUNK_USERS: Final = 256
+
+
+def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs:
+    """int64[U, k]: the number of neighbours is tuned on validation."""
+    del seed
+    return tuned(context, level, k, _rank, NUM_NEIGHBOURS)
+
+
+def count_matrix(interactions: Interactions) -> tuple[sparse.csr_matrix, Longs]:
+    """float32[U, R] of purchases and int64[R], the targets bought at least MIN_COUNT times."""
+    totals = np.bincount(interactions.targets, minlength=interactions.num_targets)
+    targets = np.flatnonzero(totals >= min(MIN_COUNT, totals.max(initial=1)))
+    position = np.full(interactions.num_targets, -1, dtype=np.int64)
+    position[targets] = np.arange(len(targets))
+    columns = position[interactions.targets]
+    kept = columns >= 0
+    counts = sparse.csr_matrix(
+        (np.ones(kept.sum(), np.float32), (interactions.users[kept], columns[kept])),
+        shape=(interactions.num_users, len(targets)),
+    )
+    counts.sum_duplicates()
+    return counts, targets
+
+
+def _rank(interactions: Interactions, num_neighbours: int, k: int) -> Longs:
+    counts, targets = count_matrix(interactions)
+    model = BM25Recommender(K=num_neighbours, num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParameterWarning)
+        model.fit(counts, show_progress=False)
+    likeness = sparse.csr_matrix(model.similarity)
+    tastes = counts.copy()
+    tastes.data = np.log1p(tastes.data)
+    parts = [
+        best_columns((tastes[start : start + _CHUNK_USERS] @ likeness).toarray(), targets, k)
+        for start in range(0, interactions.num_users, _CHUNK_USERS)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,159 @@
+"""Products and categories of the window ahead, judged beside every baseline at the test cut."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from behavior_model.baselines.registry import RANKING_BASELINES, RankingBaseline
+from behavior_model.context import ModelContext
+from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
+from behavior_model.evaluation.results import Result
+from behavior_model.heads.pair_features import FeatureTable
+from behavior_model.heads.recommendation import (
+    Ranking,
+    RecommendationHead,
+    top_k,
+)
+from behavior_model.memory.interactions import Level, Longs
+
+Doubles = npt.NDArray[np.float64]
+
+K: Final = 10
+TASKS: Final = {Level.ITEM: "recommendation", Level.CATEGORY: "category_recommendation"}
+_METRICS: Final = {f"ndcg@{K}": ndcg_at_k, f"recall@{K}": recall_at_k}
+
+
+def items(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
+    """Fit, save and judge the ranking of products."""
+    return fit_and_judge(context, folder, Level.ITEM, seed=seed)
+
+
+def categories(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
+    """Fit, save and judge the ranking of categories."""
+    return fit_and_judge(context, folder, Level.CATEGORY, seed=seed)
+
+
+def fit_and_judge(context: ModelContext, folder: Path, level: Level, *, seed: int) -> list[Result]:
+    """Fit a head, save it and judge what was saved.
+
+    Args:
+        context: The company's model at one test cut.
+        folder: Where the head is saved.
+        level: What is ranked.
+        seed: Seed of everything random.
+    """
+    begun = time.perf_counter()
+    RecommendationHead.fit(context, level, seed=seed).save(folder)
+    head = RecommendationHead.load(folder, context.vocabulary)
+    return evaluate(context, head, seed=seed, begun=begun)
+
+
+def evaluate(
+    context: ModelContext,
+    head: RecommendationHead,
+    *,
+    seed: int = 0,
+    begun: float | None = None,
+    baselines: Mapping[str, RankingBaseline] = RANKING_BASELINES,
+) -> list[Result]:
+    """NDCG and recall at 10 over the users who buy in the test window.
+
+    Args:
+        context: The company's model at one test cut.
+        head: Fitted for that cut.
+        seed: Seed of baselines and of the bootstrap.
+        begun: `time.perf_counter()` at the start of fitting; the seconds of the results are
+            those until the head has answered, without its baselines.
+        baselines: Ranked beside the head.
+    """
+    begun = time.perf_counter() if begun is None else begun
+    histories = context.histories(context.test_time)
+    states = context.states(context.test_time) if head.reads_transformer else None
+    ranking = head.rank(histories, states, context.test_time, K)
+    seconds = time.perf_counter() - begun
+    table = head.table(histories, states, context.test_time)
+    judged = _Judged(
+        lists={
+            "model": ranking.padded(K),
+            **{f"part:{name}": lists for name, lists in _parts(head, table, ranking).items()},
+            **{name: rank(context, head.level, K, seed=seed) for name, rank in baselines.items()},
+        },
+        truths=head.level.truths_of(context.test_futures),
+    )
+    members = _members(head, table, ranking)
+    return [
+        _result(context, head, judged, members, metric, seed=seed, seconds=seconds)
+        for metric in _METRICS
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    lists: dict[str, Longs]
+    truths: list[Longs]
+
+    def mean(self, metric: str, name: str) -> float:
+        return float(np.nanmean(self.per_user(metric, self.lists[name])))
+
+    def per_user(self, metric: str, lists: Longs) -> Doubles:
+        return _METRICS[metric](lists, self.truths, K)
+
+
+def _result(
+    context: ModelContext,
+    head: RecommendationHead,
+    judged: _Judged,
+    members: list[Longs],
+    metric: str,
+    *,
+    seed: int,
+    seconds: float,
+) -> Result:
+    values = judged.per_user(metric, judged.lists["model"])
+    model, interval = mean_with_interval(values, seed=seed)
+    parts = [name for name in judged.lists if name.startswith("part:")]
+    names = [name for name in judged.lists if name != "model" and name not in parts]
+    single = [float(np.nanmean(judged.per_user(metric, lists))) for lists in members]
+    histories = context.histories(context.test_time)
+    return Result(
+        task=TASKS[head.level],
+        metric=metric,
+        split="test",
+        cut=datetime.fromtimestamp(context.test_time / 1e6, UTC).isoformat(),
+        model=model,
+        interval=interval,
+        baselines={name: judged.mean(metric, name) for name in names},
+        parts={name.removeprefix("part:"): judged.mean(metric, name) for name in parts},
+        spread={"model": float(np.std(single, ddof=1))} if len(single) > 1 else {},
+        num_users=int((~np.isnan(values)).sum()),
+        num_items=head.num_rankable,
+        num_events=histories.num_events,
+        seed=seed,
+        seconds=seconds,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _parts(head: RecommendationHead, table: FeatureTable, ranking: Ranking) -> dict[str, Longs]:
+    """Each memory alone, the transformer alone and the plain linear mixture of all."""
+    return {
+        name: top_k(table, mixture.score(table), K, ranking.fallbacks).padded(K)
+        for name, mixture in head.alone.items()
+    }
+
+
+def _members(head: RecommendationHead, table: FeatureTable, ranking: Ranking) -> list[Longs]:
+    """Lists of the mixture with each of its trees' seeds alone."""
+    return [
+        top_k(table, mixture.score(table), K, ranking.fallbacks).padded(K)
+        for mixture in head.mixture.by_member()
+    ]

@@ -1,0 +1,379 @@
+"""What each user buys in the window ahead, products or categories, repeats and novelties alike.
+
+Candidates come from all memories and the transformer, boosted trees read what each says of a
+candidate, and a few weights mix the trees' logit with the transformer's. The trees learn from
+prediction times whose windows ended before the validation window; the weights, and whether trees
+or a plain linear mixture is kept, are decided on the validation window; then the trees are fitted
+once more with that window included. Memories are rebuilt from the history before every time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save
+from threadpoolctl import threadpool_limits
+
+from behavior_model.context import ModelContext
+from behavior_model.embedding import UserStates, item_embeddings
+from behavior_model.evaluation.metrics import ndcg_at_k
+from behavior_model.heads.mixture import MEMORY_FEATURES, TRANSFORMER, TREES, Mixture
+from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
+from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
+from behavior_model.heads.transformer_scores import CategoryScores, ItemScores, TransformerScores
+from behavior_model.memory.collective import CollectiveMemory
+from behavior_model.memory.content import ContentMemory
+from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from pipelines.errors import BundleError
+from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import write_bytes_atomically, write_json_atomically
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+SCHEMA_VERSION: Final = 1
+NUM_TRAINING_TIMES: Final = 3
+K: Final = 10
+_JSON: Final = "recommendation.json"
+_ITEMS: Final = "item_embeddings.safetensors"
+_TREES: Final = "trees"
+LINEAR: Final = tuple(name for names in MEMORY_FEATURES.values() for name in names)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Ranked lists, flat: R rows by user, best first.
+
+    Args:
+        users: int64[R], position of the user.
+        targets: int64[R], item index or position of the category.
+        scores: float64[R], comparable between the rows of one user.
+        ranks: int64[R], from 1.
+        fallbacks: bool[U], nothing was known of the user and the answer is what is popular.
+    """
+
+    users: Longs
+    targets: Longs
+    scores: Doubles
+    ranks: Longs
+    fallbacks: Bools
+
+    def of(self, user: int) -> tuple[Longs, Doubles]:
+        """Targets and scores of the user at one position, best first."""
+        rows = slice(*np.searchsorted(self.users, [user, user + 1]))
+        return self.targets[rows], self.scores[rows]
+
+    def padded(self, k: int) -> Longs:
+        """int64[U, k]: targets by rank, -1 where a list is shorter."""
+        lists = np.full((len(self.fallbacks), k), -1, dtype=np.int64)
+        kept = self.ranks <= k
+        lists[self.users[kept], self.ranks[kept] - 1] = self.targets[kept]
+        return lists
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecommendationHead:
+    """Ranks items or categories for users.
+
+    Args:
+        level: What is ranked.
+        vocabulary: The vocabulary that histories are encoded with.
+        memories: Collective and content memory, fitted before the test cut.
+        mixture: The ranking that is served.
+        alone: Linear mixture of each memory's features alone, by memory, and of all ("linear").
+        items: float32[num_item_indices, D + 1], outputs of the transformer; None for categories.
+        selection: NDCG@10 on the validation window of each kind of mixture, when it was chosen.
+    """
+
+    level: Level
+    vocabulary: Vocabulary
+    memories: Memories
+    mixture: Mixture
+    alone: dict[str, Mixture]
+    items: Floats | None
+    selection: dict[str, float]
+
+    @classmethod
+    def fit(
+        cls, context: ModelContext, level: Level, *, seed: int = 0, use_transformer: bool = True
+    ) -> RecommendationHead:
+        """Fit on windows that end at or before the test cut.
+
+        Args:
+            context: The company's model at one test cut.
+            level: What is ranked.
+            seed: Seed of the trees and of the taste factors.
+            use_transformer: Whether the mixture listens to the backbone.
+        """
+        with threadpool_limits(1, "blas"):
+            return _Fit(context, level, seed, use_transformer).run()
+
+    @property
+    def reads_transformer(self) -> bool:
+        """Whether the mixture gives the transformer a weight."""
+        return TRANSFORMER in self.alone
+
+    @property
+    def num_rankable(self) -> int:
+        """Targets that an answer may hold."""
+        if self.level is Level.ITEM:
+            return len(self.vocabulary.items)
+        return len(self.vocabulary.categories)
+
+    def table(
+        self,
+        histories: Histories,
+        states: UserStates | None,
+        prediction_times_us: int | Longs,
+        k: int = K,
+    ) -> FeatureTable:
+        """Candidates of U users and everything that is known of them."""
+        interactions = read_interactions(
+            histories, self.vocabulary, self.level, prediction_times_us
+        )
+        scores = _transformer_scores(self.level, states, self.items)
+        return pair_features(interactions, self.memories, scores, k)
+
+    def rank(
+        self,
+        histories: Histories,
+        states: UserStates | None,
+        prediction_times_us: int | Longs,
+        k: int,
+        *,
+        exclude_owned: bool = False,
+    ) -> Ranking:
+        """The first k targets of each of U users; each user's answer depends on no other's.
+
+        Args:
+            histories: U users; a user without events gets what is popular.
+            states: The backbone's states of the same users.
+            prediction_times_us: One time for all or int64[U].
+            k: Length of the lists.
+            exclude_owned: Leave out what the user bought before.
+        """
+        interactions = read_interactions(
+            histories, self.vocabulary, self.level, prediction_times_us
+        )
+        scores = _transformer_scores(self.level, states, self.items)
+        table = pair_features(interactions, self.memories, scores, k)
+        if exclude_owned:
+            table = table.rows(~table.owned)
+        fallbacks = interactions.empty_users
+        values = np.where(
+            fallbacks[table.users],
+            _popularity(self.memories.collective, interactions, table),
+            self.mixture.score(table),
+        )
+        return top_k(table, values, k, fallbacks)
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors, LightGBM's text and, last, JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.memories.collective.save(folder)
+        if self.memories.content is not None:
+            self.memories.content.save(folder)
+        if self.items is not None:
+            tensors = {"items": self.items.astype(np.float16)}
+            write_bytes_atomically(folder / _ITEMS, save(tensors))
+        trees = self.mixture.trees
+        if trees is not None:
+            trees.save(folder / _TREES)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "vocabulary_id": self.vocabulary.vocabulary_id,
+            "level": self.level.value,
+            "has_content": self.memories.content is not None,
+            "weights": dict(self.mixture.weights),
+            "trees": None
+            if trees is None
+            else {"names": list(trees.names), "members": len(trees.members)},
+            "alone": {name: dict(mixture.weights) for name, mixture in self.alone.items()},
+            "selection": self.selection,
+        }
+        write_json_atomically(folder / _JSON, document)
+
+    @classmethod
+    def load(cls, folder: Path, vocabulary: Vocabulary) -> RecommendationHead:
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: nothing here, or a part is missing.
+            VocabularyMismatchError: fitted with another vocabulary.
+        """
+        if not (folder / _JSON).is_file():
+            raise BundleError(f"{folder}: no recommendation head. Fit one with: bfm heads")
+        raw: dict[str, Any] = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        vocabulary.require(raw["vocabulary_id"], str(folder))
+        level = Level(raw["level"])
+        trees = None
+        if raw["trees"] is not None:
+            names, members = raw["trees"]["names"], raw["trees"]["members"]
+            trees = RankingTrees.load(folder / _TREES, names, members)
+        items = None
+        if (folder / _ITEMS).is_file():
+            items = load_file(folder / _ITEMS)["items"].astype(np.float32)
+        memories = Memories(
+            collective=CollectiveMemory.load(folder),
+            group_of_target=level.groups_of(vocabulary),
+            content=ContentMemory.load(folder) if raw["has_content"] else None,
+        )
+        return cls(
+            level=level,
+            vocabulary=vocabulary,
+            memories=memories,
+            mixture=Mixture(weights=raw["weights"], trees=trees),
+            alone={name: Mixture(weights=weights) for name, weights in raw["alone"].items()},
+            items=items,
+            selection=raw["selection"],
+        )
+
+
+def top_k(table: FeatureTable, values: Doubles, k: int, fallbacks: Bools) -> Ranking:
+    """The k largest values of each user; ties go to the smaller target."""
+    order = np.lexsort((table.targets, -values, table.users))
+    users = table.users[order]
+    ranks = np.arange(len(users)) - np.searchsorted(users, users) + 1
+    kept = ranks <= k
+    rows = order[kept]
+    return Ranking(users[kept], table.targets[rows], values[rows], ranks[kept], fallbacks)
+
+
+def bought_of(table: FeatureTable, truths: Sequence[Longs], num_targets: int) -> Bools:
+    """bool[P]: whether the candidate was bought in the window."""
+    keys = [user * num_targets + truth for user, truth in enumerate(truths)]
+    bought: Bools = np.isin(table.users * num_targets + table.targets, np.concatenate(keys))
+    return bought
+
+
+def _transformer_scores(
+    level: Level, states: UserStates | None, items: Floats | None
+) -> TransformerScores | None:
+    if states is None:
+        return None
+    if level is Level.CATEGORY:
+        return CategoryScores(states.category_logits)
+    if items is None:
+        return None
+    return ItemScores(states.item_query, items, states.category_logits)
+
+
+def _popularity(
+    collective: CollectiveMemory, interactions: Interactions, table: FeatureTable
+) -> Doubles:
+    """float64[P]: 1 for the most popular target of the user's market, less for those behind."""
+    markets = interactions.markets[table.users]
+    lists = collective.popular[np.where(markets < len(collective.popular), markets, 0)]
+    hits = lists == table.targets[:, None]
+    return np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """Candidates of active users at one prediction time, and which of them were bought."""
+
+    table: FeatureTable
+    bought: Bools
+    truths: list[Longs]
+
+    def ndcg(self, score: Callable[[FeatureTable], Doubles]) -> float:
+        fallbacks = np.zeros(len(self.truths), dtype=np.bool_)
+        lists = top_k(self.table, score(self.table), K, fallbacks).padded(K)
+        return float(np.nanmean(ndcg_at_k(lists, self.truths, K)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    context: ModelContext
+    level: Level
+    seed: int
+    use_transformer: bool
+
+    def run(self) -> RecommendationHead:
+        context, seeds = self.context, [self.seed + member for member in SEEDS]
+        content = None
+        items = None
+        if self.level is Level.ITEM:
+            content = ContentMemory.fit(context.content, context.vocabulary.count_by_item_idx)
+            if self.use_transformer:
+                exact = item_embeddings(context.backbone, context.content)
+                items = exact.astype(np.float16).astype(np.float32)
+        times = context.training_times[:NUM_TRAINING_TIMES]
+        earlier = [self._window(time, content, items) for time in times]
+        latest = self._window(context.validation_time, content, items)
+        linear = _mix([latest], self._names(LINEAR))
+        selection = {"linear": self._linear_selection(earlier, latest)}
+        mixture = linear
+        if earlier:
+            trees = _fit_trees(earlier, seeds[:1])
+            mixed = _mix([latest], self._names((TREES, *MEMORY_FEATURES[TRANSFORMER])), trees)
+            selection |= {"boosted": latest.ndcg(mixed.score), "trees": latest.ndcg(trees.logits)}
+            if selection["boosted"] >= selection["linear"]:
+                again = _fit_trees([latest, *earlier][:NUM_TRAINING_TIMES], seeds)
+                mixture = replace(mixed, trees=again)
+        alone = {
+            memory: _mix([latest], names)
+            for memory, names in MEMORY_FEATURES.items()
+            if any(name in latest.table.names for name in self._names(names))
+        }
+        return RecommendationHead(
+            level=self.level,
+            vocabulary=context.vocabulary,
+            memories=self._memories(context.test_time, content),
+            mixture=mixture,
+            alone={**alone, "linear": linear},
+            items=items,
+            selection=selection,
+        )
+
+    def _linear_selection(self, earlier: Sequence[_Window], latest: _Window) -> float:
+        """NDCG@10 of a linear mixture that has not seen the validation window, where it can be."""
+        fitted = _mix(list(earlier) or [latest], self._names(LINEAR))
+        return latest.ndcg(fitted.score)
+
+    def _names(self, names: Sequence[str]) -> list[str]:
+        """Without those of a transformer that is not listened to."""
+        prefix = f"{TRANSFORMER}/"
+        return [n for n in names if self.use_transformer or not n.startswith(prefix)]
+
+    def _memories(self, time: int, content: ContentMemory | None) -> Memories:
+        groups = self.level.groups_of(self.context.vocabulary)
+        interactions = self._interactions(time)
+        collective = CollectiveMemory.fit(interactions, groups, seed=self.seed)
+        return Memories(collective, groups, content)
+
+    def _interactions(self, time: int) -> Interactions:
+        histories = self.context.histories(time)
+        return read_interactions(histories, self.context.vocabulary, self.level, time)
+
+    def _window(self, time: int, content: ContentMemory | None, items: Floats | None) -> _Window:
+        states = self.context.states(time) if self.use_transformer else None
+        scores = _transformer_scores(self.level, states, items)
+        table = pair_features(self._interactions(time), self._memories(time, content), scores)
+        futures = self.context.futures(time)
+        truths = self.level.truths_of(futures)
+        active = np.asarray([len(truth) > 0 for truth in truths])
+        table = table.rows(active[table.users])
+        bought = bought_of(table, truths, self.level.num_targets(self.context.vocabulary))
+        return _Window(table, bought, truths)
+
+
+def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:
+    """Trees over memories alone: the backbone has seen the windows that they learn from."""
+    names = [n for n in windows[0].table.names if not n.startswith(f"{TRANSFORMER}/")]
+    tables, bought = [w.table for w in windows], [w.bought for w in windows]
+    return RankingTrees.fit(tables, bought, names, seeds=seeds)
+
+
+def _mix(
+    windows: Sequence[_Window], names: Sequence[str], trees: RankingTrees | None = None
+) -> Mixture:
+    return Mixture.fit([w.table for w in windows], [w.bought for w in windows], names, trees)
