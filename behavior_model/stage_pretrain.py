@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from behavior_model.items import build_item_content
@@ -94,18 +94,12 @@ def pretrain(
         backbone=workspace.checkpoints / "backbone",
         items=items,
         num_steps=int(last["step"]),
-        losses={name: value for name, value in last.items() if name not in _NOT_LOSSES},
+        losses={name: last[name] for name in ("loss", *asdict(recipe.training.loss_weights))},
         events_per_second=last["events_per_second"],
         peak_memory_bytes=int(last["peak_memory_bytes"]),
         content_seconds=prepared - started,
         seconds=time.monotonic() - prepared,
     )
-
-
-_NOT_LOSSES = {
-    *("step", "epoch", "share_done", "learning_rate", "gradient_norm"),
-    *("events_per_second", "seconds_left", "peak_memory_bytes"),
-}
 
 
 def _train(job: PretrainingJob, num_workers: int) -> dict[str, float]:

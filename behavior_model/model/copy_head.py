@@ -87,7 +87,8 @@ class CopyHead(nn.Module):
 
 def _mix(weights_PM: Tensor, shares_MPE: Tensor) -> Tensor:
     """float32[P, E]: shares of all heads in one, weighted per probe."""
-    return (weights_PM.T.unsqueeze(-1) * shares_MPE).sum(dim=0)
+    mixed: Tensor = (weights_PM.T.unsqueeze(-1) * shares_MPE).sum(dim=0)
+    return mixed
 
 
 def _view(batch: PackedBatch) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,7 @@ class StepReport:
         num_events: Events of this process's batches.
         learning_rate: Rate of the step.
         share_done: Share of the whole run that is done.
+        is_last: No step comes after it.
         gradient_norm: Before clipping.
     """
 
@@ -55,6 +56,7 @@ class StepReport:
     num_events: int
     learning_rate: float
     share_done: float
+    is_last: bool
     gradient_norm: float
 
 
@@ -89,8 +91,7 @@ class TrainingRun:
             num_steps = self.agree(min(len(batches) for batches in epochs))
             sources = [batches.from_step(self.progress.step) for batches in epochs]
             for step in range(self.progress.step, num_steps):
-                share = (epoch + step / num_steps) / self.config.epochs
-                yield self._step([next(source) for source in sources], epoch, step, share)
+                yield self._step([next(source) for source in sources], epoch, step, num_steps)
             for source in sources:
                 source.close()
             self.progress.epoch, self.progress.step = epoch + 1, 0
@@ -111,8 +112,9 @@ class TrainingRun:
         self.progress = Progress(**state["progress"])
 
     def _step(
-        self, batches: list[TrainingBatch], epoch: int, step: int, share: float
+        self, batches: list[TrainingBatch], epoch: int, step: int, num_steps: int
     ) -> StepReport:
+        share = (epoch + step / num_steps) / self.config.epochs
         rate = self.config.learning_rate * rate_share(share, self.config.warmup_share)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -134,7 +136,8 @@ class TrainingRun:
             losses={name: float(total) / len(batches) for name, total in sums.items()},
             num_events=sum(batch.packed.num_events for batch in batches),
             learning_rate=rate,
-            share_done=share,
+            share_done=(epoch + (step + 1) / num_steps) / self.config.epochs,
+            is_last=epoch + 1 == self.config.epochs and step + 1 == num_steps,
             gradient_norm=float(norm),
         )
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pipelines.errors import EnvironmentProblemError
+
+START_ATTEMPTS: Final = 3
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 _QUIET: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -35,6 +38,8 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
+        # Ray's own switch for machines that are no part of a cluster: loopback on any system.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
@@ -45,15 +50,39 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     if address is not None:
         ray.init(address=address, logging_level=logging.WARNING)
     else:
-        ray.init(
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        _start_local(num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(num_cpus: int) -> None:
+    """Start a session; Ray gives its own daemons 30 seconds, a busy machine may need another try.
+
+    Raises:
+        EnvironmentProblemError: it did not start, even so.
+    """
+    import ray
+
+    reason = ""
+    for _ in range(START_ATTEMPTS):
+        try:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+            )
+        except Exception as error:  # Ray raises this very class when a daemon is late
+            if "timed out during startup" not in str(error):
+                raise
+            reason = str(error)
+            ray.shutdown()
+        else:
+            return
+    raise EnvironmentProblemError(
+        f"Ray did not start in {START_ATTEMPTS} attempts ({reason}). Close other heavy programs on "
+        "this machine, or set RAY_ADDRESS to a running cluster, and run the command again."
+    )

@@ -6,6 +6,8 @@ checkpoints, so that a worker that dies and a command that was killed resume ali
 
 from __future__ import annotations
 
+import logging
+import shutil
 import zlib
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +23,7 @@ from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 
 MAX_FAILURES: Final = 2
+RAY_FOLDER: Final = "ray"
 READ_ROWS: Final = 512
 
 
@@ -39,6 +42,8 @@ def fit(job: PretrainingJob, num_workers: int) -> None:
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     table = str(job.workspace.table(TOKEN_SEQUENCES.name))
     datasets = {
@@ -57,12 +62,15 @@ def fit(job: PretrainingJob, num_workers: int) -> None:
         datasets=datasets,
         dataset_config=DataConfig(datasets_to_split=[]),
         run_config=RunConfig(
-            name="pretraining",
-            storage_path=str(job.folder / "ray"),
+            name=job.run_key,
+            storage_path=str(job.folder / RAY_FOLDER),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    finally:
+        shutil.rmtree(job.folder / RAY_FOLDER, ignore_errors=True)
 
 
 def _name(shard: int) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from rich.progress import BarColumn, Progress, TextColumn
 
 from behavior_model.training.worker import PretrainingJob
@@ -85,20 +89,17 @@ def progress_line() -> Iterator[Sink]:
 @contextmanager
 def mlflow_run(job: PretrainingJob) -> Iterator[Sink]:
     """A run in the workspace's MLflow store, with the job's parameters."""
-    from mlflow import MlflowClient
-
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=job.workspace.mlflow_uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
     run_id = client.create_run(experiment_id, tags={"run_key": job.run_key}).info.run_id
-    for name, value in _flat(asdict(job)).items():
-        client.log_param(run_id, name, value)
+    parameters = [Param(name, str(value)) for name, value in _flat(asdict(job)).items()]
+    client.log_batch(run_id, params=parameters)
 
     def log(metrics: dict[str, float]) -> None:
-        step = int(metrics["step"])
-        from mlflow.entities import Metric
-
-        moments = [Metric(name, value, 0, step) for name, value in metrics.items()]
+        now_ms, step = int(time.time() * 1_000), int(metrics["step"])
+        moments = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
         client.log_batch(run_id, metrics=moments)
 
     try:

@@ -113,7 +113,7 @@ def run_worker(
     last_saved = time.monotonic()
     for report in run.steps():
         speed, left_s = stopwatch.tick(report)
-        if report.progress.global_step % LOG_EVERY_STEPS == 0:
+        if report.progress.global_step % LOG_EVERY_STEPS == 0 or report.is_last:
             metrics = _metrics(report, speed, left_s)
             rank.report(metrics)
             if rank.index == 0:

@@ -1,4 +1,4 @@
-"""Pretraining through Ray Train: reads Delta, logs to MLflow, two workers equal one with two shards."""
+"""Pretraining through Ray Train: reads Delta, logs to MLflow, agrees with one process."""
 
 import json
 from pathlib import Path

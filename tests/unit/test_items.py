@@ -97,5 +97,5 @@ def test_given_texts_stand_near_their_items(content: ItemContent) -> None:
 
 
 def test_texts_of_another_encoder_are_refused(content: ItemContent) -> None:
-    with pytest.raises(WorkspaceError, match="hashed-32.*hashed-8"):
+    with pytest.raises(WorkspaceError, match=r"hashed-32.*hashed-8"):
         content.encode_texts(TextEncoder(None, HashedBackend(8)), ["soap"])

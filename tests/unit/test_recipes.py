@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_every_recipe_says_command_time_and_score(size: str) -> None:
 
 def test_sizes_grow_in_every_direction() -> None:
     models = [recipe_for(s, num_events=10**6).model for s in ("tiny", "small", "base", "large")]
-    for smaller, larger in zip(models[:-1], models[1:], strict=True):
+    for smaller, larger in pairwise(models):
         assert smaller.width < larger.width
         assert smaller.num_layers <= larger.num_layers
         assert smaller.context < larger.context
