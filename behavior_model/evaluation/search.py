@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from behavior_model.context import ModelContext
+from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.metrics import (
     hits_at_k,
@@ -45,6 +47,15 @@ _SUBSETS: Final = {
     "without the backbone": FEATURES[:-1],
     "without meaning": tuple(name for name in FEATURES if name != "meaning"),
 }
+
+
+def fit_and_judge(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
+    """Fit the head, save it, and judge it beside its parts and baselines."""
+    embeddings = item_embeddings(context.backbone, context.content)
+    encoder = TextEncoder(context.workspace.text_cache)
+    head, results = evaluate(context, encoder, item_embeddings=embeddings, seed=seed)
+    head.save(folder)
+    return results
 
 
 def evaluate(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import TruncatedSVD
-from sklearn.linear_model import Ridge
+from scipy import sparse
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
@@ -28,7 +28,14 @@ HELD_OUT_SHARE: Final = 0.1
 NUM_JUDGED: Final = 3_000
 DEPTH: Final = 100
 CHUNK: Final = 500
-NUM_COMPONENTS: Final = 128
+SMOOTHING: Final = 0.01
+
+
+def fit_and_judge(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
+    """Judge the head on hidden products, then fit it on all and save it."""
+    head, results = evaluate(context, seed=seed)
+    head.save(folder)
+    return results
 
 
 def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list[Result]]:
@@ -52,16 +59,15 @@ def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list
     )
     ranked = {
         "model": _ranked(head, judged, head.weights),
-        "baskets alone": _ranked(head, judged, _only("baskets")),
         "without baskets": _ranked(
             head, judged, head.weights * (np.asarray(FEATURES) != "baskets")
         ),
         "most frequent tags": np.tile(np.arange(DEPTH), (len(judged), 1)),
         "partial text neighbours": _ranked(plain, judged, _only("neighbours")),
         "behaviour only": _ranked(head, judged, _only("baskets")),
-        "ridge on hand-made features": _ridge(head, judged, seed),
+        "naive Bayes on hand-made features": _naive_bayes(head, judged),
     }
-    results = _results(measured, ranked, truth_idx, parts=("baskets alone", "without baskets"))
+    results = _results(measured, ranked, truth_idx, parts=("without baskets",))
     return fit(context, catalogue=catalogue, seed=seed), results
 
 
@@ -94,13 +100,14 @@ def _ranked(head: TaggingHead, judged: Longs, weights: Doubles) -> Longs:
     return np.concatenate(parts)
 
 
-def _ridge(head: TaggingHead, judged: Longs, seed: int) -> Longs:
-    known = np.flatnonzero(np.diff(head.tag_rows.indptr) > 0)
-    width = min(NUM_COMPONENTS, head.text.shape[1] - 1)
-    reduced = TruncatedSVD(width, n_iter=2, random_state=seed).fit_transform(head.text)
-    chosen = np.random.default_rng(seed).permutation(known)[:20_000]
-    model = Ridge(alpha=1.0).fit(reduced[chosen], head.tag_rows[chosen].toarray())
-    return np.argsort(-model.predict(reduced[judged]), axis=1, kind="stable")[:, :DEPTH]
+def _naive_bayes(head: TaggingHead, judged: Longs) -> Longs:
+    """Multinomial naive Bayes, one class per tag, on the hand-made features."""
+    bought = sparse.csr_matrix(head.text > 0, dtype=np.float64)
+    together = np.asarray((head.tag_rows.T @ bought).todense()) + SMOOTHING
+    log_share = np.log(together / together.sum(axis=1, keepdims=True))
+    frequency = np.asarray(head.tag_rows.sum(axis=0)).ravel()
+    scores = np.asarray(bought[judged] @ log_share.T) + np.log(frequency)
+    return np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
 
 
 def _results(

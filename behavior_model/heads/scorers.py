@@ -14,7 +14,6 @@ Doubles = npt.NDArray[np.float64]
 
 INVERSE_PENALTY: Final = 0.003
 RIDGE_PENALTY: Final = 300.0
-NUM_COMPONENTS: Final = 32
 NUM_TREES: Final = 250
 NUM_THREADS: Final = 1
 """Data this small gains nothing from a second thread and loses much when cores are shared."""
@@ -111,24 +110,3 @@ class TreeScorer:
         """float64[N]: log odds, or the predicted target."""
         raw = self.booster.predict(inputs, raw_score=True, num_threads=NUM_THREADS)
         return np.asarray(raw, dtype=np.float64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Projection:
-    """Principal components of standardised inputs: few enough for trees.
-
-    Args:
-        components: float64[E, P].
-    """
-
-    components: Doubles
-
-    @classmethod
-    def fit(cls, inputs: Doubles) -> Projection:
-        """Fit on float64[N, E] standardised inputs."""
-        _, vectors = np.linalg.eigh(inputs.T @ inputs)
-        return cls(components=vectors[:, ::-1][:, :NUM_COMPONENTS])
-
-    def apply(self, inputs: Doubles) -> Doubles:
-        """float64[N, P]."""
-        return np.asarray(inputs @ self.components, dtype=np.float64)

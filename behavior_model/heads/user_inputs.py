@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from behavior_model.baselines.user_features import feature_matrix, user_features
 from behavior_model.context import ModelContext
-from behavior_model.heads.scorers import signed_log
 from behavior_model.tasks import UserTask, labels_at
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -77,9 +76,18 @@ class UserInputs:
         )
 
     @property
-    def tame(self) -> Doubles:
-        """float64[U, E + R + F], statistics on a signed log scale, for linear models."""
-        return np.concatenate([self.embedding, self.readings, signed_log(self.statistics)], axis=1)
+    def states(self) -> Doubles:
+        """float64[U, E + R]: everything that comes from the backbone."""
+        return np.concatenate([self.embedding, self.readings], axis=1)
+
+    def only(self, kind: InputKind) -> UserInputs:
+        """What a head of a kind reads of fused inputs."""
+        nothing = np.zeros((len(self), 0))
+        return UserInputs(
+            embedding=nothing if kind is InputKind.STATISTICS else self.embedding,
+            readings=nothing if kind is InputKind.STATISTICS else self.readings,
+            statistics=nothing if kind is InputKind.EMBEDDING else self.statistics,
+        )
 
     @classmethod
     def join(cls, parts: Sequence[UserInputs]) -> UserInputs:
@@ -144,6 +152,10 @@ class LabelledRows:
     labels: Doubles
     user_ids: list[str]
     times: Longs
+
+    def only(self, kind: InputKind) -> LabelledRows:
+        """The same rows of fused inputs as a head of a kind reads them."""
+        return replace(self, inputs=self.inputs.only(kind))
 
 
 def labelled_rows(context: ModelContext, task: UserTask, kind: InputKind) -> LabelledRows:

@@ -3,6 +3,8 @@
 Rows are users at rolling earlier prediction times whose windows have passed at the test cut. Every
 user falls into one of five folds by a hash of the id; raw scores for calibration come from models
 that have not seen the user at any time. The learners that answer are then fitted on all rows.
+What mixes them is fitted on the newest prediction time alone: its window is the only one that the
+backbone has not been pretrained on, so that elsewhere its states look better than they are.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from behavior_model.context import ModelContext
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
-from behavior_model.heads.learners import Learners
+from behavior_model.heads.learners import Learners, fit_mixture
 from behavior_model.heads.scorers import signed_log
 from behavior_model.heads.user_inputs import (
     InputKind,
@@ -77,7 +79,8 @@ class UserTaskHead:
         kind: What its answers are.
         input_kind: Which inputs it reads.
         vocabulary: The vocabulary that histories are encoded with.
-        learners: Linear model and trees.
+        learners: Linear models and trees.
+        mixture: float64[M + 1], weights of the learners and a constant.
         calibration: Raw score to answer and interval.
         familiarity: Likeness to the training users.
     """
@@ -87,6 +90,7 @@ class UserTaskHead:
     input_kind: InputKind
     vocabulary: Vocabulary
     learners: Learners
+    mixture: Doubles
     calibration: Calibration
     familiarity: Familiarity
 
@@ -105,7 +109,7 @@ class UserTaskHead:
         """
         times = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(histories))
         inputs = user_inputs(self.vocabulary, histories, states, times, self.input_kind)
-        scores, lowers, uppers = self.calibration.apply(self.learners.raw(inputs))
+        scores, lowers, uppers = self.calibration.apply(self._mix(inputs))
         tame = self.learners.standardise(inputs)
         return UserPrediction(
             scores=scores,
@@ -114,16 +118,20 @@ class UserTaskHead:
             familiarities=self.familiarity.apply(tame),
         )
 
+    def _mix(self, inputs: UserInputs) -> Doubles:
+        raw = self.learners.raw(inputs)
+        return np.asarray(raw @ self.mixture[:-1] + self.mixture[-1], dtype=np.float64)
+
     def save(self, folder: Path) -> None:
         """Write JSON, safetensors and LightGBM's text into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {
-            **self.learners.to_tensors(),
+            **self.learners.save(folder / _TREES),
+            "mixture": self.mixture,
             **self.calibration.to_tensors(),
             **self.familiarity.to_tensors(),
         }
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / _TENSORS)
-        self.learners.trees.booster.save_model(str(folder / _TREES))
         facts = {
             "schema_version": SCHEMA_VERSION,
             "task": self.task,
@@ -149,14 +157,15 @@ class UserTaskHead:
             kind=TaskKind(facts["kind"]),
             input_kind=InputKind(facts["input_kind"]),
             vocabulary=vocabulary,
-            learners=Learners.from_files(tensors, folder / _TREES),
+            learners=Learners.load(tensors, folder / _TREES),
+            mixture=tensors["mixture"],
             calibration=Calibration.from_tensors(tensors),
             familiarity=Familiarity.from_tensors(tensors),
         )
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
-    missing = [name for name in (_JSON, _TENSORS, _TREES) if not (folder / name).is_file()]
+    missing = [name for name in (_JSON, _TENSORS) if not (folder / name).is_file()]
     if missing:
         raise BundleError(
             f"{folder}: no {', '.join(missing)} here, so no user task can be loaded. "
@@ -190,7 +199,10 @@ def fit_rows(
     binary = task.kind is TaskKind.BINARY
     targets = rows.labels if binary else signed_log(rows.labels)
     folds = fold_of(rows.user_ids)
-    raw = _out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
+    by_learner = _out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
+    newest = rows.times == 0
+    mixture = fit_mixture(by_learner[newest], targets[newest], binary=binary)
+    raw = by_learner @ mixture[:-1] + mixture[-1]
     learners = Learners.fit(rows.inputs, targets, binary=binary, seed=seed)
     _, users = np.unique(rows.user_ids, return_inverse=True)
     calibration = (
@@ -205,6 +217,7 @@ def fit_rows(
         input_kind=input_kind,
         vocabulary=vocabulary,
         learners=learners,
+        mixture=mixture,
         calibration=calibration,
         familiarity=Familiarity.fit(tame, held_out=folds == 0),
     )
@@ -218,9 +231,13 @@ def fold_of(user_ids: list[str]) -> Longs:
 def _out_of_fold(
     inputs: UserInputs, targets: Doubles, folds: Longs, *, binary: bool, seed: int
 ) -> Doubles:
-    raw = np.empty(len(targets))
+    parts: dict[int, Doubles] = {}
     for fold in range(NUM_FOLDS):
         out = folds == fold
-        learners = Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
-        raw[out] = learners.raw(inputs.rows(out))
+        if out.any():
+            learners = Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
+            parts[fold] = learners.raw(inputs.rows(out))
+    raw = np.empty((len(targets), next(iter(parts.values())).shape[1]))
+    for fold, values in parts.items():
+        raw[folds == fold] = values
     return raw
