@@ -76,7 +76,7 @@ def _features(past: Interactions, groups: Longs) -> tuple[Longs, npt.NDArray[np.
     return keys, np.stack(columns, axis=1).astype(np.float32)
 
 
-def _candidates(past: Interactions, popular: npt.NDArray[np.generic]) -> Longs:
+def _candidates(past: Interactions, popular: npt.NDArray[np.number]) -> Longs:
     own = own_pairs(past)
     users = own.keys // past.num_targets
     order = np.lexsort((own.keys, -own.columns["decayed_112d"], users))

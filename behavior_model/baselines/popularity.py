@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from behavior_model.baselines.tuning import best_columns, interactions_at
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Level, Longs, read_interactions
+from behavior_model.memory.interactions import Level, Longs
 
 HALF_LIFE_DAYS: Final = 28.0
 
@@ -15,9 +16,8 @@ HALF_LIFE_DAYS: Final = 28.0
 def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs:
     """int64[U, k]: purchases decayed with a half-life of four weeks. Has no knob."""
     del seed
-    time = context.test_time
-    past = read_interactions(context.histories(time), context.vocabulary, level, time)
+    past = interactions_at(context, level, context.test_time)
     weights = 0.5 ** (past.ages / HALF_LIFE_DAYS)
-    totals = np.bincount(past.targets, weights, minlength=past.num_targets)
-    best = np.lexsort((np.arange(len(totals)), -totals))[:k]
-    return np.tile(np.where(totals[best] > 0, best, -1), (past.num_users, 1))
+    totals = np.bincount(past.targets, weights, past.num_targets).astype(np.float64)
+    best = best_columns(totals[None], np.arange(len(totals)), k)
+    return np.repeat(best, past.num_users, axis=0)

@@ -10,22 +10,19 @@ once more with that window included. Memories are rebuilt from the history befor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save
-from threadpoolctl import threadpool_limits
 
 from behavior_model.context import ModelContext
-from behavior_model.embedding import UserStates, item_embeddings
-from behavior_model.evaluation.metrics import ndcg_at_k
-from behavior_model.heads.mixture import MEMORY_FEATURES, TRANSFORMER, TREES, Mixture
+from behavior_model.embedding import UserStates
+from behavior_model.heads.mixture import TRANSFORMER, Mixture
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
-from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
+from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.transformer_scores import CategoryScores, ItemScores, TransformerScores
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
@@ -40,12 +37,10 @@ Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 SCHEMA_VERSION: Final = 1
-NUM_TRAINING_TIMES: Final = 3
 K: Final = 10
 _JSON: Final = "recommendation.json"
 _ITEMS: Final = "item_embeddings.safetensors"
 _TREES: Final = "trees"
-LINEAR: Final = tuple(name for names in MEMORY_FEATURES.values() for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +108,9 @@ class RecommendationHead:
             seed: Seed of the trees and of the taste factors.
             use_transformer: Whether the mixture listens to the backbone.
         """
-        with threadpool_limits(1, "blas"):
-            return _Fit(context, level, seed, use_transformer).run()
+        from behavior_model.heads.recommendation_fitting import fit
+
+        return fit(context, level, seed=seed, use_transformer=use_transformer)
 
     @property
     def reads_transformer(self) -> bool:
@@ -139,7 +135,7 @@ class RecommendationHead:
         interactions = read_interactions(
             histories, self.vocabulary, self.level, prediction_times_us
         )
-        scores = _transformer_scores(self.level, states, self.items)
+        scores = transformer_scores(self.level, states, self.items)
         return pair_features(interactions, self.memories, scores, k)
 
     def rank(
@@ -163,7 +159,7 @@ class RecommendationHead:
         interactions = read_interactions(
             histories, self.vocabulary, self.level, prediction_times_us
         )
-        scores = _transformer_scores(self.level, states, self.items)
+        scores = transformer_scores(self.level, states, self.items)
         table = pair_features(interactions, self.memories, scores, k)
         if exclude_owned:
             table = table.rows(~table.owned)
@@ -247,16 +243,10 @@ def top_k(table: FeatureTable, values: Doubles, k: int, fallbacks: Bools) -> Ran
     return Ranking(users[kept], table.targets[rows], values[rows], ranks[kept], fallbacks)
 
 
-def bought_of(table: FeatureTable, truths: Sequence[Longs], num_targets: int) -> Bools:
-    """bool[P]: whether the candidate was bought in the window."""
-    keys = [user * num_targets + truth for user, truth in enumerate(truths)]
-    bought: Bools = np.isin(table.users * num_targets + table.targets, np.concatenate(keys))
-    return bought
-
-
-def _transformer_scores(
+def transformer_scores(
     level: Level, states: UserStates | None, items: Floats | None
 ) -> TransformerScores | None:
+    """What the transformer says, where it was asked; `items` are needed to rank items."""
     if states is None:
         return None
     if level is Level.CATEGORY:
@@ -274,106 +264,3 @@ def _popularity(
     lists = collective.popular[np.where(markets < len(collective.popular), markets, 0)]
     hits = lists == table.targets[:, None]
     return np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """Candidates of active users at one prediction time, and which of them were bought."""
-
-    table: FeatureTable
-    bought: Bools
-    truths: list[Longs]
-
-    def ndcg(self, score: Callable[[FeatureTable], Doubles]) -> float:
-        fallbacks = np.zeros(len(self.truths), dtype=np.bool_)
-        lists = top_k(self.table, score(self.table), K, fallbacks).padded(K)
-        return float(np.nanmean(ndcg_at_k(lists, self.truths, K)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    context: ModelContext
-    level: Level
-    seed: int
-    use_transformer: bool
-
-    def run(self) -> RecommendationHead:
-        context, seeds = self.context, [self.seed + member for member in SEEDS]
-        content = None
-        items = None
-        if self.level is Level.ITEM:
-            content = ContentMemory.fit(context.content, context.vocabulary.count_by_item_idx)
-            if self.use_transformer:
-                exact = item_embeddings(context.backbone, context.content)
-                items = exact.astype(np.float16).astype(np.float32)
-        times = context.training_times[:NUM_TRAINING_TIMES]
-        earlier = [self._window(time, content, items) for time in times]
-        latest = self._window(context.validation_time, content, items)
-        linear = _mix([latest], self._names(LINEAR))
-        selection = {"linear": self._linear_selection(earlier, latest)}
-        mixture = linear
-        if earlier:
-            trees = _fit_trees(earlier, seeds[:1])
-            mixed = _mix([latest], self._names((TREES, *MEMORY_FEATURES[TRANSFORMER])), trees)
-            selection |= {"boosted": latest.ndcg(mixed.score), "trees": latest.ndcg(trees.logits)}
-            if selection["boosted"] >= selection["linear"]:
-                again = _fit_trees([latest, *earlier][:NUM_TRAINING_TIMES], seeds)
-                mixture = replace(mixed, trees=again)
-        alone = {
-            memory: _mix([latest], names)
-            for memory, names in MEMORY_FEATURES.items()
-            if any(name in latest.table.names for name in self._names(names))
-        }
-        return RecommendationHead(
-            level=self.level,
-            vocabulary=context.vocabulary,
-            memories=self._memories(context.test_time, content),
-            mixture=mixture,
-            alone={**alone, "linear": linear},
-            items=items,
-            selection=selection,
-        )
-
-    def _linear_selection(self, earlier: Sequence[_Window], latest: _Window) -> float:
-        """NDCG@10 of a linear mixture that has not seen the validation window, where it can be."""
-        fitted = _mix(list(earlier) or [latest], self._names(LINEAR))
-        return latest.ndcg(fitted.score)
-
-    def _names(self, names: Sequence[str]) -> list[str]:
-        """Without those of a transformer that is not listened to."""
-        prefix = f"{TRANSFORMER}/"
-        return [n for n in names if self.use_transformer or not n.startswith(prefix)]
-
-    def _memories(self, time: int, content: ContentMemory | None) -> Memories:
-        groups = self.level.groups_of(self.context.vocabulary)
-        interactions = self._interactions(time)
-        collective = CollectiveMemory.fit(interactions, groups, seed=self.seed)
-        return Memories(collective, groups, content)
-
-    def _interactions(self, time: int) -> Interactions:
-        histories = self.context.histories(time)
-        return read_interactions(histories, self.context.vocabulary, self.level, time)
-
-    def _window(self, time: int, content: ContentMemory | None, items: Floats | None) -> _Window:
-        states = self.context.states(time) if self.use_transformer else None
-        scores = _transformer_scores(self.level, states, items)
-        table = pair_features(self._interactions(time), self._memories(time, content), scores)
-        futures = self.context.futures(time)
-        truths = self.level.truths_of(futures)
-        active = np.asarray([len(truth) > 0 for truth in truths])
-        table = table.rows(active[table.users])
-        bought = bought_of(table, truths, self.level.num_targets(self.context.vocabulary))
-        return _Window(table, bought, truths)
-
-
-def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:
-    """Trees over memories alone: the backbone has seen the windows that they learn from."""
-    names = [n for n in windows[0].table.names if not n.startswith(f"{TRANSFORMER}/")]
-    tables, bought = [w.table for w in windows], [w.bought for w in windows]
-    return RankingTrees.fit(tables, bought, names, seeds=seeds)
-
-
-def _mix(
-    windows: Sequence[_Window], names: Sequence[str], trees: RankingTrees | None = None
-) -> Mixture:
-    return Mixture.fit([w.table for w in windows], [w.bought for w in windows], names, trees)

@@ -56,7 +56,8 @@ class ItemScores:
 
     def of_pairs(self, users: Longs, targets: Longs) -> Floats:
         """float32[P]."""
-        return np.einsum("ij,ij->i", self.queries[users], self.items[targets])
+        products = np.einsum("ij,ij->i", self.queries[users], self.items[targets])
+        return np.asarray(products, dtype=np.float32)
 
     def of_groups(self, users: Longs, groups: Longs) -> Floats:
         """float32[P], NaN where an item has no category."""
