@@ -100,17 +100,21 @@ def _epochs(num_events: int, event_budget: int) -> int:
 
 
 def tiny(num_events: int) -> Recipe:
-    """A laptop and a coffee.
+    """Two cores and five minutes.
 
     Command: `bfm pretrain --workspace DIR --size tiny`.
+    Expected time: 460 processor seconds for 4 epochs of 985,197 events (Complete Journey before
+    2017-09-03), about 240 s on two free cores; less than 2 GiB of memory.
+    Expected score: nothing fitted on top, test cut 2017-10-01, one seed: categories of the next 28
+    days NDCG@10 .629, products .256, churn AUC .879 (see docs/ablations.md for the protocol).
     """
     return Recipe(
         size="tiny",
         model=ModelConfig(width=128, num_layers=2, num_heads=4, context=256),
         training=TrainingConfig(
             epochs=_epochs(num_events, 4_000_000),
-            batch_tokens=4_096,
-            learning_rate=2e-3,
+            batch_tokens=2_048,
+            learning_rate=3e-3,
             num_negatives=1_024,
         ),
     )
@@ -120,6 +124,8 @@ def small(num_events: int) -> Recipe:
     """One workstation and an hour.
 
     Command: `bfm pretrain --workspace DIR --size small`.
+    Expected time: not run yet; by operations about 15 times the work of tiny.
+    Expected score: not measured; tiny's is the figure to beat.
     """
     return Recipe(
         size="small",
@@ -137,6 +143,8 @@ def base(num_events: int) -> Recipe:
     """One server with an accelerator.
 
     Command: `bfm pretrain --workspace DIR --size base`.
+    Expected time: not run yet.
+    Expected score: not measured; small's is the figure to beat.
     """
     return Recipe(
         size="base",
@@ -154,6 +162,8 @@ def large(num_events: int) -> Recipe:
     """A cluster.
 
     Command: `bfm pretrain --workspace DIR --size large`.
+    Expected time: not run yet.
+    Expected score: not measured; base's is the figure to beat.
     """
     return Recipe(
         size="large",

@@ -128,7 +128,14 @@ def shop_recipe(**training: float) -> Recipe:
         model=replace(recipe.model, width=32, num_heads=2, context=48, word_width=16),
         training=replace(
             recipe.training,
-            **{"epochs": 2, "batch_tokens": 512, "num_negatives": 16, "num_threads": 1, **training},
+            **{
+                "epochs": 2,
+                "batch_tokens": 512,
+                "num_negatives": 16,
+                "num_threads": 1,
+                "learning_rate": 2e-3,
+                **training,
+            },
         ),
     )
 
