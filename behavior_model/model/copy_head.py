@@ -81,8 +81,8 @@ class CopyHead(nn.Module):
         key = self.key(events_ED).view(-1, heads, MATCH_WIDTH).transpose(0, 1)
         match = query @ key.transpose(1, 2) / MATCH_WIDTH**0.5
         scores = match - self.decay.view(-1, 1, 1) * torch.log1p(ages)
-        shares = scores.masked_fill(~visible, -1e4).softmax(dim=-1)
-        return shares * visible
+        shares: Tensor = scores.masked_fill(~visible, -1e4).softmax(dim=-1) * visible
+        return shares
 
 
 def _mix(weights_PM: Tensor, shares_MPE: Tensor) -> Tensor:
