@@ -46,7 +46,7 @@ def fit_all(context: ModelContext, *, seed: int, say: Say) -> None:
     for name, fit_and_judge in HEADS.items():
         begun = time.perf_counter()
         results = _fit(context, name, fit_and_judge, seed)
-        figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results if r.split == "test")
+        figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results)
         say(f"  {name}: {figures} ({time.perf_counter() - begun:.0f} s)")
 
 

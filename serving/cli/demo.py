@@ -41,7 +41,7 @@ def demo(workspace: WorkspaceOption = Path("workspace")) -> None:
 def _print_figures(workspace: Workspace) -> None:
     from behavior_model.evaluation.results import read_evaluation
 
-    results = [r for r in read_evaluation(workspace.evaluation_path) if r.split == "test"]
+    results = read_evaluation(workspace.evaluation_path)
     print_table(
         f"At the cut {AS_OF}, next 28 days (intervals: 95 per cent over users)",
         [
@@ -65,6 +65,7 @@ def _figure_row(result: Result) -> list[str]:
     return [
         result.task,
         result.metric,
+        result.split,
         f"{result.model:.4f}",
         f"{low:.3f} to {high:.3f}",
         f"{value:.4f}",
