@@ -95,7 +95,9 @@ def evaluate(
         seconds_before=time.perf_counter() - started,
     )
     queries = queries_at(context, context.test_futures, num_queries=num_test_queries, seed=seed + 1)
-    results = []
+    results: list[Result] = []
+    if len(queries) == 0:
+        return head, results
     for split, texts in (
         ("test/catalogue words", queries.clean),
         ("test/catalogue words misspelled", queries.misspelled),

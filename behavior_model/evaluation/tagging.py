@@ -41,12 +41,15 @@ def fit_and_judge(context: ModelContext, folder: Path, *, seed: int) -> list[Res
 def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list[Result]]:
     """Judge tagging on hidden products, then fit the head that serves on all of them.
 
-    A tenth of the sold products is hidden; what is judged is a sample of those that have words.
+    A tenth of the sold products is hidden; what is judged is a sample of those that have words;
+    without any there are no results.
     Words that the visible products never bear count as missed.
     """
     started = time.perf_counter()
     catalogue = lake.read(context.workspace, CATALOGUE.name)
     hidden, judged, truths = held_out(context, seed=seed)
+    if len(judged) == 0:
+        return fit(context, catalogue=catalogue, seed=seed), []
     head = fit(context, catalogue=catalogue, hidden=hidden, seed=seed)
     plain = fit(context, catalogue=catalogue, hidden=hidden, with_price=False, seed=seed)
     truth_idx = [_positions(head, words) for words in truths]

@@ -70,7 +70,7 @@ def calibrate_rate(
     """Calibrated probability with an interval for the rate among users of equal score.
 
     Isotonic regression (Zadrozny and Elkan, 2002), averaged over bootstrap draws of users and of
-    prediction times (Owen, 2007, for both factors at once). The interval holds 95 per cent of the
+    prediction times (Owen, 2007, for both factors at once); never 0 or 1, however pure a bin. The interval holds 95 per cent of the
     draws, widened to the Venn-Abers pair (Vovk and Petej, 2014): with what confidence the *share*
     of users who show the outcome at this score is known, users and months being drawn again. It
     does not say whether one user will show it, and it does not cover a change of behaviour larger
@@ -90,7 +90,8 @@ def calibrate_rate(
     tail = (100.0 - COVERAGE_PERCENT) / 2
     low, high = np.percentile(draws, [tail, 100.0 - tail], axis=0)
     zeros, ones = _venn_abers(raw, labels, knots)
-    scores = draws.mean(axis=0)
+    merged = ones / (1.0 - zeros + ones)
+    scores = np.clip(draws.mean(axis=0), merged.min(), merged.max())
     return Calibration(
         knots=knots,
         scores=scores,

@@ -79,7 +79,14 @@ class LinearScorer:
 
     @classmethod
     def fit(cls, inputs: Doubles, targets: Doubles, *, binary: bool) -> LinearScorer:
-        """Fit on float64[N, F] standardised inputs and float64[N] targets."""
+        """Fit on float64[N, F] standardised inputs and float64[N] targets.
+
+        Where only one class was ever seen, its smoothed log odds are the answer for everybody.
+        """
+        if binary and np.ptp(targets) == 0:
+            rate = (targets.sum() + 0.5) / (len(targets) + 1.0)
+            bias = np.asarray([np.log(rate / (1.0 - rate))])
+            return cls(weights=np.zeros(inputs.shape[1]), bias=bias)
         model = (
             LogisticRegression(C=INVERSE_PENALTY, max_iter=1_000)
             if binary

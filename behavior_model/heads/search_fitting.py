@@ -23,6 +23,19 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 NUM_FIT_QUERIES: Final = 400
+USUAL_WEIGHTS: Final = {
+    "words": 7.5,
+    "spelling": 3.0,
+    "details": 0.5,
+    "meaning": 14.0,
+    "popularity": 1.0,
+    "own": 1.0,
+    "own_recent": 1.0,
+    "owned_match": 3.0,
+    "owned_popularity": -0.6,
+    "backbone": 0.0,
+}
+"""What groceries gave; for a company whose purchases cannot be asked for in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +51,16 @@ class QueryCandidates:
     truths: list[npt.NDArray[np.int64]]
 
     def weights(self, features: Sequence[str] = FEATURES) -> Doubles:
-        """float64[len(FEATURES)]: fitted weights that use only the named features."""
+        """float64[len(FEATURES)]: fitted weights that use only the named features.
+
+        Where no query found what was bought, there is nothing to fit and the usual weights hold.
+        """
+        if not any(
+            np.isin(truth, one.item_idx).any()
+            for one, truth in zip(self.candidates, self.truths, strict=True)
+        ):
+            kept = [weight if name in features else 0.0 for name, weight in USUAL_WEIGHTS.items()]
+            return np.asarray(kept)
         offsets = np.cumsum([0, *(len(one.item_idx) for one in self.candidates)])
         pairs = zip(self.candidates, self.truths, strict=True)
         return fit_choice_weights(

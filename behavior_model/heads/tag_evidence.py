@@ -36,6 +36,7 @@ NUM_NEIGHBOURS: Final = 20
 SHARPNESS: Final = 4
 NUM_BASKET_TAGS: Final = 30
 CHUNK_ROWS: Final = 2_000
+ROUNDING: Final = 1e-9
 
 
 def item_tags(catalogue: pa.Table, vocabulary: Vocabulary) -> list[list[str]]:
@@ -201,16 +202,19 @@ def _baskets(vocabulary: Vocabulary, histories: Histories) -> sparse.csr_matrix:
     changed = (np.diff(users, prepend=-1) != 0) | (np.diff(times, prepend=-1) != 0)
     basket = np.cumsum(changed) - 1
     shape = (vocabulary.num_item_indices, int(changed.sum()))
-    ones = np.ones(len(items), dtype=np.float32)
+    ones = np.ones(len(items))
     matrix = sparse.csr_matrix((ones, (items, basket)), shape=shape)
     matrix.data[:] = 1.0
     return matrix
 
 
 def _best_shares(scores: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Rows of sum 1, then only their largest NUM_BASKET_TAGS entries."""
+    """Rows of sum 1, then only their largest NUM_BASKET_TAGS entries.
+
+    What is left of an item's own tags when they are taken off is rounding and is dropped.
+    """
     rows = sparse.csr_matrix(scores)
-    rows.data = np.maximum(rows.data, 0.0)
+    rows.data = np.where(rows.data > ROUNDING, rows.data, 0.0)
     rows.eliminate_zeros()
     totals = np.asarray(rows.sum(axis=1)).ravel()
     rows = sparse.coo_matrix(sparse.diags(1.0 / np.maximum(totals, 1e-12)) @ rows)

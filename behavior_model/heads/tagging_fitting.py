@@ -74,6 +74,8 @@ def fit(
 
 
 def _weights(head: TaggingHead, sample: Longs) -> Doubles:
+    if len(sample) == 0:
+        return np.asarray([1.0, 0.2, 0.0])
     features = head.features(sample)
     chosen = head.tag_rows[sample].toarray() > 0
     possible = (features[:, :, :2] > 0).any(axis=2)

@@ -33,7 +33,7 @@ from behavior_model.heads.user_inputs import (
     user_inputs,
 )
 from behavior_model.tasks import TaskKind, UserTask
-from pipelines.errors import BundleError
+from pipelines.errors import BundleError, UserError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
@@ -195,10 +195,20 @@ def fit(
 def fit_rows(
     rows: LabelledRows, task: UserTask, input_kind: InputKind, vocabulary: Vocabulary, *, seed: int
 ) -> UserTaskHead:
-    """Fit on rows that are made already."""
+    """Fit on rows that are made already.
+
+    Raises:
+        UserError: too few users can be asked.
+    """
     binary = task.kind is TaskKind.BINARY
     targets = rows.labels if binary else signed_log(rows.labels)
     folds = fold_of(rows.user_ids)
+    if len(np.unique(folds)) < NUM_FOLDS:
+        raise UserError(
+            f"user task '{task.name}' can be asked of {len(set(rows.user_ids))} users before the "
+            f"test cut; that is too few to hold {NUM_FOLDS} groups of them out. Give a longer "
+            "history or a later --as-of, or take the task out."
+        )
     by_learner = _out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
     newest = rows.times == 0
     mixture = fit_mixture(by_learner[newest], targets[newest], binary=binary)
@@ -231,13 +241,12 @@ def fold_of(user_ids: list[str]) -> Longs:
 def _out_of_fold(
     inputs: UserInputs, targets: Doubles, folds: Longs, *, binary: bool, seed: int
 ) -> Doubles:
-    parts: dict[int, Doubles] = {}
+    parts = []
     for fold in range(NUM_FOLDS):
         out = folds == fold
-        if out.any():
-            learners = Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
-            parts[fold] = learners.raw(inputs.rows(out))
-    raw = np.empty((len(targets), next(iter(parts.values())).shape[1]))
-    for fold, values in parts.items():
+        learners = Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
+        parts.append(learners.raw(inputs.rows(out)))
+    raw = np.empty((len(targets), parts[0].shape[1]))
+    for fold, values in enumerate(parts):
         raw[folds == fold] = values
     return raw

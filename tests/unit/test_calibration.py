@@ -1,0 +1,77 @@
+"""Calibrations: monotone, ordered, and intervals that cover what they claim to cover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
+from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
+
+NUM_USERS, NUM_TIMES = 500, 4
+
+
+def rate_of(raw: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-(1.5 * raw - 1)))  # the raw score is off in scale and level
+
+
+def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    users = np.tile(np.arange(NUM_USERS), NUM_TIMES)
+    times = np.repeat(np.arange(NUM_TIMES), NUM_USERS)
+    raw = generator.normal(size=len(users))
+    labels = (generator.random(len(raw)) < rate_of(raw)).astype(float)
+    return raw, labels, users, times
+
+
+def test_rates_are_calibrated_and_ordered() -> None:
+    curve = calibrate_rate(*drawn(0), seed=0)
+    raw = drawn(1)[0]
+    score, lower, upper = curve.apply(raw)
+    assert np.abs(score - rate_of(raw)).mean() < 0.03
+    assert np.abs(1 / (1 + np.exp(-raw)) - rate_of(raw)).mean() > 0.1
+    assert (lower <= score).all()
+    assert (score <= upper).all()
+    assert (np.diff(score[np.argsort(raw)]) >= 0).all()
+    assert ((lower >= 0) & (upper <= 1)).all()
+
+
+def test_the_interval_covers_the_true_rate() -> None:
+    raw = np.linspace(-1.5, 1.5, 60)
+    covered = []
+    for seed in range(6):
+        _, lower, upper = calibrate_rate(*drawn(seed), seed=seed).apply(raw)
+        covered.append(((lower <= rate_of(raw)) & (rate_of(raw) <= upper)).mean())
+        assert (upper - lower).mean() < 0.25  # and says something
+    assert np.mean(covered) > 0.9
+
+
+def test_the_outcome_interval_covers_nine_in_ten() -> None:
+    generator = np.random.default_rng(0)
+    raw = generator.normal(size=6_000)
+    values = np.exp(raw) * generator.gamma(2.0, size=6_000)
+    curve = calibrate_outcome(raw[:3_000], values[:3_000])
+    score, lower, upper = curve.apply(raw[3_000:])
+    inside = ((values[3_000:] >= lower) & (values[3_000:] <= upper)).mean()
+    assert 0.87 < inside < 0.95
+    assert ((lower <= score) & (score <= upper)).all()
+
+
+def test_a_calibration_survives_its_tensors() -> None:
+    curve = calibrate_rate(*drawn(0), seed=0)
+    again = Calibration.from_tensors(dict(curve.to_tensors()))
+    np.testing.assert_array_equal(
+        curve.apply(np.arange(-3.0, 3.0)), again.apply(np.arange(-3.0, 3.0))
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_unlike_are_flagged_and_the_like_are_not(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    mixing = generator.normal(size=(6, 6))
+    seen = generator.normal(size=(4_000, 6)) @ mixing
+    familiarity = Familiarity.fit(seen, np.arange(4_000) % 5 == 0)
+    like = generator.normal(size=(2_000, 6)) @ mixing
+    flagged = (familiarity.apply(like) < UNFAMILIAR_BELOW).mean()
+    assert flagged < 0.03
+    assert (familiarity.apply(like * 6) < UNFAMILIAR_BELOW).mean() > 0.8

@@ -1,0 +1,92 @@
+"""User tasks: short functions over past and future, with leak-free labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from behavior_model.context import Futures
+from behavior_model.tasks import (
+    Past,
+    TaskKind,
+    UserTask,
+    get_user_task,
+    make_labels,
+    user_task,
+    user_task_names,
+)
+from pipelines.errors import UnknownNameError
+from pipelines.tokens.binning import DAY_US
+from tests.small_shop import AS_OF_US, histories, vocabulary
+
+NUM_USERS = 3
+
+
+def past(num_events: int = 4) -> Past:
+    return Past(
+        histories=histories(num_events),
+        prediction_times_us=np.full(NUM_USERS, AS_OF_US),
+        window_us=28 * DAY_US,
+        vocabulary=vocabulary(),
+    )
+
+
+def future(amounts: list[float], num_purchases: list[int]) -> Futures:
+    nothing = [np.zeros(0, dtype=np.int64)] * NUM_USERS
+    return Futures(
+        user_ids=["ada", "bob", "cyd"],
+        num_events=np.asarray(num_purchases),
+        num_purchases=np.asarray(num_purchases),
+        amounts=np.asarray(amounts),
+        items=nothing,
+        item_counts=nothing,
+        categories=nothing,
+    )
+
+
+def test_churn_is_no_purchase_in_the_window() -> None:
+    labels = make_labels(get_user_task("churn"), past(), future([0.0, 3.0, 0.0], [0, 2, 1]))
+    assert labels.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_spend_drop_compares_with_a_third_of_three_windows_and_asks_only_who_spent() -> None:
+    before = past(6)  # six purchases of 2.5 each: 15 in 84 days, 5 per window
+    labels = make_labels(get_user_task("spend_drop"), before, future([2.4, 2.6, 9.0], [1, 1, 3]))
+    assert labels.tolist() == [1.0, 0.0, 0.0]
+    empty = replace(before, histories=before.histories.before(0))
+    assert np.isnan(
+        make_labels(get_user_task("spend_drop"), empty, future([1.0] * 3, [1] * 3))
+    ).all()
+
+
+def test_past_counts_only_the_days_asked_for() -> None:
+    assert past(4).num_purchases(days=2.5).tolist() == [2, 2, 2]
+    assert past(4).amounts(days=2.5).tolist() == [5.0, 5.0, 5.0]
+    assert past(4).num_purchases().tolist() == [4, 4, 4]
+
+
+def test_unknown_task_is_refused_with_a_guess() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'churn'"):
+        get_user_task("chrun")
+
+
+def test_a_name_is_registered_once() -> None:
+    before = user_task_names()
+    with pytest.raises(ValueError, match="registered already"):
+        user_task("churn", kind=TaskKind.BINARY)(lambda past, future: future.amounts)
+    assert user_task_names() == before
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (lambda past, future: np.zeros(2), "one number per user"),
+        (lambda past, future: np.full(NUM_USERS, 0.5), "other than 0, 1 and NaN"),
+    ],
+)
+def test_wrong_labels_are_refused(label: object, message: str) -> None:
+    task = UserTask(name="wrong", kind=TaskKind.BINARY, label=label)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        make_labels(task, past(), future([0.0] * 3, [0] * 3))
