@@ -29,7 +29,7 @@ def test_two_workers_walk_the_path_of_one_with_two_shards(tmp_path: Path) -> Non
     vocabulary, recipe = shop_vocabulary(), shop_recipe()
     distributed = shop_workspace(Workspace(tmp_path / "two"))
     result = pretrain(distributed, vocabulary, recipe, CUT_US, WINDOW_US, seed=1, num_workers=2)
-    assert result.num_steps >= 10
+    assert result.num_steps >= 4
     assert result.peak_memory_bytes > 0
 
     alone = shop_workspace(Workspace(tmp_path / "one"))
