@@ -188,7 +188,7 @@ def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
 @user_task("churn", kind=TaskKind.BINARY)
 def churn(past: Past, future: Futures) -> Doubles:
     """No purchase in the window; asked of everybody with any history."""
-    return (future.num_purchases == 0).astype(np.float64)
+    return np.where(future.num_purchases == 0, 1.0, 0.0)
 
 
 @user_task("spend_drop", kind=TaskKind.BINARY)
@@ -196,7 +196,8 @@ def spend_drop(past: Past, future: Futures) -> Doubles:
     """Spends less than half of the mean of the last three windows; asked of those who spent."""
     usual = past.amounts(days=3 * past.window_days) / 3
     dropped = (future.amounts < 0.5 * usual).astype(np.float64)
-    return np.asarray(np.where(usual > 0, dropped, np.nan))
+    dropped[usual <= 0] = np.nan
+    return dropped
 
 
 @user_task("next_spend", kind=TaskKind.REGRESSION)

@@ -121,6 +121,8 @@ def _judge(
     )
     results = []
     for split, chosen in slices.items():
+        if len(np.unique(labels[chosen])) < 2:
+            continue  # where all users end alike, nothing can be told apart
         results += _results(
             measured,
             split,
@@ -169,7 +171,7 @@ def _metrics(kind: TaskKind) -> dict[str, Metric]:
     if kind is TaskKind.BINARY:
         return {
             "auc": lambda labels, answer: auc(labels, answer.ranking),
-            "average_precision": lambda labels, answer: average_precision(labels, answer.ranking),
+            "average_precision": _average_precision,
             "ece": lambda labels, answer: expected_calibration_error(labels, answer.value),
         }
     return {
@@ -178,6 +180,12 @@ def _metrics(kind: TaskKind) -> dict[str, Metric]:
             1.0 - np.mean((labels - answer.value) ** 2) / max(np.var(labels), 1e-12)
         ),
     }
+
+
+def _average_precision(labels: Doubles, answer: _Answer) -> float:
+    if not labels.any():
+        return float("nan")
+    return average_precision(labels, answer.ranking)
 
 
 def _spearman(labels: Doubles, ranking: Doubles) -> float:

@@ -70,11 +70,11 @@ def calibrate_rate(
     """Calibrated probability with an interval for the rate among users of equal score.
 
     Isotonic regression (Zadrozny and Elkan, 2002), averaged over bootstrap draws of users and of
-    prediction times (Owen, 2007, for both factors at once); never 0 or 1, however pure a bin. The interval holds 95 per cent of the
-    draws, widened to the Venn-Abers pair (Vovk and Petej, 2014): with what confidence the *share*
-    of users who show the outcome at this score is known, users and months being drawn again. It
-    does not say whether one user will show it, and it does not cover a change of behaviour larger
-    than those between the prediction times seen.
+    prediction times (Owen, 2007, for both factors at once); never 0 or 1, however pure a bin. The
+    interval holds 95 per cent of the draws, widened to the Venn-Abers pair (Vovk and Petej, 2014):
+    with what confidence the *share* of users who show the outcome at this score is known, users and
+    months being drawn again. It does not say whether one user will show it, and it does not cover a
+    change of behaviour larger than those between the prediction times seen.
 
     Args:
         raw: float64[N], out-of-sample raw scores.

@@ -1,0 +1,70 @@
+"""Every head's evaluation: the schema's promises, on a shop small enough to fit in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from behavior_model.context import ModelContext
+from behavior_model.embedding import item_embeddings
+from behavior_model.evaluation import search, tagging, user_tasks
+from behavior_model.evaluation.results import Result
+from behavior_model.model.backbone import new_backbone, save_backbone
+from behavior_model.text_encoder import HashedBackend, TextEncoder
+from pipelines.workspace import Workspace
+from tests.rhythm_bundle import AS_OF_US, _write_labels
+from tests.rhythm_shop import WINDOW_US, shop_recipe, shop_workspace
+
+Judge = Callable[[ModelContext, Path], list[Result]]
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ModelContext:
+    workspace = shop_workspace(Workspace(tmp_path_factory.mktemp("shop") / "workspace"))
+    _write_labels(workspace)
+    context = ModelContext.open(workspace, as_of_us=AS_OF_US)
+    torch.manual_seed(0)
+    backbone = new_backbone(context.vocabulary, context.content, shop_recipe().model, WINDOW_US)
+    save_backbone(workspace.checkpoints / "backbone", backbone)
+    return context
+
+
+def judge_search(context: ModelContext, folder: Path) -> list[Result]:
+    head, results = search.evaluate(
+        context,
+        TextEncoder(None, HashedBackend(32)),
+        item_embeddings=item_embeddings(context.backbone, context.content),
+    )
+    head.save(folder)
+    return results
+
+
+JUDGES: dict[str, Judge] = {
+    **{
+        name: lambda context, folder, name=name: user_tasks.of(name)(context, folder, seed=0)  # type: ignore[misc]
+        for name in ("churn", "spend_drop", "next_spend")
+    },
+    "search": judge_search,
+    "tagging": lambda context, folder: tagging.fit_and_judge(context, folder, seed=0),
+}
+
+
+@pytest.mark.parametrize("task", JUDGES)
+def test_every_figure_stands_beside_its_baselines(
+    context: ModelContext, tmp_path: Path, task: str
+) -> None:
+    results = JUDGES[task](context, tmp_path)
+    assert len(results) >= 2
+    assert any(tmp_path.iterdir())
+    for result in results:
+        assert result.task == task
+        assert result.split.startswith("test")
+        assert len(result.baselines) >= 3
+        assert np.isfinite(result.model)
+        assert result.num_users > 0
+        assert result.num_events == context.histories(AS_OF_US).num_events
+        assert result.interval[0] <= result.interval[1]
