@@ -104,7 +104,7 @@ def tiny(num_events: int) -> Recipe:
 
     Command: `bfm pretrain --workspace DIR --size tiny`.
     Expected time: 460 processor seconds for 4 epochs of 985,197 events (Complete Journey before
-    2017-09-03), about 240 s on two free cores; less than 2 GiB of memory.
+    2017-09-03), so about 240 s on two free cores by division; less than 2 GiB of memory.
     Expected score: nothing fitted on top, test cut 2017-10-01, one seed: categories of the next 28
     days NDCG@10 .629, products .256, churn AUC .879 (see docs/ablations.md for the protocol).
     """
