@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from behavior_model.baselines.item_knn import count_matrix
@@ -13,8 +14,9 @@ from behavior_model.context import ModelContext
 from behavior_model.memory.factors import fit_factors, fold_in
 from behavior_model.memory.interactions import Interactions, Level, Longs
 
-KNOBS: Final = ((64, 0.1, 10.0), (128, 0.1, 10.0), (128, 1.0, 10.0), (128, 0.1, 100.0))
+KNOBS: Final = ((64, 0.1, 10.0), (128, 0.1, 10.0), (256, 0.1, 10.0), (64, 0.1, 100.0))
 """Factors, confidence per purchase, regularisation."""
+_CHUNK_USERS: Final = 256
 
 
 def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs:
@@ -31,4 +33,8 @@ def _rank(
     settings = {"confidence": confidence, "regularisation": regularisation}
     factors = fit_factors(counts, num_factors=num_factors, seed=seed, **settings)
     users = fold_in(counts, factors, **settings)
-    return best_columns(users @ factors.T, targets, k)
+    parts = [
+        best_columns(users[start : start + _CHUNK_USERS] @ factors.T, targets, k)
+        for start in range(0, len(users), _CHUNK_USERS)
+    ]
+    return np.concatenate(parts)

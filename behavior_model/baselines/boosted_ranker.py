@@ -18,7 +18,7 @@ from behavior_model.memory.interactions import Interactions, Level, Longs
 from behavior_model.memory.own import MISSING_PAIR, own_groups, own_pairs, own_users
 
 NUM_POPULAR: Final = 60
-NUM_OWN: Final = 150
+NUM_OWN: Final = 100
 NUM_EARLIER_TIMES: Final = 3
 NUM_TREES: Final = 150
 PAIR_FEATURES: Final = (

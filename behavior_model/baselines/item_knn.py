@@ -14,7 +14,7 @@ from behavior_model.baselines.tuning import best_columns, tuned
 from behavior_model.context import ModelContext
 from behavior_model.memory.interactions import Interactions, Level, Longs
 
-NUM_NEIGHBOURS: Final = (20, 100, 400)
+NUM_NEIGHBOURS: Final = (100, 400)
 MIN_COUNT: Final = 5
 _CHUNK_USERS: Final = 256
 

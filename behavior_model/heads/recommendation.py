@@ -164,11 +164,9 @@ class RecommendationHead:
         if exclude_owned:
             table = table.rows(~table.owned)
         fallbacks = interactions.empty_users
-        values = np.where(
-            fallbacks[table.users],
-            _popularity(self.memories.collective, interactions, table),
-            self.mixture.score(table),
-        )
+        values = self.mixture.score(table)
+        unknown = fallbacks[table.users]
+        values[unknown] = _popularity(self.memories.collective, interactions, table.rows(unknown))
         return top_k(table, values, k, fallbacks)
 
     def save(self, folder: Path) -> None:
