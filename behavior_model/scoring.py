@@ -48,7 +48,6 @@ from pipelines.workspace import Workspace
 BATCH_USERS: Final = 128
 BATCH_ITEMS: Final = 4_096
 MAX_ACTORS: Final = 2
-BLOCKS_PER_ACTOR: Final = 2
 USER: Final = "user"
 ITEM: Final = "item"
 _log: Final = logging.getLogger("bfm.scoring")
@@ -84,6 +83,7 @@ def score(
         BundleError: no bundle, or a changed one.
         UnknownNameError: the bundle does not answer this task.
         UserError: search without a single query in the events.
+        VocabularyMismatchError: token sequences and bundle do not belong together.
     """
     manifest = open_bundle(workspace.bundle).manifest
     if task not in manifest.tasks:
@@ -115,7 +115,9 @@ class _Rank:
     as_of_us: int
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(predictor, shard, self.as_of_us)
+        histories, times = _histories(shard, self.as_of_us)
+        if not len(histories):
+            return RANKED_SCHEMA.empty_table()
         level: Any = "category" if self.task == CATEGORY_RECOMMENDATION else "item"
         ranking = predictor.recommend(histories, times, self.k, level=level)
         return ranked_table(histories.user_ids, ranking, RANKED_SCHEMA)
@@ -129,7 +131,9 @@ class _Predict:
     as_of_us: int
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(predictor, shard, self.as_of_us)
+        histories, times = _histories(shard, self.as_of_us)
+        if not len(histories):
+            return PREDICTED_SCHEMA.empty_table()
         found = predictor.predict(self.task, histories, times)
         columns = [histories.user_ids, found.scores, found.lowers, found.uppers]
         return pa.table(columns, schema=PREDICTED_SCHEMA)
@@ -164,7 +168,9 @@ class _EmbedUsers:
     as_of_us: int
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(predictor, shard, self.as_of_us)
+        histories, times = _histories(shard, self.as_of_us)
+        if not len(histories):
+            return EMBEDDED_SCHEMA.empty_table()
         return embedding_table(histories.user_ids, predictor.embed_users(histories, times))
 
 
@@ -221,7 +227,15 @@ def _moment(manifest: Manifest, as_of_us: int | None) -> int:
 
 
 def _users(workspace: Workspace) -> list[str]:
-    """Files of the token sequences that are current (a Delta folder also holds removed ones)."""
+    """Files of the token sequences that are current (a Delta folder also holds removed ones).
+
+    Raises:
+        VocabularyMismatchError: they were encoded with another vocabulary than the bundle's.
+    """
+    vocabulary = open_bundle(workspace.bundle).vocabulary
+    encoded = lake.read(workspace, TOKEN_SEQUENCES.name, [VOCABULARY_ID]).column(VOCABULARY_ID)
+    for vocabulary_id in encoded.unique().to_pylist():
+        vocabulary.require(vocabulary_id, str(workspace.table(TOKEN_SEQUENCES.name)))
     return lake.open_table(workspace, TOKEN_SEQUENCES.name).file_uris()
 
 
@@ -250,18 +264,15 @@ def _run(
         import ray
 
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        if isinstance(rows, list):
-            num_blocks = max(len(rows), BLOCKS_PER_ACTOR * num_actors)
-            dataset = ray.data.read_parquet(rows, override_num_blocks=num_blocks)
-        else:
-            dataset = ray.data.from_arrow(rows, override_num_blocks=BLOCKS_PER_ACTOR * num_actors)
-        batch = BATCH_USERS if isinstance(rows, list) else BATCH_ITEMS
-        answers = dataset.map_batches(
+        is_files = isinstance(rows, list)
+        dataset = ray.data.read_parquet(rows) if is_files else ray.data.from_arrow(rows)
+        shard_rows = BATCH_USERS if is_files else BATCH_ITEMS
+        answers = dataset.repartition(target_num_rows_per_block=shard_rows).map_batches(
             _Worker,
             fn_constructor_args=(str(workspace.bundle), answer, schema),
-            batch_size=batch,
+            batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
         )
         for reference in answers.to_arrow_refs():
             yield ray.get(reference)
@@ -278,9 +289,8 @@ def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
 
 
 def _histories(
-    predictor: Predictor, shard: pa.Table, as_of_us: int
+    shard: pa.Table, as_of_us: int
 ) -> tuple[Histories, np.ndarray[Any, np.dtype[np.int64]]]:
-    for vocabulary_id in shard.column(VOCABULARY_ID).unique().to_pylist():
-        predictor.vocabulary.require(vocabulary_id, "token_sequences")
+    """Users of a shard with any history before a prediction time; there may be none."""
     histories = Histories.from_arrow(shard).before(as_of_us).non_empty()
     return histories, np.full(len(histories), as_of_us, dtype=np.int64)

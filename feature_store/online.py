@@ -126,7 +126,8 @@ def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> None:
         _delete_rows(shelf, table, stored)
     elif shelf.settings.online_store == "redis":
         online = shelf.store.config.online_store
-        client = shelf.store._get_provider().online_store._get_client(online)
+        redis: Any = shelf.store._get_provider().online_store
+        client = redis._get_client(online)
         client.delete(stored + PROJECT.encode())
     else:
         _blank(shelf, table, entity_id)

@@ -1,0 +1,314 @@
+"""One real bundle behind both counters: the HTTP answer and the batch row are the same."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import requests
+from starlette.testclient import TestClient
+
+from behavior_model.predictor import Predictor
+from behavior_model.scoring import export, score
+from behavior_model.training.ray_session import ray_session
+from pipelines import lake
+from pipelines.errors import (
+    BundleError,
+    EnvironmentProblemError,
+    UnknownNameError,
+    UserError,
+    WorkspaceError,
+)
+from pipelines.tokens.binning import DAY_US
+from pipelines.tokens.history import Histories
+from pipelines.workspace import Workspace
+from serving.app import create_app, require_free_port, running, serve
+from serving.schemas import from_micros
+from serving.settings import ServingSettings
+from tests.rhythm_bundle import AS_OF_US, make
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("rhythm"))
+    make(workspace)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def predictor(shop: Workspace) -> Predictor:
+    return Predictor.load(shop.bundle)
+
+
+@pytest.fixture
+def client(shop: Workspace, predictor: Predictor) -> Iterator[TestClient]:
+    with TestClient(create_app(ServingSettings(workspace=shop.root), predictor)) as running_app:
+        yield running_app
+    for path in shop.root.glob(f"{shop.live_events_path.name}*"):
+        path.unlink()
+
+
+@pytest.fixture(scope="module")
+def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+    """Every batch output, from one Ray session."""
+    folder = tmp_path_factory.mktemp("batches")
+    tables = {}
+    with ray_session(3):
+        for task in ("recommendation", "category_recommendation", "churn", "tagging"):
+            score(shop, task, folder / task, k=5)
+            tables[task] = pq.read_table(folder / task)
+        score(shop, "recommendation", folder / "later", k=5, as_of_us=AS_OF_US + 7 * DAY_US)
+        tables["later"] = pq.read_table(folder / "later")
+        for entity in ("user", "item"):
+            export(shop, entity, folder / entity)
+            tables[entity] = pq.read_table(folder / entity)
+    return tables
+
+
+@pytest.fixture(scope="module")
+def stored(shop: Workspace, predictor: Predictor) -> Histories:
+    return lake.read_histories(shop, predictor.vocabulary, AS_OF_US)
+
+
+def rows_of(table: pa.Table, user: str) -> list[dict[str, Any]]:
+    return [row for row in table.to_pylist() if row["user_id"] == user]
+
+
+@pytest.mark.parametrize(
+    ("task", "level"), [("recommendation", "item"), ("category_recommendation", "category")]
+)
+def test_recommendations_over_http_equal_the_batch(
+    client: TestClient, batches: dict[str, pa.Table], stored: Histories, task: str, level: str
+) -> None:
+    table = batches[task]
+    assert table.column_names == ["user_id", "item_id", "rank", "score"]
+    assert sorted(set(table.column("user_id").to_pylist())) == sorted(stored.user_ids)
+    for user in stored.user_ids:
+        body = {"user_id": user, "k": 5, "level": level}
+        answer = client.post("/v1/recommendations", json=body).json()
+        batch = rows_of(table, user)
+        assert [row["rank"] for row in batch] == list(range(1, len(batch) + 1))
+        assert [item["score"] for item in answer["items"]] == pytest.approx(
+            [row["score"] for row in batch], abs=1e-5
+        )
+        assert [i["item_id"] for i in answer["items"]] == [row["item_id"] for row in batch]
+
+
+def test_predictions_over_http_equal_the_batch(
+    client: TestClient, batches: dict[str, pa.Table], stored: Histories
+) -> None:
+    table = batches["churn"]
+    assert table.column_names == ["user_id", "score", "lower", "upper"]
+    assert sorted(table.column("user_id").to_pylist()) == sorted(stored.user_ids)
+    for row in table.to_pylist():
+        answer = client.post("/v1/predictions/churn", json={"user_id": row["user_id"]}).json()
+        for name in ("score", "lower", "upper"):
+            assert answer[name] == pytest.approx(row[name], abs=1e-5)
+        assert 0 <= row["lower"] <= row["score"] <= row["upper"] <= 1
+
+
+def test_events_of_a_request_equal_a_later_batch(
+    client: TestClient, batches: dict[str, pa.Table], shop: Workspace, predictor: Predictor
+) -> None:
+    """What a client sends with the request counts like what the batch reads from the lake."""
+    later_us = AS_OF_US + 7 * DAY_US
+    user = "user-000"
+    history = lake.read_histories(shop, predictor.vocabulary, later_us, [user])
+    fresh = np.flatnonzero(history.times_us >= AS_OF_US)
+    assert len(fresh)
+    events = [
+        {
+            "event_id": f"sent-{i}",
+            "user_id": user,
+            "event_time": from_micros(int(history.times_us[i])).isoformat(),
+            "event_type": "purchase",
+            "item_id": predictor.vocabulary.items[history.tokens["item"][i] - 3],
+            "amount": float(history.amounts[i]),
+        }
+        for i in fresh
+    ]
+    body = {"user_id": user, "k": 5, "as_of": from_micros(later_us).isoformat()}
+    answer = client.post("/v1/recommendations", json={**body, "events": events}).json()
+    assert answer["num_events"] == history.num_events
+    expected = [row["score"] for row in rows_of(batches["later"], user)]
+    assert [item["score"] for item in answer["items"]] == pytest.approx(expected, abs=1e-5)
+    without = client.post("/v1/recommendations", json=body).json()
+    assert [item["score"] for item in without["items"]] != pytest.approx(expected, abs=1e-5)
+
+
+def test_embeddings_over_http_equal_the_export(
+    client: TestClient, batches: dict[str, pa.Table], stored: Histories
+) -> None:
+    for entity, ids in (("user", stored.user_ids[:5]), ("item", ["item-00", "item-39"])):
+        table = batches[entity]
+        assert table.column_names == ["id", "embedding"]
+        exported = dict(zip(*table.to_pydict().values(), strict=True))
+        answer = client.post("/v1/embeddings", json={"entity": entity, "ids": ids}).json()
+        for one in answer["embeddings"]:
+            assert one["embedding"] == pytest.approx(exported[one["id"]], abs=1e-5)
+
+
+def test_exports_equal_what_the_line_wrote(shop: Workspace, batches: dict[str, pa.Table]) -> None:
+    for entity in ("user", "item"):
+        written = pq.read_table(shop.embeddings / f"{entity}.parquet").sort_by("id")
+        assert written.column("id").equals(batches[entity].column("id"))
+        ours, theirs = (
+            np.stack(table.column("embedding").to_pylist()) for table in (written, batches[entity])
+        )
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_tags_over_http_equal_the_batch(client: TestClient, batches: dict[str, pa.Table]) -> None:
+    table = batches["tagging"]
+    assert table.column_names == ["item_id", "tag", "rank", "score"]
+    answer = client.post("/v1/tags", json={"item_id": "item-03", "k": 5}).json()
+    expected = [row for row in table.to_pylist() if row["item_id"] == "item-03"]
+    assert expected
+    assert [one["tag"] for one in answer["tags"]] == [row["tag"] for row in expected]
+
+
+def test_no_answer_depends_on_who_else_is_asked_about(
+    predictor: Predictor, stored: Histories
+) -> None:
+    times = np.full(len(stored), AS_OF_US, dtype=np.int64)
+    together = predictor.predict("churn", stored, times).scores
+    ranked = predictor.recommend(stored, times, 5)
+    for user in range(0, len(stored), 5):
+        alone = stored.select([user])
+        assert predictor.predict("churn", alone, times[:1]).scores[0] == pytest.approx(
+            together[user], abs=1e-5
+        )
+        one = predictor.recommend(alone, times[:1], 5)
+        assert one.scores[0] == pytest.approx(ranked.scores[user], abs=1e-5)
+
+
+def test_a_live_event_changes_the_next_answer(client: TestClient, stored: Histories) -> None:
+    user = stored.user_ids[0]
+    body = {"user_id": user, "k": 40}
+    before = client.post("/v1/recommendations", json=body).json()
+    last = before["items"][-1]
+    event = {
+        "event_id": "live-1",
+        "user_id": user,
+        "event_time": from_micros(AS_OF_US + DAY_US).isoformat(),
+        "event_type": "purchase",
+        "item_id": last["item_id"],
+        "amount": 3.0,
+        "note": "by hand",
+    }
+    assert client.post("/v1/events", json={"events": [event]}).json()["stored"] == 1
+    after = client.post("/v1/recommendations", json=body).json()
+    assert after["num_events"] == before["num_events"] + 1
+
+    (bought,) = [item for item in after["items"] if item["item_id"] == last["item_id"]]
+    assert abs(bought["score"] - last["score"]) > 1e-3
+
+
+def test_a_user_without_history_gets_what_is_popular(client: TestClient) -> None:
+    answers = [
+        client.post("/v1/recommendations", json={"user_id": user, "k": 5}).json()
+        for user in ("nobody", "nobody-else")
+    ]
+    assert all(answer["fallback"] for answer in answers)
+    assert answers[0]["items"] == answers[1]["items"]
+    assert len(answers[0]["items"]) == 5
+    churn = client.post("/v1/predictions/churn", json={"user_id": "nobody"}).json()
+    assert churn["fallback"]
+    assert churn["out_of_distribution"]
+    assert 0 <= churn["lower"] <= churn["upper"] <= 1
+
+
+@pytest.mark.parametrize("by", ["behavior", "content"])
+def test_similar_items_leave_the_item_out(client: TestClient, by: str) -> None:
+    body = {"item_id": "item-04", "by": by, "k": 5}
+    items = client.post("/v1/similar-items", json=body).json()["items"]
+    assert len(items) == 5
+    assert "item-04" not in [item["item_id"] for item in items]
+    scores = [item["score"] for item in items]
+    assert scores == sorted(scores, reverse=True)
+    text = {"text": "bread number 1", "by": by, "k": 1}
+    assert client.post("/v1/similar-items", json=text).json()["items"][0]["category"] == "bread"
+
+
+def test_search_finds_by_words(client: TestClient) -> None:
+    items = client.post("/v1/search", json={"query": "soap", "k": 5}).json()["items"]
+    assert {item["category"] for item in items} == {"soap"}
+    personal = client.post("/v1/search", json={"query": "soap", "user_id": "user-001"}).json()
+    assert personal["personalised"]
+
+
+def test_what_is_excluded_was_bought(client: TestClient, stored: Histories) -> None:
+    user = stored.select([0])
+    owned = {f"item-{i - 3:02d}" for i in user.tokens["item"].tolist()}
+    body = {"user_id": user.user_ids[0], "k": 30, "exclude_owned": True}
+    items = client.post("/v1/recommendations", json=body).json()["items"]
+    assert items
+    assert not owned & {item["item_id"] for item in items}
+
+
+def test_a_changed_byte_stops_the_server_before_it_listens(shop: Workspace, tmp_path: Path) -> None:
+    weights = shop.bundle / "backbone" / "backbone.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        for start in (
+            lambda: serve(shop, port=8_765),
+            lambda: running(shop).__enter__(),
+            lambda: score(shop, "churn", tmp_path / "out.parquet"),
+        ):
+            with pytest.raises(BundleError, match=r"backbone\.safetensors"):
+                start()
+    finally:
+        weights.write_bytes(content)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_taken_port_is_named_with_the_way_out(shop: Workspace) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EnvironmentProblemError, match=f"{port}.*--port"):
+            serve(shop, port=port)
+    require_free_port("127.0.0.1", port)
+
+
+def test_an_unpublished_workspace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="bfm publish"):
+        serve(Workspace(tmp_path), port=8_765)
+
+
+def test_the_server_answers_over_a_socket(shop: Workspace) -> None:
+    with running(shop) as base:
+        ready = requests.get(f"{base}/readyz", timeout=10)
+        missing = requests.get(f"{base}/nothing", timeout=10)
+    assert ready.json()["status"] == "ok"
+    assert missing.headers["content-type"] == "application/problem+json"
+
+
+def test_scoring_refuses_what_it_cannot_answer(shop: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'churn'"):
+        score(shop, "chrun", tmp_path / "out")
+    with pytest.raises(UnknownNameError, match="user"):
+        export(shop, "usr", tmp_path / "out")
+    with pytest.raises((UserError, WorkspaceError)):
+        score(shop, "search", tmp_path / "out")
+
+
+def test_an_earlier_time_is_answered_with_a_warning(
+    shop: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier_us = AS_OF_US - 180 * DAY_US
+    with caplog.at_level(logging.WARNING):
+        num_rows = export(shop, "user", tmp_path / "out", as_of_us=earlier_us)
+    assert "know the future" in caplog.text
+    assert 0 <= num_rows < 24
