@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +84,16 @@ class TrainingRun:
 
     def steps(self) -> Iterator[StepReport]:
         """Take all remaining steps, reporting each."""
-        torch.set_flush_denormal(True)
         self.model.train()
         for epoch in range(self.progress.epoch, self.config.epochs):
             epochs = [loader.epoch(epoch) for loader in self.loaders]
-            num_steps = self.agree(min(len(batches) for batches in epochs))
-            sources = [batches.from_step(self.progress.step) for batches in epochs]
+            num_steps = self.agree(min(len(one) for one in epochs))
+            sources = [one.from_step(self.progress.step) for one in epochs]
             for step in range(self.progress.step, num_steps):
-                yield self._step([next(source) for source in sources], epoch, step, num_steps)
+                batches = [next(source) for source in sources]
+                with _flushed_denormals():
+                    report = self._step(batches, epoch, step, num_steps)
+                yield report
             for source in sources:
                 source.close()
             self.progress.epoch, self.progress.step = epoch + 1, 0
@@ -202,3 +204,13 @@ class Stopwatch:
         seconds = max(now - self.started, 1e-6)
         done = max(report.share_done - self.first_share, 1e-9)
         return self.events / seconds, seconds * (1.0 - report.share_done) / done
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Treat denormal numbers as zero inside; the process is left as it was for other libraries."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

@@ -122,9 +122,9 @@ def test_a_finished_run_leaves_a_backbone_and_no_checkpoints(tmp_path: Path) -> 
 def test_training_lowers_every_loss_it_can(tmp_path: Path) -> None:
     shop_workspace(Workspace(tmp_path))
     log = train(tmp_path, shop_recipe(epochs=12, learning_rate=5e-3))
-    first, last = log[0], log[-1]
     for name in ("next_item", "next_fields", "window_categories", "window_activity", "loss"):
-        assert last[name] < first[name], name
+        late = sum(step[name] for step in log[-3:]) / 3
+        assert late < log[0][name], name
 
 
 _CHILD = """
