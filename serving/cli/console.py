@@ -15,7 +15,11 @@ from pipelines.errors import EXIT_USER_ERROR, UserError
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
-out = Console(highlight=False, soft_wrap=True)
+WIDTH_OF_A_FILE: Final = 160
+
+out = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE
+)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
