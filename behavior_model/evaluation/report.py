@@ -24,10 +24,10 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Evaluation: {{ company }}</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px;
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1400px;
        margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid #e3e3e3; }
+th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem; border-bottom: 1px solid #e3e3e3; }
 th:first-child, td:first-child, td.name, th.name { text-align: left; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
 .win { color: #17703a; font-weight: 600; } .loss { color: #a13030; font-weight: 600; }
