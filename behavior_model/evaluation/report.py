@@ -27,7 +27,8 @@ _PAGE: Final = """<!doctype html>
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1400px;
        margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
-th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem; border-bottom: 1px solid #e3e3e3; }
+th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem;
+         border-bottom: 1px solid #e3e3e3; }
 th:first-child, td:first-child, td.name, th.name { text-align: left; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
 .win { color: #17703a; font-weight: 600; } .loss { color: #a13030; font-weight: 600; }
