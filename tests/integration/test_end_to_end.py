@@ -26,7 +26,7 @@ TABLES = ("events", "catalogue", "profiles", "quarantine", "token_sequences", "l
 RUN_TIMEOUT_S = 900
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "start_here.ipynb"
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1_800)]
 
 
 def bfm(*arguments: str | Path, timeout_s: float = RUN_TIMEOUT_S) -> subprocess.CompletedProcess:
