@@ -48,7 +48,7 @@ def suppress(workspace: Workspace, user_id: str) -> None:
 def erase_user(shelf: Shelf, user_id: str) -> None:
     """Erase a user's rows from the online and the offline store, after suppressing the user.
 
-    The lake (events, profiles, token sequences, labels) is not touched: that is `bfm erase`.
+    The lake (events, profiles, token sequences, labels) is not touched.
     """
     suppress(shelf.workspace, user_id)
     for table in FEATURE_TABLES:

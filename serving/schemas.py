@@ -256,7 +256,7 @@ class EventsResponse(_Response):
 
 
 class ErasureResponse(_Response):
-    """What this call erased. The lake's own rows go with `bfm erase --user ID --workspace DIR`."""
+    """What this call erased; rows in the lake's own tables stay."""
 
     user_id: str
     num_live_events: int

@@ -20,7 +20,7 @@ def erase(
 ) -> ErasureResponse:
     """Erase a user from the shelf and the live events, and keep the user out of later publishes.
 
-    The lake's own tables are not touched: `bfm erase --user ID --workspace DIR` does that, and
+    Rows that stand in the lake's own tables are not touched (later intake leaves the user out), and
     only training again takes the user's part out of the weights.
     """
     erase_user(state.shelf, user_id)
