@@ -47,6 +47,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _read_environment_again()
     if address is not None:
         ray.init(address=address, logging_level=logging.WARNING)
     else:
@@ -55,6 +56,18 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _read_environment_again() -> None:
+    """Make Ray's native half see this process's variables.
+
+    It reads them once, when anything first imports Ray; a token set later would reach the daemons
+    alone, and the driver would be refused by its own cluster.
+    """
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _start_local(num_cpus: int) -> None:

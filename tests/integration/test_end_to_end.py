@@ -157,6 +157,8 @@ def test_the_notebook_runs_on_the_workspace(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BFM_WORKSPACE", str(workspace))
+    # The tests' own choice of backend draws nothing into a notebook.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}

@@ -1,6 +1,9 @@
 """Pretraining through Ray Train: reads Delta, logs to MLflow, agrees with one process."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,25 @@ def assert_logged(workspace: Workspace, num_steps: int) -> None:
     log = (workspace.checkpoints / "pretraining" / "log.jsonl").read_text().splitlines()
     assert len(history) == len(log)
     assert history[-1].value == pytest.approx(json.loads(log[-1])["loss"])
+
+
+_RAY_FIRST = """
+import ray
+from ray._private import ray_constants
+from behavior_model.training.ray_session import ray_session
+with ray_session(1):
+    print(ray.get(ray.remote(lambda: 6 * 7).remote()))
+"""
+
+
+def test_a_session_starts_where_ray_was_imported_before_it() -> None:
+    environment = {name: text for name, text in os.environ.items() if "RAY_AUTH" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", _RAY_FIRST],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.stdout.strip() == "42", done.stderr
