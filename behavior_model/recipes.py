@@ -19,9 +19,12 @@ class ModelConfig:
         num_heads: H; the width of a head is D / H.
         context: Events a position can look back on, itself included.
         dropout: On attention output and feed-forward output.
+        input_dropout: On what the first block reads.
         identity_dropout: Share of items that are embedded from content alone in a training step.
         field_dropout: Share of field values that are replaced by 'missing' in training.
         min_identity_count: Items bought less often before the training cut have content alone.
+        item_scale: Scale that item embeddings begin at. They are normalised, so it sets how far
+            one step of the optimiser turns them: small turns fast.
         word_width: Width of an item's hashed words.
         max_descriptors: Distinct texts that the neural text encoder may be asked for.
     """
@@ -31,9 +34,11 @@ class ModelConfig:
     num_heads: int
     context: int
     dropout: float = 0.1
+    input_dropout: float = 0.0
     identity_dropout: float = 0.1
     field_dropout: float = 0.05
     min_identity_count: int = 5
+    item_scale: float = 1.0
     word_width: int = 64
     max_descriptors: int = 3_000
 
@@ -66,6 +71,7 @@ class TrainingConfig:
         clip_norm: Largest norm of the gradient.
         checkpoint_every_s: Seconds between checkpoints.
         num_threads: Threads of one worker; results are bitwise equal at equal counts alone.
+        bfloat16: Multiply matrices in half the bits, where the processor can.
         loss_weights: Fixed by the recipe, no knobs per company.
     """
 
@@ -79,6 +85,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     checkpoint_every_s: float = 30.0
     num_threads: int = 2
+    bfloat16: bool = False
     loss_weights: LossWeights = LossWeights()
 
 

@@ -57,7 +57,7 @@ class Result:
     def best_baseline(self) -> tuple[str, float]:
         """Name and figure of the strongest baseline (the smallest for errors such as ECE)."""
         pick = min if self.metric == "ece" else max
-        return pick(self.baselines.items(), key=lambda item: item[1])
+        return pick(self.baselines.items(), key=lambda item: item[1], default=("none", math.nan))
 
 
 def write_evaluation(path: Path, results: Iterable[Result]) -> None:

@@ -76,6 +76,7 @@ class Backbone(nn.Module):
             categorical_sizes=config.categorical_sizes,
             num_identities=config.num_identities,
             num_items=config.num_items,
+            scale=shape.item_scale,
         )
         self.transformer = Transformer(
             shape.width, shape.num_layers, shape.num_heads, shape.dropout
@@ -90,6 +91,7 @@ class Backbone(nn.Module):
             item_embeddings_BLD: float32, embedding of each position's item.
         """
         embedded = self.events(batch.fields_BLF, item_embeddings_BLD, batch.probe_BL)
+        embedded = F.dropout(embedded, self.config.model.input_dropout, self.training)
         bias = attention_bias(batch.segments_BL, batch.order_BL, batch.probe_BL)
         states: Tensor = self.transformer(embedded, batch.clocks_BL2, bias)
         return states

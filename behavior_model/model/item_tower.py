@@ -50,6 +50,8 @@ class ItemTower(nn.Module):
         num_categories: Categories of the vocabulary.
         categorical_sizes: Indices per categorical field.
         num_identities: Item indices with an identity, a prefix of all.
+        num_items: All item indices.
+        scale: Of all initial weights.
     """
 
     log_prior: Tensor
@@ -64,6 +66,7 @@ class ItemTower(nn.Module):
         categorical_sizes: tuple[int, ...],
         num_identities: int,
         num_items: int,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_identities = num_identities
@@ -75,16 +78,16 @@ class ItemTower(nn.Module):
         self.identity_bias = nn.Embedding(num_identities, 1)
         self.prior_weight = nn.Parameter(torch.ones(()))
         self.register_buffer("log_prior", torch.zeros(num_items))
-        self._initialise(descriptor_width, word_width)
+        self._initialise(descriptor_width, word_width, scale)
 
-    def _initialise(self, descriptor_width: int, word_width: int) -> None:
-        nn.init.normal_(self.descriptor.weight, std=descriptor_width**-0.5)
+    def _initialise(self, descriptor_width: int, word_width: int, scale: float) -> None:
+        nn.init.normal_(self.descriptor.weight, std=scale * descriptor_width**-0.5)
         nn.init.zeros_(self.descriptor.bias)
-        nn.init.normal_(self.words.weight, std=word_width**-0.5)
-        nn.init.normal_(self.category.weight, std=0.5)
+        nn.init.normal_(self.words.weight, std=scale * word_width**-0.5)
+        nn.init.normal_(self.category.weight, std=scale * 0.5)
         for table in self.categorical:
-            nn.init.normal_(table.weight, std=0.25)  # type: ignore[arg-type]
-        nn.init.normal_(self.identity.weight, std=1.0)
+            nn.init.normal_(table.weight, std=scale * 0.25)  # type: ignore[arg-type]
+        nn.init.normal_(self.identity.weight, std=scale)
         nn.init.zeros_(self.identity_bias.weight)
 
     def forward(

@@ -42,6 +42,7 @@ def rotation(clocks_BL2: Tensor, frequencies_K2: Tensor) -> tuple[Tensor, Tensor
 
 
 def rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate coordinate pairs (i, i + K / 2)."""
+    """Rotate coordinate pairs (i, i + K / 2), in the precision of `x_BHLK`."""
+    cos, sin = cos.to(x_BHLK.dtype), sin.to(x_BHLK.dtype)
     first, second = x_BHLK.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -11,21 +11,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from behavior_model.objectives.pretraining import TrainingBatch
+from behavior_model.model.batch import PackedBatch
 from behavior_model.recipes import TrainingConfig
-from behavior_model.training.loader import ShardLoader
 
 FINAL_RATE_SHARE = 0.05
 _STEP_PRIME = 1_000_003
+
+
+class Batch(Protocol):
+    """What a model is given in a step."""
+
+    @property
+    def packed(self) -> PackedBatch:
+        """Its events."""
+
+
+class Epoch(Protocol):
+    """The batches of one epoch."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
+        """Those from a step on, the same whenever they are made."""
+
+
+class Loader(Protocol):
+    """Makes the batches of one shard."""
+
+    @property
+    def shard(self) -> int:
+        """Number of the shard."""
+
+    def epoch(self, epoch: int) -> Epoch:
+        """All batches of an epoch."""
 
 
 @dataclass(kw_only=True)
@@ -74,7 +102,7 @@ class TrainingRun:
 
     model: nn.Module
     config: TrainingConfig
-    loaders: list[ShardLoader]
+    loaders: Sequence[Loader]
     seed: int
     agree: Callable[[int], int] = lambda number: number
 
@@ -113,9 +141,7 @@ class TrainingRun:
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
 
-    def _step(
-        self, batches: list[TrainingBatch], epoch: int, step: int, num_steps: int
-    ) -> StepReport:
+    def _step(self, batches: Sequence[Batch], epoch: int, step: int, num_steps: int) -> StepReport:
         share = (epoch + step / num_steps) / self.config.epochs
         rate = self.config.learning_rate * rate_share(share, self.config.warmup_share)
         for group in self.optimiser.param_groups:
@@ -125,7 +151,8 @@ class TrainingRun:
         for position, (loader, batch) in enumerate(zip(self.loaders, batches, strict=True)):
             torch.manual_seed(step_seed(self.seed, self.progress.global_step, loader.shard))
             with self._synchronised(last=position + 1 == len(batches)):
-                losses = self.model(batch)
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+                    losses = self.model(batch)
                 (losses["loss"] / len(batches)).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros(())) + loss.detach()

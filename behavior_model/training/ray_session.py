@@ -64,10 +64,10 @@ def _read_environment_again() -> None:
     It reads them once, when anything first imports Ray; a token set later would reach the daemons
     alone, and the driver would be refused by its own cluster.
     """
-    from ray._raylet import AuthenticationTokenLoader, Config
+    import ray._raylet as native
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    native.Config.initialize("")  # type: ignore[attr-defined]
+    native.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 def _start_local(num_cpus: int) -> None:

@@ -1,0 +1,129 @@
+"""From scores to lists, a chunk of users at a time, so that memory does not grow with users.
+
+Legend: U users, B users of a chunk, N items, k length of the lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
+from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
+
+Scorer = Callable[[slice], Floats]
+"""Takes B users that stand together, gives float32[B, N] to be overwritten, -inf where it has
+nothing to say about an item."""
+
+_MAX_CHUNK_SCORES: Final = 2**22
+_MAX_CHUNK_USERS: Final = 512
+
+
+def rank_users(task: LeaveOneOutTask, k: int, score: Scorer) -> Longs:
+    """int64[U, k]: the items of the highest scores, then the most popular ones."""
+    lists = np.full((len(task.history), k), NO_ITEM, dtype=np.int64)
+    for users in chunks(task):
+        lists[users] = best_columns(masked(task, users, score(users)), k)
+    return filled(task, lists, popular_items(task.history))
+
+
+def chunks(task: LeaveOneOutTask) -> Iterator[slice]:
+    """Users in order, few enough at a time for a dense row of scores each."""
+    size = int(np.clip(_MAX_CHUNK_SCORES // task.history.num_items, 1, _MAX_CHUNK_USERS))
+    for start in range(0, len(task.history), size):
+        yield slice(start, min(start + size, len(task.history)))
+
+
+def popular_items(history: Interactions) -> Longs:
+    """int64[N]: all items, the most taken first."""
+    return np.argsort(-history.counts, kind="stable")
+
+
+def count_matrix(history: Interactions) -> sparse.csr_matrix:
+    """float32[U, N]: how often each user took each item."""
+    return weight_matrix(history, np.ones(history.num_events, np.float32))
+
+
+def weight_matrix(history: Interactions, weights: Floats) -> sparse.csr_matrix:
+    """float32[U, N]: sums of the weights of each user's interactions with each item."""
+    shape = (len(history), history.num_items)
+    entries = (weights, history.items, history.offsets)
+    matrix = sparse.csr_matrix(entries, shape=shape, copy=True)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def dense_scores(rows: sparse.csr_matrix) -> Floats:
+    """float32[B, N]: stored scores, -inf where none is stored or it is 0."""
+    scores = np.asarray(rows.toarray(), dtype=np.float32)
+    scores[scores == 0] = -np.inf
+    return scores
+
+
+def best_columns(scores: Floats, k: int) -> Longs:
+    """int64[B, k]: columns of the highest scores, the first of equals; NO_ITEM where -inf."""
+    count = min(k, scores.shape[1])
+    thresholds = torch.from_numpy(scores).topk(count, dim=1).values[:, -1:].numpy()
+    rows, columns = np.nonzero((scores >= thresholds) & (scores > -np.inf))
+    order = np.lexsort((columns, -scores[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = places < count
+    lists = np.full((len(scores), k), NO_ITEM, dtype=np.int64)
+    lists[rows[kept], places[kept]] = columns[kept]
+    return lists
+
+
+def masked(task: LeaveOneOutTask, users: slice, scores: Floats) -> Floats:
+    """float32[B, N]: scores, overwritten with -inf for masked items and users with no history."""
+    scores[task.history.lengths[users] == 0] = -np.inf
+    if task.mask_history:
+        scores[_events(task.history, users)] = -np.inf
+    return scores
+
+
+def filled(task: LeaveOneOutTask, lists: Longs, order: Longs) -> Longs:
+    """int64[U, k]: the lists, each filled up with the first items of an order it may still take.
+
+    Args:
+        task: Says what is masked.
+        lists: int64[U, k], NO_ITEM at the end of lists that are too short.
+        order: int64[N], all items, the best first.
+    """
+    complete = lists.copy()
+    for users in chunks(task):
+        part = complete[users]
+        short = np.flatnonzero(part[:, -1] == NO_ITEM)
+        if len(short):
+            part[short] = _filled(part[short], _taken(task, users, part)[short], order)
+    return complete
+
+
+def _filled(lists: Longs, taken: Bools, order: Longs) -> Longs:
+    k = lists.shape[1]
+    candidates = order[: taken.sum(axis=1).max() + k]
+    free = ~taken[:, candidates]
+    places = np.cumsum(free, axis=1) - 1 + (lists != NO_ITEM).sum(axis=1)[:, None]
+    rows, columns = np.nonzero(free & (places < k))
+    lists[rows, places[rows, columns]] = candidates[columns]
+    return lists
+
+
+def _taken(task: LeaveOneOutTask, users: slice, lists: Longs) -> Bools:
+    """bool[B, N]: items in the lists, or masked."""
+    taken = np.zeros((len(lists), task.history.num_items), dtype=np.bool_)
+    rows, places = np.nonzero(lists != NO_ITEM)
+    taken[rows, lists[rows, places]] = True
+    if task.mask_history:
+        taken[_events(task.history, users)] = True
+    return taken
+
+
+def _events(history: Interactions, users: slice) -> tuple[Longs, Longs]:
+    """Row within the chunk and item of each interaction of its users."""
+    events = slice(history.offsets[users.start], history.offsets[users.stop])
+    return history.users[events] - users.start, history.items[events]

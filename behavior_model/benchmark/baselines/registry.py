@@ -1,0 +1,59 @@
+"""Baselines of a benchmark by name. A new one is one file with a `Baseline` and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from behavior_model.benchmark.baselines import (
+    als,
+    ease,
+    item_knn,
+    own_frequency,
+    popularity,
+    sasrec,
+    transition_graph,
+)
+from behavior_model.benchmark.baselines.task import Baseline, LeaveOneOutTask
+from pipelines.errors import UnknownNameError
+
+
+def _no_obstacle(_: LeaveOneOutTask) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A baseline, and where it does not fit.
+
+    Args:
+        rank: The baseline.
+        obstacle: Why it cannot or should not be asked a task, None where it can.
+    """
+
+    rank: Baseline
+    obstacle: Callable[[LeaveOneOutTask], str | None] = _no_obstacle
+
+
+BENCHMARK_BASELINES: Final[dict[str, Entry]] = {
+    "popularity": Entry(popularity.rank),
+    "popularity_recent": Entry(popularity.rank_recent),
+    "own_frequency_decayed": Entry(own_frequency.rank, own_frequency.obstacle),
+    "item_knn": Entry(item_knn.rank),
+    "als": Entry(als.rank),
+    "ease": Entry(ease.rank, ease.obstacle),
+    "transition_graph": Entry(transition_graph.rank),
+    "sasrec": Entry(sasrec.rank),
+}
+
+
+def get_benchmark_baseline(name: str) -> Entry:
+    """The baseline of that name.
+
+    Raises:
+        UnknownNameError: there is none; the message lists those that are.
+    """
+    if name not in BENCHMARK_BASELINES:
+        raise UnknownNameError("benchmark baseline", name, BENCHMARK_BASELINES)
+    return BENCHMARK_BASELINES[name]

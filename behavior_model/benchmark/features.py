@@ -1,0 +1,113 @@
+"""Candidates of every user and what transformer and memories say of them.
+
+Legend: U users, B users of a chunk, N items, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from scipy.special import log_softmax
+
+from behavior_model.benchmark.baselines.ranking import best_columns, chunks, masked
+from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
+from behavior_model.benchmark.interactions import NO_ITEM, Longs
+from behavior_model.benchmark.memories import HistoryMemories, profile
+from behavior_model.benchmark.training import Outputs
+from behavior_model.heads.pair_features import FeatureTable
+
+TRANSFORMER: Final = "transformer/log_share"
+POPULAR: Final = "collective/popular"
+OWN: Final = ("own/count", "own/recency")
+OWN_DECAYS: Final = (1.0, 0.8)
+LENGTH: Final = "own/length"
+QUOTAS: Final[Mapping[str, int]] = {
+    TRANSFORMER: 100,
+    "follow/history": 60,
+    "accompany/history": 40,
+    "content/history": 30,
+    "content/words": 30,
+}
+"""Candidates that each score may bring; those of several are kept once."""
+
+
+def feature_table(
+    task: LeaveOneOutTask, outputs: Outputs, memories: HistoryMemories
+) -> FeatureTable:
+    """Candidates of all users and their features, a few hundred users at a time.
+
+    Args:
+        task: The question.
+        outputs: Of a backbone trained on the task's history.
+        memories: Of the same history.
+    """
+    tables = [_chunk(task, outputs, memories, users) for users in chunks(task)]
+    return FeatureTable(
+        users=np.concatenate([table.users for table in tables]),
+        targets=np.concatenate([table.targets for table in tables]),
+        values=np.concatenate([table.values for table in tables]),
+        names=tables[0].names,
+    )
+
+
+def _chunk(
+    task: LeaveOneOutTask, outputs: Outputs, memories: HistoryMemories, users: slice
+) -> FeatureTable:
+    history = task.history
+    logits = outputs.queries[users] @ outputs.items.T
+    scores: dict[str, Floats] = {TRANSFORMER: np.asarray(log_softmax(logits, axis=1))}
+    scores |= memories.scores(history, users)
+    rows, columns = _candidates(task, users, scores)
+    values = {name: dense[rows, columns] for name, dense in scores.items()}
+    values[POPULAR] = memories.counts[columns]
+    values[LENGTH] = np.log1p(history.lengths[users])[rows]
+    if not task.mask_history:
+        values |= _own(task, users, rows, columns)
+    return FeatureTable(
+        users=users.start + rows,
+        targets=columns,
+        values=np.stack([np.asarray(one, np.float32) for one in values.values()], axis=1),
+        names=tuple(values),
+    )
+
+
+def _candidates(
+    task: LeaveOneOutTask, users: slice, scores: Mapping[str, Floats]
+) -> tuple[Longs, Longs]:
+    """Rows of the chunk and items, ascending, each pair once."""
+    num_items = task.history.num_items
+    keys = []
+    for name, quota in QUOTAS.items():
+        if name not in scores:
+            continue
+        allowed = scores[name].copy()
+        if name != TRANSFORMER:
+            allowed[allowed <= 0] = -np.inf
+            allowed = masked(task, users, allowed)
+        elif task.mask_history:
+            # A user without history keeps what the transformer's biases say: what is popular.
+            events = _events(task, users)
+            allowed[events] = -np.inf
+        best = best_columns(allowed, quota)
+        rows, places = np.nonzero(best != NO_ITEM)
+        keys.append(rows * num_items + best[rows, places])
+    if not task.mask_history:
+        rows, columns = _events(task, users)
+        keys.append(rows * num_items + columns)
+    distinct = np.unique(np.concatenate(keys))
+    return distinct // num_items, distinct % num_items
+
+
+def _events(task: LeaveOneOutTask, users: slice) -> tuple[Longs, Longs]:
+    history = task.history
+    events = slice(history.offsets[users.start], history.offsets[users.stop])
+    return history.users[events] - users.start, history.items[events]
+
+
+def _own(task: LeaveOneOutTask, users: slice, rows: Longs, columns: Longs) -> dict[str, Floats]:
+    """How often and how lately the user took the candidate."""
+    asked = task.history.select(np.arange(users.start, users.stop))
+    dense = [profile(asked, decay).toarray() for decay in OWN_DECAYS]
+    return {name: one[rows, columns] for name, one in zip(OWN, dense, strict=True)}

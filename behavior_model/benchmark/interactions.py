@@ -1,0 +1,207 @@
+"""Interaction files of a benchmark: who took what, in which order, and what is written about it.
+
+Legend: U users, N items, E interactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.contracts import EVENT_TIME, ITEM_ID, USER_ID
+from pipelines.errors import SourceError
+
+Longs = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+POSITION: Final = "position"
+TEXT: Final = "text"
+NO_ITEM: Final = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """What U users took, each in order, from a catalogue of N items.
+
+    Args:
+        user_ids: U outside ids, in the type of the file, ascending.
+        item_ids: N outside ids, in the type of the file, ascending; taken or not.
+        texts: N texts, "" where nothing is written about an item.
+        offsets: int64[U + 1]; the interactions of user u are offsets[u]:offsets[u + 1].
+        items: int64[E], position in `item_ids`, oldest first within a user.
+    """
+
+    user_ids: pa.Array
+    item_ids: pa.Array
+    texts: Sequence[str]
+    offsets: Longs
+    items: Longs
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.item_ids)
+
+    @property
+    def num_events(self) -> int:
+        """E."""
+        return len(self.items)
+
+    @property
+    def lengths(self) -> Longs:
+        """int64[U]: interactions per user."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def users(self) -> Longs:
+        """int64[E]: position of the user of each interaction."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @cached_property
+    def places_from_end(self) -> Longs:
+        """int64[E]: 0 for the last interaction of a user, 1 for the one before it."""
+        return np.repeat(self.offsets[1:], self.lengths) - 1 - np.arange(self.num_events)
+
+    @cached_property
+    def counts(self) -> Longs:
+        """int64[N]: interactions per item."""
+        return np.bincount(self.items, minlength=self.num_items).astype(np.int64)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether anything is written about any item."""
+        return any(self.texts)
+
+    def of(self, user: int) -> Longs:
+        """int64[n]: items of the user at one position, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def last(self, back: int = 0) -> Longs:
+        """int64[U]: the item `back` places before the last, NO_ITEM where a user has none."""
+        rows = self.offsets[1:] - 1 - back
+        found = self.items[np.clip(rows, 0, None)] if self.num_events else rows
+        return np.where(rows >= self.offsets[:-1], found, NO_ITEM)
+
+    def without_last(self, num: int = 1) -> Interactions:
+        """The same users without their last `num` interactions."""
+        lengths = np.maximum(self.lengths - num, 0)
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            items=self.items[self.places_from_end >= num],
+        )
+
+    def select(self, users: Longs) -> Interactions:
+        """Users at the given positions, in that order."""
+        lengths = self.lengths[users]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
+        chosen = self.user_ids.take(pa.array(users))
+        return replace(self, user_ids=chosen, offsets=offsets, items=self.items[rows])
+
+
+def read_interactions(path: Path, items_path: Path | None = None) -> Interactions:
+    """Read a benchmark's files.
+
+    Interactions stand in order of `event_time`, then `position`, whichever the file has; rows that
+    tie keep the order of the file.
+
+    Args:
+        path: Parquet with `user_id`, `item_id` and `event_time` or `position`.
+        items_path: Parquet with `item_id` and `text`, one row per item; items that nobody took
+            can be ranked too.
+
+    Raises:
+        SourceError: a file is missing or not parquet, a column is missing, an id is null, nothing
+            is in it, or an item stands twice among the items.
+    """
+    table = _read(path, (USER_ID, ITEM_ID))
+    orders = [name for name in (EVENT_TIME, POSITION) if name in table.column_names]
+    if not orders:
+        raise SourceError(
+            f"{path}: neither '{EVENT_TIME}' nor '{POSITION}' among its columns "
+            f"({', '.join(table.column_names)}). One of them must say what came first."
+        )
+    _refuse_nulls(path, table, (USER_ID, ITEM_ID, *orders))
+    row = pa.array(np.arange(table.num_rows))
+    keys = [(name, "ascending") for name in (USER_ID, *orders, "_row")]
+    table = table.append_column("_row", row).sort_by(keys)
+    users = table.column(USER_ID).combine_chunks()
+    taken = table.column(ITEM_ID).combine_chunks()
+    item_ids, texts = _catalogue(taken, items_path)
+    user_ids = pc.unique(users)
+    starts = np.searchsorted(np.asarray(pc.index_in(users, user_ids)), np.arange(len(user_ids) + 1))
+    return Interactions(
+        user_ids=user_ids,
+        item_ids=item_ids,
+        texts=texts,
+        offsets=starts.astype(np.int64),
+        items=np.asarray(pc.index_in(taken, item_ids), dtype=np.int64),
+    )
+
+
+def _catalogue(taken: pa.Array, path: Path | None) -> tuple[pa.Array, list[str]]:
+    """All item ids, ascending, and their texts."""
+    if path is None:
+        item_ids = _ascending(pc.unique(taken))
+        return item_ids, [""] * len(item_ids)
+    table = _read(path, (ITEM_ID, TEXT))
+    _refuse_nulls(path, table, (ITEM_ID,))
+    listed = table.column(ITEM_ID).combine_chunks()
+    if listed.type != taken.type:
+        raise SourceError(
+            f"{path}: column '{ITEM_ID}' is {listed.type}, among the interactions it is "
+            f"{taken.type}. Write both with one type."
+        )
+    distinct = pc.unique(listed)
+    if len(distinct) < len(listed):
+        counts = pc.value_counts(listed).to_pylist()
+        twice = next(one["values"] for one in counts if one["counts"] > 1)
+        raise SourceError(f"{path}: item '{twice}' stands there twice. Keep one row per item.")
+    item_ids = _ascending(pc.unique(pa.concat_arrays([distinct, taken])))
+    texts = pc.cast(table.column(TEXT), pa.string()).combine_chunks()
+    found = pc.fill_null(texts.take(pc.index_in(item_ids, listed)), "")
+    return item_ids, found.to_pylist()
+
+
+def _ascending(values: pa.Array) -> pa.Array:
+    return values.take(pc.sort_indices(values))
+
+
+def _read(path: Path, needed: tuple[str, ...]) -> pa.Table:
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file. Give a parquet file.")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceError(f"{path}: not a parquet file ({error}).") from error
+    missing = [name for name in needed if name not in table.column_names]
+    if missing:
+        raise SourceError(
+            f"{path}: column '{missing[0]}' is missing; it has {', '.join(table.column_names)}. "
+            f"Needed are {', '.join(needed)}."
+        )
+    if table.num_rows == 0:
+        raise SourceError(f"{path}: the file has no rows, so there is nothing to learn from.")
+    return table
+
+
+def _refuse_nulls(path: Path, table: pa.Table, names: tuple[str, ...]) -> None:
+    for name in names:
+        if table.column(name).null_count:
+            row = int(np.flatnonzero(np.asarray(pc.is_null(table.column(name))))[0])
+            raise SourceError(
+                f"{path}: row {row} has no '{name}'. Fill it in, or leave the row out."
+            )

@@ -1,0 +1,313 @@
+"""Leave-one-out with full ranking: one recipe, every baseline, predictions for everyone.
+
+The last item of each user is the test item and the second last the validation item; all items are
+ranked, no negatives are sampled. The backbone is trained twice, side by side: once without the last
+two items, so that the mixture can learn its weights on the validation items, and once without the
+test item alone. Memories are counted again likewise. Nothing looks at a test item but the metric.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from behavior_model.benchmark.baselines import sasrec
+from behavior_model.benchmark.baselines.ranking import filled, popular_items
+from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
+from behavior_model.benchmark.features import LENGTH, feature_table
+from behavior_model.benchmark.interactions import Interactions, Longs, read_interactions
+from behavior_model.benchmark.memories import HistoryMemories
+from behavior_model.benchmark.mixture import FittedMixture, alone, fit_mixture, top_lists
+from behavior_model.benchmark.recipe import EPOCHS, recipe_for
+from behavior_model.benchmark.sequences import encode
+from behavior_model.benchmark.training import (
+    BenchmarkJob,
+    Outputs,
+    content_of,
+    seconds_per_epoch,
+    text_encoder,
+    train,
+)
+from behavior_model.evaluation.measurement import peak_memory_bytes
+from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
+from behavior_model.evaluation.report import write_page
+from behavior_model.evaluation.results import Result, write_evaluation
+from behavior_model.heads.pair_features import FeatureTable
+from behavior_model.training.ray_session import ray_session
+from pipelines.contracts import ITEM_ID, USER_ID
+from pipelines.errors import UserError
+
+K: Final = 20
+TASK: Final = "leave-one-out"
+TRAINING_SHARE: Final = 0.5
+"""Of the budget, for the two trainings side by side."""
+
+SIDE_BY_SIDE: Final = 1.3
+"""How much slower a training is beside another one on the same memory."""
+
+SASREC_SHARE: Final = 0.15
+REPEATS_ARE_RARE: Final = 0.01
+PREDICTIONS_FILE: Final = "predictions.parquet"
+EVALUATION_FILE: Final = "evaluation.json"
+PAGE_FILE: Final = "evaluation.html"
+_METRICS: Final = {"ndcg": ndcg_at_k, "recall": recall_at_k}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command was asked.
+
+    Args:
+        interactions: Parquet of interactions.
+        items: Parquet of texts, if any.
+        out: Folder of everything that is written.
+        size: The dial.
+        seeds: One run of the model each; predictions are the first one's.
+        budget_minutes: Wall time to aim at, all runs and baselines together.
+        with_baselines: Whether baselines are run too.
+    """
+
+    interactions: Path
+    items: Path | None
+    out: Path
+    size: str = "tiny"
+    seeds: tuple[int, ...] = (0,)
+    budget_minutes: float = 30.0
+    with_baselines: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRun:
+    """One seed's answer.
+
+    Args:
+        lists: int64[U, K].
+        parts: Lists of the transformer and of each memory alone, by name.
+        mixture: What mixed them.
+        seconds: Wall time.
+        events_per_second: Of the training that saw most, on one thread.
+    """
+
+    lists: Longs
+    parts: dict[str, Longs]
+    mixture: FittedMixture
+    seconds: float
+    events_per_second: float
+
+
+def run(options: Options, say: Say) -> list[Result]:
+    """Train, rank, judge, and write predictions, evaluation and page.
+
+    Raises:
+        UserError: a file that cannot be used, an unknown size, or a budget that is not positive.
+    """
+    if options.budget_minutes <= 0:
+        raise UserError(f"--budget-minutes {options.budget_minutes}: give a number above 0.")
+    started = time.monotonic()
+    full = read_interactions(options.interactions, options.items)
+    say(f"{len(full):,} users, {full.num_items:,} items, {full.num_events:,} interactions")
+    jobs = _jobs(options, full, say)
+    runs: list[ModelRun] = []
+    for seed in options.seeds:
+        runs.append(_model_run(options, full, seed, jobs, say))
+        if len(runs) == 1:
+            _write_predictions(options.out / PREDICTIONS_FILE, full, runs[0].lists)
+            say(f"predictions: {options.out / PREDICTIONS_FILE}")
+    baselines = _baselines(options, full, say) if options.with_baselines else {}
+    results = _results(full, options, runs, baselines, time.monotonic() - started)
+    write_evaluation(options.out / EVALUATION_FILE, results)
+    write_page(options.out / PAGE_FILE, results, company=options.interactions.parent.name)
+    return results
+
+
+def _jobs(options: Options, full: Interactions, say: Say) -> tuple[BenchmarkJob, BenchmarkJob]:
+    """The trainings for validation and for test, with as many epochs as the budget pays for."""
+    history = full.without_last()
+    # One processor family computes in half the bits; elsewhere it would only be slower.
+    bfloat16 = torch.cpu._is_avx512_bf16_supported()
+    recipe_at = partial(
+        recipe_for,
+        options.size,
+        history,
+        budget_minutes=options.budget_minutes,
+        bfloat16=bfloat16,
+    )
+    recipe = recipe_at()
+    cache = options.out / "text_cache"
+    job = BenchmarkJob(
+        interactions=options.interactions,
+        items=options.items,
+        num_hidden=1,
+        folder=options.out,
+        text_cache=cache,
+        recipe=recipe,
+        seed=options.seeds[0],
+    )
+    begun = time.monotonic()
+    content_of(history, encode(history), recipe, cache)
+    say(f"texts read by {text_encoder(history, cache).name} in {time.monotonic() - begun:.0f} s")
+    left_s = options.budget_minutes * 60 * TRAINING_SHARE / len(options.seeds)
+    epoch_s = seconds_per_epoch(job) * SIDE_BY_SIDE
+    epochs = max(1, min(EPOCHS, int(left_s / epoch_s)))
+    say(f"{epochs} epochs of about {epoch_s:.1f} s, two trainings side by side")
+    job = replace(job, recipe=recipe_at(epochs=epochs))
+    return replace(job, num_hidden=2), job
+
+
+def _model_run(
+    options: Options,
+    full: Interactions,
+    seed: int,
+    jobs: tuple[BenchmarkJob, BenchmarkJob],
+    say: Say,
+) -> ModelRun:
+    started = time.monotonic()
+    seeded = [
+        replace(job, seed=seed, folder=options.out / "runs" / f"{seed}-{name}")
+        for job, name in zip(jobs, ("validation", "test"), strict=True)
+    ]
+    _train_side_by_side(seeded)
+    say(f"seed {seed}: trained in {time.monotonic() - started:.0f} s")
+    _, earlier, _ = _ask(full, seeded[0])
+    mixture = fit_mixture(earlier, full.last(1), seed=seed)
+    task, table, outputs = _ask(full, seeded[1])
+    lists = _complete(task, top_lists(table, mixture.score(table), len(full), K))
+    parts = {
+        name: _complete(task, top_lists(table, alone(table, name).astype(float), len(full), K))
+        for name in table.names
+        if name != LENGTH
+    }
+    say(f"seed {seed}: mixed by {mixture.name} after {time.monotonic() - started:.0f} s")
+    return ModelRun(lists, parts, mixture, time.monotonic() - started, outputs.events_per_second)
+
+
+def _train_side_by_side(jobs: list[BenchmarkJob]) -> None:
+    import ray
+
+    with ray_session(len(jobs)):
+        remote = ray.remote(num_cpus=1)(train)
+        ray.get([remote.remote(job) for job in jobs])
+
+
+def _ask(full: Interactions, job: BenchmarkJob) -> tuple[LeaveOneOutTask, FeatureTable, Outputs]:
+    """The question after the job's history, its candidates, and what the backbone said."""
+    history = full.without_last(job.num_hidden)
+    task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
+    encoded = encode(history)
+    content = content_of(history, encoded, job.recipe, job.text_cache)
+    memories = HistoryMemories.fit(
+        history,
+        content.descriptors[content.descriptor_idx[encoded.item_idx]] if full.has_texts else None,
+        content.words[encoded.item_idx] if full.has_texts else None,
+    )
+    outputs = Outputs.load(job.folder)
+    return task, feature_table(task, outputs, memories), outputs
+
+
+def masks_history(full: Interactions) -> bool:
+    """Whether users take nothing twice, read off what comes before the test item."""
+    history = full.without_last()
+    pairs = history.users * history.num_items + history.items
+    repeats = history.num_events - len(np.unique(pairs))
+    return repeats < REPEATS_ARE_RARE * max(history.num_events, 1)
+
+
+def _complete(task: LeaveOneOutTask, lists: Longs) -> Longs:
+    return filled(task, lists, popular_items(task.history))
+
+
+def _baselines(options: Options, full: Interactions, say: Say) -> dict[str, Ranked]:
+    """Every baseline that fits, fitted on all but the test item."""
+    history = full.without_last()
+    texts = None
+    if full.has_texts:
+        encoded = encode(history)
+        recipe = recipe_for(
+            options.size, history, budget_minutes=options.budget_minutes, bfloat16=False
+        )
+        content = content_of(history, encoded, recipe, options.out / "text_cache")
+        texts = content.descriptors[content.descriptor_idx[encoded.item_idx]]
+    task = LeaveOneOutTask(history=history, mask_history=masks_history(full), text_embeddings=texts)
+    config = sasrec.SasrecConfig(budget_s=options.budget_minutes * 60 * SASREC_SHARE)
+    found: dict[str, Ranked] = {}
+    for name, entry in BENCHMARK_BASELINES.items():
+        obstacle = entry.obstacle(task)
+        if obstacle is not None:
+            say(f"baseline {name} left out: {obstacle}")
+            continue
+        rank = partial(sasrec.rank, config=config) if name == "sasrec" else entry.rank
+        found[name] = rank(task, K, seed=options.seeds[0])
+        say(f"baseline {name}: {found[name].seconds:.0f} s, {dict(found[name].knob)}")
+    return found
+
+
+def _results(
+    full: Interactions,
+    options: Options,
+    runs: list[ModelRun],
+    baselines: dict[str, Ranked],
+    seconds: float,
+) -> list[Result]:
+    truths = list(full.last()[:, None])
+    results = []
+    for metric, measure in _METRICS.items():
+        for k in (10, 5, 20):
+            values = [measure(one.lists, truths, k) for one in runs]
+            means = [float(one.mean()) for one in values]
+            _, interval = mean_with_interval(np.mean(values, axis=0))
+            results.append(
+                Result(
+                    task=TASK,
+                    metric=f"{metric}@{k}",
+                    split="test",
+                    cut="the last interaction of each user",
+                    model=float(np.mean(means)),
+                    interval=interval,
+                    baselines={
+                        name: float(measure(one.lists, truths, k).mean())
+                        for name, one in baselines.items()
+                    },
+                    parts={
+                        name: float(
+                            np.mean([measure(r.parts[name], truths, k).mean() for r in runs])
+                        )
+                        for name in runs[0].parts
+                    },
+                    spread={"model": float(np.std(means)), "seeds": float(len(runs))},
+                    num_users=len(full),
+                    num_items=full.num_items,
+                    num_events=full.num_events,
+                    seed=options.seeds[0],
+                    seconds=seconds,
+                    peak_memory_bytes=peak_memory_bytes(),
+                )
+            )
+    return results
+
+
+def _write_predictions(path: Path, full: Interactions, lists: Longs) -> None:
+    """One row per user and rank, in the ids of the files."""
+    rows, places = np.nonzero(lists >= 0)
+    table = pa.table(
+        {
+            USER_ID: full.user_ids.take(pa.array(rows)),
+            ITEM_ID: full.item_ids.take(pa.array(lists[rows, places])),
+            "rank": pa.array((places + 1).astype(np.int32)),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".partial")
+    pq.write_table(table, partial_path)
+    partial_path.replace(path)

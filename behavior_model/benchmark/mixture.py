@@ -1,0 +1,155 @@
+"""The mixture: what transformer and memories say of a candidate, weighed on validation alone.
+
+Two mixtures compete: a conditional logit with a weight per score, and boosted trees that rank
+(LambdaMART: Burges, 2010; LightGBM: Ke et al., 2017). Each is judged on the half of the validation
+users that it was not fitted on; the better one is fitted again on all of them.
+Legend: U users, P candidate pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from behavior_model.benchmark.baselines.task import Floats
+from behavior_model.benchmark.baselines.tuning import mean_ndcg
+from behavior_model.benchmark.interactions import NO_ITEM, Bools, Longs
+from behavior_model.heads.choice import fit_choice_weights
+from behavior_model.heads.pair_features import FeatureTable
+
+Doubles = npt.NDArray[np.float64]
+Scorer = Callable[[FeatureTable], Doubles]
+Fit = Callable[[FeatureTable, Bools, int], Scorer]
+
+NUM_TREES: Final = 200
+NUM_MEMBERS: Final = 2
+_COUNTED: Final = ("follow/", "accompany/")
+_TREES: Final[dict[str, Any]] = {
+    "objective": "lambdarank",
+    "lambdarank_truncation_level": 20,
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 200,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "max_bin": 63,
+    "num_threads": 2,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FittedMixture:
+    """A mixture that was chosen on validation.
+
+    Args:
+        name: "linear" or "trees".
+        score: float64[P] for a table of candidates.
+        selection: NDCG@10 of each kind on validation users that it was not fitted on.
+    """
+
+    name: str
+    score: Scorer
+    selection: dict[str, float]
+
+
+def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMixture:
+    """Choose and fit.
+
+    Args:
+        table: Candidates of U users at validation.
+        truth: int64[U], NO_ITEM where a user has none.
+        seed: Seed of the halves and of the trees.
+    """
+    half = np.random.default_rng(seed).random(len(truth)) < 0.5
+    selection = {}
+    for name, fit in MIXTURES.items():
+        values = np.zeros(len(table))
+        for fold in (half, ~half):
+            learned = _found(table, truth, fold)
+            rest = table.rows(~fold[table.users])
+            values[~fold[table.users]] = fit(learned, _is_true(learned, truth), seed)(rest)
+        selection[name] = mean_ndcg(top_lists(table, values, len(truth), 10), truth)
+    best = max(selection, key=lambda name: selection[name])
+    learned = _found(table, truth, np.ones(len(truth), dtype=np.bool_))
+    return FittedMixture(best, MIXTURES[best](learned, _is_true(learned, truth), seed), selection)
+
+
+def top_lists(table: FeatureTable, values: Doubles, num_users: int, k: int) -> Longs:
+    """int64[U, k]: candidates by value, ties by item; NO_ITEM fills lists that are too short."""
+    order = np.lexsort((table.targets, -values, table.users))
+    users = table.users[order]
+    places = np.arange(len(users)) - np.searchsorted(users, users)
+    kept = places < k
+    lists = np.full((num_users, k), NO_ITEM, dtype=np.int64)
+    lists[users[kept], places[kept]] = table.targets[order[kept]]
+    return lists
+
+
+def _is_true(table: FeatureTable, truth: Longs) -> Bools:
+    return np.asarray(table.targets == truth[table.users], dtype=np.bool_)
+
+
+def _found(table: FeatureTable, truth: Longs, chosen: Bools) -> FeatureTable:
+    """Rows of the chosen users whose true item is among their candidates."""
+    found = np.zeros(len(truth), dtype=np.bool_)
+    found[table.users[_is_true(table, truth)]] = True
+    return table.rows((found & chosen)[table.users])
+
+
+def _linear_inputs(table: FeatureTable) -> Doubles:
+    """float64[P, F]: scores as they are; sums of counts by their root as well."""
+    values = np.nan_to_num(table.values.astype(np.float64))
+    counted = [i for i, name in enumerate(table.names) if name.startswith(_COUNTED)]
+    return np.concatenate([values, np.sqrt(np.maximum(values[:, counted], 0.0))], axis=1)
+
+
+def _fit_linear(table: FeatureTable, chosen: Bools, seed: int) -> Scorer:
+    del seed
+    inputs = _linear_inputs(table)
+    weights = fit_choice_weights(
+        inputs.astype(np.float32), chosen, _offsets(table), columns=range(inputs.shape[1])
+    )
+    return lambda asked: np.asarray(_linear_inputs(asked) @ weights, dtype=np.float64)
+
+
+def _fit_trees(table: FeatureTable, chosen: Bools, seed: int) -> Scorer:
+    data = lgb.Dataset(
+        table.values,
+        chosen.astype(np.int8),
+        group=np.diff(_offsets(table)),
+        params=_TREES,
+        free_raw_data=False,
+    )
+    first = seed * NUM_MEMBERS
+    members: Sequence[lgb.Booster] = [
+        lgb.train({**_TREES, "seed": first + one}, data, NUM_TREES) for one in range(NUM_MEMBERS)
+    ]
+
+    def score(asked: FeatureTable) -> Doubles:
+        raw = [one.predict(asked.values, num_threads=2) for one in members]
+        return np.asarray(np.mean(raw, axis=0), dtype=np.float64)
+
+    return score
+
+
+def _offsets(table: FeatureTable) -> Longs:
+    lengths = np.bincount(table.users)
+    return np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
+
+
+MIXTURES: Final[dict[str, Fit]] = {"linear": _fit_linear, "trees": _fit_trees}
+
+
+def alone(table: FeatureTable, name: str) -> Floats:
+    """float32[P]: one score by itself, the least where it is unknown."""
+    return np.nan_to_num(table.column(name), nan=-np.inf)

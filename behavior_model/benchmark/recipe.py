@@ -1,0 +1,80 @@
+"""How the backbone is trained on a benchmark's files: one recipe per size, no tuning by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from behavior_model.benchmark.interactions import Interactions
+from behavior_model.recipes import ModelConfig, Recipe, TrainingConfig
+from pipelines.errors import UnknownNameError
+
+SHAPES: Final = {
+    "tiny": (128, 2, 4),
+    "small": (256, 3, 8),
+    "base": (512, 6, 8),
+    "large": (1_024, 12, 16),
+}
+"""Width, layers and heads by size."""
+
+EPOCHS: Final = 40
+CONTEXT: Final = 50
+SPARSE_DROPOUT: Final = 0.5
+DENSE_DROPOUT: Final = 0.2
+SPARSE_EVENTS_PER_ITEM: Final = 16.0
+DROPOUT_PER_OCTAVE: Final = 0.1
+TEXTS_PER_MINUTE: Final = 500
+
+
+def recipe_for(
+    size: str, history: Interactions, *, budget_minutes: float, bfloat16: bool, epochs: int = EPOCHS
+) -> Recipe:
+    """The recipe of a size for a history.
+
+    Command: `bfm bench leave-one-out --interactions FILE --items FILE --out DIR --size tiny`.
+    Expected time and score of `tiny` on Amazon Beauty: see docs/benchmarks.md. The other sizes
+    have not been run.
+
+    Dropout follows from how often an item was seen: a half where items are rare, less for every
+    doubling above that.
+
+    Args:
+        size: The dial.
+        history: What is trained on.
+        budget_minutes: Decides how many texts the text encoder may read.
+        bfloat16: Whether matrices are multiplied in half the bits.
+        epochs: Passes over the data.
+
+    Raises:
+        UnknownNameError: no such size.
+    """
+    if size not in SHAPES:
+        raise UnknownNameError("size", size, SHAPES)
+    width, num_layers, num_heads = SHAPES[size]
+    per_item = history.num_events / max(history.num_items, 1)
+    octaves = max(math.log2(max(per_item, 1.0) / SPARSE_EVENTS_PER_ITEM), 0.0)
+    dropout = max(SPARSE_DROPOUT - DROPOUT_PER_OCTAVE * octaves, DENSE_DROPOUT)
+    return Recipe(
+        size=size,
+        model=ModelConfig(
+            width=width,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            context=CONTEXT,
+            dropout=dropout,
+            input_dropout=dropout,
+            identity_dropout=0.0,
+            field_dropout=0.0,
+            min_identity_count=0,
+            item_scale=0.05,
+            max_descriptors=round(TEXTS_PER_MINUTE * budget_minutes),
+        ),
+        training=TrainingConfig(
+            epochs=epochs,
+            batch_tokens=2_048,
+            learning_rate=1e-3 * 128 / width,
+            num_negatives=2_048,
+            num_threads=1,
+            bfloat16=bfloat16,
+        ),
+    )

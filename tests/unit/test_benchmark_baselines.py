@@ -1,0 +1,309 @@
+"""What every baseline of a benchmark promises, and what single ones compute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from scipy import sparse
+
+from behavior_model.benchmark.baselines import ease, item_knn, own_frequency, popularity, sasrec
+from behavior_model.benchmark.baselines.als import fold_in_quickly
+from behavior_model.benchmark.baselines.ranking import best_columns, filled
+from behavior_model.benchmark.baselines.registry import (
+    BENCHMARK_BASELINES,
+    get_benchmark_baseline,
+)
+from behavior_model.benchmark.baselines.sasrec_model import Sasrec, SasrecModelConfig
+from behavior_model.benchmark.baselines.task import Baseline, LeaveOneOutTask, Ranked
+from behavior_model.benchmark.baselines.transition_graph import (
+    RingKnob,
+    rank_by_rings,
+    ring_paths,
+    transition_counts,
+)
+from behavior_model.benchmark.baselines.tuning import mean_ndcg, tuned
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
+from behavior_model.memory.factors import fold_in
+from pipelines.errors import UnknownNameError
+
+NUM_ITEMS = 24
+K = 6
+QUICK_SASREC = sasrec.SasrecConfig(
+    model=SasrecModelConfig(width=16, length=8, dropout=0.1),
+    num_negatives=16,
+    batch_users=16,
+    learning_rate=1e-2,
+    max_epochs=2,
+)
+
+
+def interactions(histories: list[list[int]], num_items: int = NUM_ITEMS) -> Interactions:
+    return Interactions(
+        user_ids=pa.array([f"u{n:04d}" for n in range(len(histories))]),
+        item_ids=pa.array([f"i{n:04d}" for n in range(num_items)]),
+        texts=[""] * num_items,
+        offsets=np.cumsum([0, *map(len, histories)]).astype(np.int64),
+        items=np.asarray([item for one in histories for item in one], dtype=np.int64),
+    )
+
+
+def shoppers(*, repeats: bool, last_item: int | None = None) -> Interactions:
+    """Sixty users who walk through the items in steps, two of them with next to no history."""
+    rng = np.random.default_rng(0)
+    histories: list[list[int]] = [[3], [5, 6]]
+    for _ in range(60):
+        steps = rng.choice([0, 1, 2] if repeats else [1, 2], size=rng.integers(3, 10))
+        histories.append(((rng.integers(NUM_ITEMS) + np.cumsum(steps)) % NUM_ITEMS).tolist())
+    if last_item is not None:
+        histories = [[*one[:-1], last_item] for one in histories]
+    return interactions(histories)
+
+
+def task_of(data: Interactions, *, repeats: bool = False) -> LeaveOneOutTask:
+    rng = np.random.default_rng(1)
+    return LeaveOneOutTask(
+        history=data.without_last(),
+        mask_history=not repeats,
+        text_embeddings=rng.normal(size=(NUM_ITEMS, 4)).astype(np.float32),
+    )
+
+
+def quick(name: str) -> Baseline:
+    if name != "sasrec":
+        return BENCHMARK_BASELINES[name].rank
+
+    def rank(task: LeaveOneOutTask, k: int, *, seed: int = 0) -> Ranked:
+        return sasrec.rank(task, k, seed=seed, config=QUICK_SASREC)
+
+    return rank
+
+
+@cache
+def answer(name: str, repeats: bool) -> tuple[LeaveOneOutTask, Ranked]:
+    task = task_of(shoppers(repeats=repeats), repeats=repeats)
+    if (reason := BENCHMARK_BASELINES[name].obstacle(task)) is not None:
+        pytest.skip(reason)
+    return task, quick(name)(task, K, seed=3)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("name", sorted(BENCHMARK_BASELINES))
+class TestEveryBaseline:
+    def test_ranks_every_user_with_distinct_items(self, name: str, repeats: bool) -> None:
+        task, ranked = answer(name, repeats)
+        assert ranked.lists.shape == (len(task.history), K)
+        assert ranked.lists.dtype == np.int64
+        assert ranked.seconds > 0
+        for row in ranked.lists:
+            assert len(set(row.tolist())) == K
+            assert ((row >= 0) & (row < NUM_ITEMS)).all()
+
+    def test_masks_what_the_user_took_unless_the_data_repeat(
+        self, name: str, repeats: bool
+    ) -> None:
+        task, ranked = answer(name, repeats)
+        both = [set(task.history.of(user)) & set(row) for user, row in enumerate(ranked.lists)]
+        assert any(both) == repeats
+
+    def test_gives_users_without_history_what_is_popular(self, name: str, repeats: bool) -> None:
+        task, ranked = answer(name, repeats)
+        if name != "popularity_recent":
+            order = np.argsort(-task.history.counts, kind="stable")
+            np.testing.assert_array_equal(ranked.lists[0], order[:K])
+
+    def test_gives_the_same_lists_twice_whatever_came_before(
+        self, name: str, repeats: bool
+    ) -> None:
+        task, ranked = answer(name, repeats)
+        torch.manual_seed(99)
+        again = quick(name)(task, K, seed=3)
+        np.testing.assert_array_equal(again.lists, ranked.lists)
+        assert again.knob == ranked.knob
+
+    def test_has_not_seen_the_test_item(self, name: str, repeats: bool) -> None:
+        _, ranked = answer(name, repeats)
+        other = task_of(shoppers(repeats=repeats, last_item=7), repeats=repeats)
+        np.testing.assert_array_equal(quick(name)(other, K, seed=3).lists, ranked.lists)
+
+    def test_fills_lists_longer_than_what_is_left(self, name: str, repeats: bool) -> None:
+        task = task_of(interactions([[0, 1, 2], [1, 2, 0], [2, 0, 1, 3]], 4), repeats=repeats)
+        task = replace(task, text_embeddings=None)
+        if BENCHMARK_BASELINES[name].obstacle(task) is None:
+            lists = quick(name)(task, K).lists
+            assert (lists[:, 4:] == NO_ITEM).all()
+            masked = 0 if repeats else 2
+            assert ((lists[0] >= 0).sum()) == 4 - masked
+
+
+def test_an_unknown_name_gets_the_list() -> None:
+    with pytest.raises(UnknownNameError, match=r"Known: als.*Did you mean 'item_knn'"):
+        get_benchmark_baseline("itemknn")
+
+
+def test_an_entry_says_why_it_does_not_fit() -> None:
+    many = interactions([[0, 1]], ease.MAX_ITEMS + 1)
+    assert "20,001 items" in str(
+        get_benchmark_baseline("ease").obstacle(LeaveOneOutTask(history=many))
+    )
+    assert own_frequency.obstacle(task_of(shoppers(repeats=True), repeats=True)) is None
+    assert own_frequency.obstacle(task_of(shoppers(repeats=True))) is not None
+
+
+class TestRanking:
+    def test_the_first_of_equal_scores_wins(self) -> None:
+        scores = np.array([[1, 2, 2, 2, 0], [5, -np.inf, 5, -np.inf, -np.inf]], dtype=np.float32)
+        expected = [[1, 2, 3, 0], [0, 2, NO_ITEM, NO_ITEM]]
+        np.testing.assert_array_equal(best_columns(scores, 4), expected)
+
+    def test_gaps_are_filled_in_order_without_masked_or_listed_items(self) -> None:
+        task = LeaveOneOutTask(history=interactions([[0, 1], [4]], 6))
+        lists = np.array([[2, NO_ITEM, NO_ITEM], [NO_ITEM] * 3])
+        order = np.array([0, 2, 5, 1, 3, 4])
+        np.testing.assert_array_equal(filled(task, lists, order), [[2, 5, 3], [0, 2, 5]])
+
+
+class TestTuning:
+    def test_only_users_with_three_items_judge_a_knob(self) -> None:
+        task = LeaveOneOutTask(history=interactions([[0], [1, 2], [3, 4, 5]]))
+        assert task.validation_truth.tolist() == [NO_ITEM, 2, 5]
+        assert task.validation().history.last().tolist() == [NO_ITEM, 1, 4]
+
+    def test_the_first_of_equal_knobs_wins_and_the_final_fit_sees_all(self) -> None:
+        task = LeaveOneOutTask(history=interactions([[0, 1, 2]]))
+        seen: list[tuple[int, int]] = []
+
+        def ranker(asked: LeaveOneOutTask, knob: RingKnob, k: int) -> Longs:
+            seen.append((knob.first, asked.history.num_events))
+            return np.array([[knob.second, *range(10, 10 + k - 1)]])
+
+        knobs = [RingKnob(first=n, second=right, third=0) for n, right in enumerate((5, 2, 2))]
+        ranked = tuned(task, 4, ranker, knobs)
+        assert seen == [(0, 2), (1, 2), (2, 2), (1, 3)]
+        assert ranked.knob == {"first": 1, "second": 2, "third": 0}
+
+    def test_ndcg_of_one_true_item(self) -> None:
+        lists = np.arange(10)[None].repeat(3, axis=0)
+        truth = np.array([0, 2, NO_ITEM])
+        assert mean_ndcg(lists, truth) == pytest.approx((1.0 + 0.5) / 2)
+        assert mean_ndcg(lists, np.full(3, NO_ITEM)) == 0.0
+
+
+def test_recent_popularity_follows_a_change_of_fashion() -> None:
+    old, new = [0, 1, 2], [3, 4, 5]
+    task = LeaveOneOutTask(
+        history=interactions([*[[*old, *new]] * 5, *[old] * 4, []]), mask_history=False
+    )
+    assert popularity.rank(task, 1).lists[-1].tolist() == [0]
+    assert popularity.rank_recent(task, 1).lists[-1].tolist() == [5]
+
+
+def test_own_frequency_counts_and_decays() -> None:
+    task = LeaveOneOutTask(history=interactions([[1, 1, 1, 2, 3, 3], [4, 5]]), mask_history=False)
+    knob = own_frequency.DecayKnob(half_life_places=1.0)
+    assert own_frequency.rank_decayed(task, knob, 3)[0].tolist() == [3, 2, 1]
+    knob = own_frequency.DecayKnob(half_life_places=1000.0)
+    assert own_frequency.rank_decayed(task, knob, 4)[0].tolist() == [1, 3, 2, 4]
+
+
+def test_item_knn_follows_shared_takers() -> None:
+    pairs = [[0, 1], [0, 1], [2, 3], [2, 3], [4, 5], [0], [2]]
+    knob = item_knn.ItemKnnKnob(weighting="tf-idf", num_neighbours=10)
+    lists = item_knn.rank_by_likeness(LeaveOneOutTask(history=interactions(pairs)), knob, 1)
+    assert lists[5:, 0].tolist() == [1, 3]
+
+
+def test_als_folds_in_exactly() -> None:
+    rng = np.random.default_rng(0)
+    counts = sparse.random_array((40, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
+    factors = rng.normal(size=(30, 8)).astype(np.float32)
+    settings = {"confidence": 4.0, "regularisation": 2.0}
+    expected = fold_in(counts, factors, **settings)
+    assert {0, 8} & set(np.diff(counts.indptr).tolist())
+    np.testing.assert_allclose(
+        fold_in_quickly(counts, factors, **settings), expected, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_ease_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ease, "_BLOCK", 5)
+    taken = np.random.default_rng(0).random((50, 12)) < 0.3
+    gram = taken.T.astype(np.float64) @ taken + 3.0 * np.eye(12)
+    precision = np.linalg.inv(gram)
+    expected = np.eye(12) - precision / np.diagonal(precision)
+    np.testing.assert_allclose(ease.item_weights(gram.astype(np.float32)), expected, atol=1e-5)
+
+
+class TestTransitionGraph:
+    HISTORIES = ([0, 1, 2, 3], [0, 1], [0, 4], [4, 5], [5, 6], [0])
+    """From 0: ring 1 is {1 (twice), 4}, ring 2 {2, 5}, ring 3 {3, 6}."""
+
+    def test_rings_hold_shortest_paths(self) -> None:
+        counts = transition_counts(interactions(list(self.HISTORIES), 7))
+        first, second, third = ring_paths(counts, np.array([0]))
+        np.testing.assert_array_equal(first, [[0, 2, 0, 0, 1, 0, 0]])
+        np.testing.assert_array_equal(second, [[0, 0, 2, 0, 0, 1, 0]])
+        np.testing.assert_array_equal(third, [[0, 0, 0, 2, 0, 0, 1]])
+
+    @pytest.mark.parametrize(
+        ("shares", "expected"),
+        [((1, 1, 1), [1, 2, 3, 4, 5, 6]), ((7, 2, 1), [1, 4, 2, 5, 3, 6])],
+    )
+    def test_a_list_takes_its_share_of_each_ring(
+        self, shares: tuple[int, int, int], expected: list[int]
+    ) -> None:
+        task = LeaveOneOutTask(history=interactions(list(self.HISTORIES), 7))
+        knob = RingKnob(first=shares[0], second=shares[1], third=shares[2])
+        assert rank_by_rings(task, knob, 6)[-1].tolist() == expected
+
+    def test_texts_order_a_ring_and_frequent_transitions_weigh_in(self) -> None:
+        texts = np.array([[1, 0]] * 7, dtype=np.float32)
+        texts[1], texts[2] = [0, 1], [0, 1]
+        history = interactions(list(self.HISTORIES), 7)
+        task = LeaveOneOutTask(history=history, text_embeddings=texts)
+        knob = RingKnob(first=7, second=2, third=1)
+        assert rank_by_rings(task, knob, 4)[-1].tolist() == [4, 1, 5, 2]
+        texts[1] = [0.9, 0.4]
+        assert rank_by_rings(task, knob, 4)[-1].tolist() == [1, 4, 5, 2]
+
+
+class TestSasrec:
+    def test_pads_on_the_left(self) -> None:
+        rows = sasrec.padded_rows(interactions([[1, 2, 3], [], [4]], 9), np.array([0, 1, 2]), 2)
+        np.testing.assert_array_equal(rows, [[2, 3], [9, 9], [9, 4]])
+
+    def test_reads_neither_later_items_nor_padding(self) -> None:
+        model = Sasrec(NUM_ITEMS, SasrecModelConfig(width=8, length=4)).eval()
+        first = model(torch.tensor([[NUM_ITEMS, 1, 2, 3]]))
+        later = model(torch.tensor([[NUM_ITEMS, 1, 2, 9]]))
+        torch.testing.assert_close(first[:, :3], later[:, :3])
+        assert not torch.allclose(first[:, 3], later[:, 3])
+        with torch.no_grad():
+            model.items.weight[NUM_ITEMS] = 7.0
+        torch.testing.assert_close(model(torch.tensor([[NUM_ITEMS, 1, 2, 3]]))[:, 1:], first[:, 1:])
+
+    def test_a_drawn_target_is_no_negative(self) -> None:
+        model = Sasrec(NUM_ITEMS, SasrecModelConfig(width=8, length=4))
+        hidden, targets = torch.randn(2, 8), torch.tensor([1, 2])
+        loss = sasrec.sampled_softmax_loss(model, hidden, targets, torch.tensor([1, 2]))
+        logits = hidden @ model.items.weight[[1, 2]].T
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, torch.arange(2)))
+
+    def test_learns_a_cycle_and_stops(self) -> None:
+        cycle = [[(start + n) % NUM_ITEMS for n in range(6)] for start in range(NUM_ITEMS)] * 4
+        data = interactions(cycle)
+        config = replace(QUICK_SASREC, max_epochs=40, patience=3)
+        ranked = sasrec.rank(LeaveOneOutTask(history=data.without_last()), 10, config=config)
+        assert (ranked.lists[:, 0] == data.last()).mean() > 0.95
+        assert 1 <= float(ranked.knob["num_epochs"]) <= 40
+        assert ranked.train_events_per_second is not None
+        assert ranked.train_events_per_second > 0
+
+    def test_keeps_to_its_budget(self) -> None:
+        task = task_of(shoppers(repeats=False))
+        ranked = sasrec.rank(task, K, config=replace(QUICK_SASREC, budget_s=0.0, max_epochs=50))
+        assert ranked.knob == {"num_epochs": 1}
