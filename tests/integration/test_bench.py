@@ -1,0 +1,63 @@
+"""`bfm bench leave-one-out` as a person calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.unit.test_benchmark import LENGTH, NUM_ITEMS, NUM_USERS, write_shop
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+def bfm(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.cli.main", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=500
+    )
+
+
+def test_predictions_and_figures_for_every_user(tmp_path: Path) -> None:
+    interactions, items = write_shop(tmp_path)
+    out = tmp_path / "out"
+    done = bfm(
+        "bench", "leave-one-out", "--interactions", interactions, "--items", items,
+        "--out", out, "--budget-minutes", "0.5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    predictions = pq.read_table(out / "predictions.parquet").to_pandas()
+    assert list(predictions.columns) == ["user_id", "item_id", "rank"]
+    assert predictions.user_id.nunique() == NUM_USERS
+    free = NUM_ITEMS - (LENGTH - 1)
+    ranks = predictions.groupby("user_id")["rank"].apply(list)
+    assert (ranks.map(lambda one: one == list(range(1, free + 1)))).all()
+    assert not predictions.duplicated(["user_id", "item_id"]).any()
+
+    content = json.loads((out / "evaluation.json").read_text())
+    assert content["schema_version"] == 1
+    by_metric = {result["metric"]: result for result in content["results"]}
+    assert set(by_metric) == {f"{m}@{k}" for m in ("ndcg", "recall") for k in (5, 10, 20)}
+    result = by_metric["ndcg@10"]
+    assert {"popularity", "item_knn", "als", "ease", "transition_graph", "sasrec"} <= set(
+        result["baselines"]
+    )
+    assert result["model"] > 2 * result["baselines"]["popularity"]
+    assert "transformer/log_share" in result["parts"]
+    table = pq.read_table(interactions).to_pandas()
+    truth = table[table.position == LENGTH - 1].set_index("user_id").item_id
+    hits = predictions[predictions["rank"] <= 10]
+    hits = hits[hits.item_id == hits.user_id.map(truth)]
+    assert len(hits) / NUM_USERS == pytest.approx(by_metric["recall@10"]["model"])
+    assert (out / "evaluation.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_missing_file_is_the_users_to_mend(tmp_path: Path) -> None:
+    done = bfm(
+        "bench", "leave-one-out", "--interactions", tmp_path / "none.parquet", "--out", tmp_path
+    )
+    assert done.returncode == 2
+    assert "none.parquet: no such file" in done.stderr
+    assert not (tmp_path / "predictions.parquet").exists()

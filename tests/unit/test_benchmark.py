@@ -1,0 +1,222 @@
+"""The leave-one-out benchmark on small made-up files: what it reads, hides, mixes and writes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask
+from behavior_model.benchmark.features import feature_table
+from behavior_model.benchmark.interactions import NO_ITEM, read_interactions
+from behavior_model.benchmark.leave_one_out import masks_history
+from behavior_model.benchmark.memories import HistoryMemories
+from behavior_model.benchmark.mixture import fit_mixture, top_lists
+from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.sequences import SequenceLoader, encode
+from behavior_model.benchmark.training import BenchmarkJob, Outputs, train
+from behavior_model.recipes import Recipe
+from pipelines.errors import SourceError, UnknownNameError
+
+NUM_USERS, NUM_ITEMS, LENGTH = 80, 24, 8
+
+
+def write_shop(folder: Path) -> tuple[Path, Path]:
+    """Users walk round a ring of items, from a start of their own, in steps of one."""
+    rng = np.random.default_rng(3)
+    starts = rng.integers(0, NUM_ITEMS, NUM_USERS)
+    items = (starts[:, None] + np.arange(LENGTH)) % NUM_ITEMS
+    interactions = pa.table(
+        {
+            "user_id": pa.array(np.repeat(np.arange(NUM_USERS), LENGTH)),
+            "item_id": pa.array([f"i{one:02d}" for one in items.ravel()]),
+            "position": pa.array(np.tile(np.arange(LENGTH), NUM_USERS)),
+        }
+    )
+    catalogue = pa.table(
+        {
+            "item_id": pa.array([f"i{one:02d}" for one in range(NUM_ITEMS)]),
+            "text": pa.array([f"thing number {one}" for one in range(NUM_ITEMS)]),
+        }
+    )
+    paths = folder / "interactions.parquet", folder / "items.parquet"
+    for table, path in zip((interactions, catalogue), paths, strict=True):
+        pq.write_table(table.take(pa.array(rng.permutation(table.num_rows))), path)
+    return paths
+
+
+def small_recipe(shop: tuple[Path, Path], size: str = "tiny", epochs: int = 30) -> Recipe:
+    full = read_interactions(*shop)
+    recipe = recipe_for(size, full, budget_minutes=1, bfloat16=False, epochs=epochs)
+    model = replace(recipe.model, width=32, num_heads=2, dropout=0.1, input_dropout=0.1)
+    training = replace(
+        recipe.training, batch_tokens=256, num_negatives=64, learning_rate=3e-3, num_threads=1
+    )
+    return replace(recipe, model=replace(model, max_descriptors=0), training=training)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_shop(tmp_path_factory.mktemp("shop"))
+
+
+def job(shop: tuple[Path, Path], folder: Path, **changes: object) -> BenchmarkJob:
+    facts: dict[str, object] = {
+        "interactions": shop[0],
+        "items": None,
+        "num_hidden": 1,
+        "folder": folder,
+        "text_cache": folder / "texts",
+        "recipe": small_recipe(shop),
+        "seed": 0,
+    }
+    return BenchmarkJob(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def outputs(shop: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Outputs]:
+    """Of a training that hides two items, and of one that hides one."""
+    found = []
+    for num_hidden in (2, 1):
+        folder = tmp_path_factory.mktemp(f"hidden{num_hidden}")
+        train(job(shop, folder, num_hidden=num_hidden))
+        found.append(Outputs.load(folder))
+    return found
+
+
+def test_rows_stand_by_position_whatever_the_order_of_the_file(shop: tuple[Path, Path]) -> None:
+    full = read_interactions(*shop)
+    assert (len(full), full.num_items, full.num_events) == (NUM_USERS, NUM_ITEMS, 640)
+    steps = np.diff(full.items.reshape(NUM_USERS, LENGTH), axis=1) % NUM_ITEMS
+    assert (steps == 1).all()
+    assert full.texts[5] == "thing number 5"
+    assert (full.last(1) == full.without_last().last()).all()
+    assert (full.without_last(LENGTH).last() == NO_ITEM).all()
+
+
+def table_without(column: str, path: Path) -> Path:
+    changed = path.with_name(f"without_{column}.parquet")
+    pq.write_table(pq.read_table(path).drop_columns([column]), changed)
+    return changed
+
+
+def test_what_cannot_be_read_is_named(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    interactions, items = shop
+    with pytest.raises(SourceError, match=r"nowhere\.parquet: no such file"):
+        read_interactions(tmp_path / "nowhere.parquet")
+    with pytest.raises(SourceError, match="column 'user_id' is missing; it has item_id, position"):
+        read_interactions(table_without("user_id", interactions))
+    with pytest.raises(SourceError, match="neither 'event_time' nor 'position'"):
+        read_interactions(table_without("position", interactions))
+    with pytest.raises(SourceError, match="column 'text' is missing"):
+        read_interactions(interactions, table_without("text", items))
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(SourceError, match="not a parquet file"):
+        read_interactions(tmp_path / "text.parquet")
+    pq.write_table(pq.read_table(interactions).slice(0, 0), tmp_path / "empty.parquet")
+    with pytest.raises(SourceError, match="no rows"):
+        read_interactions(tmp_path / "empty.parquet")
+    twice = pa.concat_tables([pq.read_table(items), pq.read_table(items).slice(3, 1)])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(SourceError, match="stands there twice"):
+        read_interactions(interactions, tmp_path / "twice.parquet")
+    holes = pq.read_table(interactions)
+    holes = holes.set_column(0, "user_id", pa.array([None, *holes["user_id"].to_pylist()[1:]]))
+    pq.write_table(holes, tmp_path / "holes.parquet")
+    with pytest.raises(SourceError, match="row 0 has no 'user_id'"):
+        read_interactions(tmp_path / "holes.parquet")
+
+
+def test_an_unknown_size_is_refused_with_the_known_ones(shop: tuple[Path, Path]) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown size 'smal'.*Did you mean 'small'"):
+        small_recipe(shop, size="smal")
+
+
+def test_dropout_follows_from_how_often_items_were_seen(shop: tuple[Path, Path]) -> None:
+    full = read_interactions(*shop)
+    rare = recipe_for("tiny", full.without_last(4), budget_minutes=1, bfloat16=False)
+    often = replace(full, offsets=full.offsets * 40, items=np.repeat(full.items, 40))
+    common = recipe_for("tiny", often, budget_minutes=1, bfloat16=False)
+    assert rare.model.dropout == 0.5
+    assert common.model.dropout == 0.2
+
+
+def test_an_epoch_shows_every_next_item_once_in_long_histories_too(
+    shop: tuple[Path, Path],
+) -> None:
+    encoded = encode(read_interactions(*shop))
+    recipe = small_recipe(shop)
+    recipe = replace(recipe, model=replace(recipe.model, context=5))
+    epoch = SequenceLoader(encoded=encoded, recipe=recipe, seed=0).epoch(0)
+    shown = []
+    for batch in epoch.from_step(0):
+        following = batch.packed.next_BL.flatten()
+        rows = torch.full_like(following, -1)
+        rows[batch.packed.event_flat] = torch.from_numpy(batch.packed.event_rows)
+        shown += rows[following[following >= 0]].tolist()
+    first = set(encoded.histories.offsets[:-1].tolist())
+    expected = [row for row in range(encoded.histories.num_events) if row not in first]
+    assert sorted(shown) == expected
+
+
+def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(
+    shop: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(shop, epochs=4)
+    recipe = replace(recipe, training=replace(recipe.training, checkpoint_every_s=0.0))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(job(shop, whole, recipe=recipe))
+
+    from behavior_model.benchmark import training
+
+    saved = []
+
+    def save_and_die(folder: Path, run: object, key: str) -> Path:
+        path = original(folder, run, key)  # type: ignore[arg-type]
+        saved.append(path)
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+        return path
+
+    original = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(job(shop, killed, recipe=recipe))
+    monkeypatch.setattr(training, "save_checkpoint", original)
+    train(job(shop, killed, recipe=recipe))
+    one, two = Outputs.load(whole), Outputs.load(killed)
+    assert np.array_equal(one.queries, two.queries)
+    assert np.array_equal(one.items, two.items)
+
+
+def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list[Outputs]) -> None:
+    full = read_interactions(shop[0])
+    assert masks_history(full)
+    tables = []
+    for num_hidden, one in zip((2, 1), outputs, strict=True):
+        history = full.without_last(num_hidden)
+        task = LeaveOneOutTask(history=history)
+        memories = HistoryMemories.fit(history, None, None)
+        tables.append(feature_table(task, one, memories))
+    transformer = top_lists(tables[1], tables[1].column("transformer/log_share"), NUM_USERS, 1)
+    assert (transformer[:, 0] == full.last()).mean() > 0.9
+    mixture = fit_mixture(tables[0], full.last(1))
+    lists = top_lists(tables[1], mixture.score(tables[1]), NUM_USERS, 3)
+    assert (lists[:, 0] == full.last()).mean() > 0.9
+    for user in range(NUM_USERS):
+        assert not set(lists[user]) & set(full.without_last().of(user))
+
+
+def test_a_test_item_changes_nothing_that_is_learned(
+    shop: tuple[Path, Path], outputs: list[Outputs], tmp_path: Path
+) -> None:
+    table = pq.read_table(shop[0])
+    last = np.asarray(table["position"]) == LENGTH - 1
+    items = np.where(last, "i00", np.asarray(table["item_id"].to_pylist()))
+    changed = tmp_path / "changed.parquet"
+    pq.write_table(table.set_column(1, "item_id", pa.array(items.tolist())), changed)
+    train(job((changed, shop[1]), tmp_path / "changed"))
+    assert np.array_equal(Outputs.load(tmp_path / "changed").queries, outputs[1].queries)
