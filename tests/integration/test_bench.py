@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.test_benchmark import LENGTH, NUM_ITEMS, NUM_USERS, write_shop
+from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, write_shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
