@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from behavior_model.benchmark.baselines import sasrec
@@ -26,8 +23,9 @@ from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
 from behavior_model.benchmark.features import LENGTH, feature_table
 from behavior_model.benchmark.interactions import Interactions, Longs, read_interactions
+from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
 from behavior_model.benchmark.memories import HistoryMemories
-from behavior_model.benchmark.mixture import FittedMixture, alone, fit_mixture, top_lists
+from behavior_model.benchmark.mixture import alone, fit_mixture, top_lists
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.training import (
@@ -38,17 +36,14 @@ from behavior_model.benchmark.training import (
     text_encoder,
     train,
 )
-from behavior_model.evaluation.measurement import peak_memory_bytes
-from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.report import write_page
 from behavior_model.evaluation.results import Result, write_evaluation
 from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.training.ray_session import ray_session
-from pipelines.contracts import ITEM_ID, USER_ID
+from behavior_model.training.tracking import follow, progress_line
 from pipelines.errors import UserError
 
 K: Final = 20
-TASK: Final = "leave-one-out"
 TRAINING_SHARE: Final = 0.5
 """Of the budget, for the two trainings side by side."""
 
@@ -60,51 +55,8 @@ REPEATS_ARE_RARE: Final = 0.01
 PREDICTIONS_FILE: Final = "predictions.parquet"
 EVALUATION_FILE: Final = "evaluation.json"
 PAGE_FILE: Final = "evaluation.html"
-_METRICS: Final = {"ndcg": ndcg_at_k, "recall": recall_at_k}
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the command was asked.
-
-    Args:
-        interactions: Parquet of interactions.
-        items: Parquet of texts, if any.
-        out: Folder of everything that is written.
-        size: The dial.
-        seeds: One run of the model each; predictions are the first one's.
-        budget_minutes: Wall time to aim at, all runs and baselines together.
-        with_baselines: Whether baselines are run too.
-    """
-
-    interactions: Path
-    items: Path | None
-    out: Path
-    size: str = "tiny"
-    seeds: tuple[int, ...] = (0,)
-    budget_minutes: float = 30.0
-    with_baselines: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class ModelRun:
-    """One seed's answer.
-
-    Args:
-        lists: int64[U, K].
-        parts: Lists of the transformer and of each memory alone, by name.
-        mixture: What mixed them.
-        seconds: Wall time.
-        events_per_second: Of the training that saw most, on one thread.
-    """
-
-    lists: Longs
-    parts: dict[str, Longs]
-    mixture: FittedMixture
-    seconds: float
-    events_per_second: float
 
 
 def run(options: Options, say: Say) -> list[Result]:
@@ -123,13 +75,13 @@ def run(options: Options, say: Say) -> list[Result]:
     for seed in options.seeds:
         runs.append(_model_run(options, full, seed, jobs, say))
         if len(runs) == 1:
-            _write_predictions(options.out / PREDICTIONS_FILE, full, runs[0].lists)
+            write_predictions(options.out / PREDICTIONS_FILE, full, runs[0].lists)
             say(f"predictions: {options.out / PREDICTIONS_FILE}")
     baselines = _baselines(options, full, say) if options.with_baselines else {}
-    results = _results(full, options, runs, baselines, time.monotonic() - started)
-    write_evaluation(options.out / EVALUATION_FILE, results)
-    write_page(options.out / PAGE_FILE, results, company=options.interactions.parent.name)
-    return results
+    found = results(full, options, runs, baselines, time.monotonic() - started)
+    write_evaluation(options.out / EVALUATION_FILE, found)
+    write_page(options.out / PAGE_FILE, found, company=options.interactions.parent.name)
+    return found
 
 
 def _jobs(options: Options, full: Interactions, say: Say) -> tuple[BenchmarkJob, BenchmarkJob]:
@@ -196,7 +148,7 @@ def _model_run(
 def _train_side_by_side(jobs: list[BenchmarkJob]) -> None:
     import ray
 
-    with ray_session(len(jobs)):
+    with progress_line() as line, follow(jobs[-1].log_path, [line]), ray_session(len(jobs)):
         remote = ray.remote(num_cpus=1)(train)
         ray.get([remote.remote(job) for job in jobs])
 
@@ -251,63 +203,3 @@ def _baselines(options: Options, full: Interactions, say: Say) -> dict[str, Rank
         found[name] = rank(task, K, seed=options.seeds[0])
         say(f"baseline {name}: {found[name].seconds:.0f} s, {dict(found[name].knob)}")
     return found
-
-
-def _results(
-    full: Interactions,
-    options: Options,
-    runs: list[ModelRun],
-    baselines: dict[str, Ranked],
-    seconds: float,
-) -> list[Result]:
-    truths = list(full.last()[:, None])
-    results = []
-    for metric, measure in _METRICS.items():
-        for k in (10, 5, 20):
-            values = [measure(one.lists, truths, k) for one in runs]
-            means = [float(one.mean()) for one in values]
-            _, interval = mean_with_interval(np.mean(values, axis=0))
-            results.append(
-                Result(
-                    task=TASK,
-                    metric=f"{metric}@{k}",
-                    split="test",
-                    cut="the last interaction of each user",
-                    model=float(np.mean(means)),
-                    interval=interval,
-                    baselines={
-                        name: float(measure(one.lists, truths, k).mean())
-                        for name, one in baselines.items()
-                    },
-                    parts={
-                        name: float(
-                            np.mean([measure(r.parts[name], truths, k).mean() for r in runs])
-                        )
-                        for name in runs[0].parts
-                    },
-                    spread={"model": float(np.std(means)), "seeds": float(len(runs))},
-                    num_users=len(full),
-                    num_items=full.num_items,
-                    num_events=full.num_events,
-                    seed=options.seeds[0],
-                    seconds=seconds,
-                    peak_memory_bytes=peak_memory_bytes(),
-                )
-            )
-    return results
-
-
-def _write_predictions(path: Path, full: Interactions, lists: Longs) -> None:
-    """One row per user and rank, in the ids of the files."""
-    rows, places = np.nonzero(lists >= 0)
-    table = pa.table(
-        {
-            USER_ID: full.user_ids.take(pa.array(rows)),
-            ITEM_ID: full.item_ids.take(pa.array(lists[rows, places])),
-            "rank": pa.array((places + 1).astype(np.int32)),
-        }
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".partial")
-    pq.write_table(table, partial_path)
-    partial_path.replace(path)

@@ -25,7 +25,8 @@ from behavior_model.objectives.next_item import NextItemModel
 from behavior_model.recipes import Recipe
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
-from behavior_model.training.loop import TrainingRun
+from behavior_model.training.loop import Stopwatch, TrainingRun
+from behavior_model.training.worker import LOG_EVERY_STEPS, append_line, step_metrics
 from pipelines.tokens.binning import DAY_US
 from pipelines.workspace import write_bytes_atomically
 
@@ -65,6 +66,11 @@ class BenchmarkJob:
         """Identity of the run: another recipe, seed or file never goes on from its checkpoints."""
         facts = (asdict(self.recipe), self.seed, self.num_hidden, self.interactions.stat().st_size)
         return sha256(repr(facts).encode()).hexdigest()[:16]
+
+    @property
+    def log_path(self) -> Path:
+        """One JSON line per reported step."""
+        return self.folder / "log.jsonl"
 
     def history(self) -> Interactions:
         """What the training may look at."""
@@ -130,14 +136,15 @@ def train(job: BenchmarkJob) -> None:
     content = content_of(history, encoded, job.recipe, job.text_cache)
     run, model = _new_run(job.recipe, job.seed, encoded, content)
     restore_latest(job.folder, run, job.run_key)
-    events, started = 0, time.monotonic()
-    last_saved = started
+    stopwatch, last_saved = Stopwatch(), time.monotonic()
+    speed = 0.0
     for report in run.steps():
-        events += report.num_events
+        speed, left_s = stopwatch.tick(report)
+        if report.progress.global_step % LOG_EVERY_STEPS == 0 or report.is_last:
+            append_line(job.log_path, step_metrics(report, speed, left_s))
         if time.monotonic() - last_saved >= job.recipe.training.checkpoint_every_s:
             save_checkpoint(job.folder, run, job.run_key)
             last_saved = time.monotonic()
-    speed = events / max(time.monotonic() - started, 1e-9)
     model.eval()
     outputs = Outputs(
         queries=_queries(model, encoded, job.recipe.model.context),

@@ -114,10 +114,10 @@ def run_worker(
     for report in run.steps():
         speed, left_s = stopwatch.tick(report)
         if report.progress.global_step % LOG_EVERY_STEPS == 0 or report.is_last:
-            metrics = _metrics(report, speed, left_s)
+            metrics = step_metrics(report, speed, left_s)
             rank.report(metrics)
             if rank.index == 0:
-                _append(job.log_path, metrics)
+                append_line(job.log_path, metrics)
         if rank.index == 0 and time.monotonic() - last_saved >= config.checkpoint_every_s:
             save_checkpoint(job.folder, run, job.run_key)
             last_saved = time.monotonic()
@@ -160,7 +160,8 @@ def _new_run(
     )
 
 
-def _metrics(report: StepReport, speed: float, left_s: float) -> dict[str, float]:
+def step_metrics(report: StepReport, speed: float, left_s: float) -> dict[str, float]:
+    """What is logged of a step."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
     return {
         "step": report.progress.global_step,
@@ -175,7 +176,8 @@ def _metrics(report: StepReport, speed: float, left_s: float) -> dict[str, float
     }
 
 
-def _append(path: Path, metrics: dict[str, Any]) -> None:
+def append_line(path: Path, metrics: dict[str, Any]) -> None:
+    """Add one JSON line to a log."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(metrics) + "\n")

@@ -45,7 +45,8 @@ def leave_one_out(
     ] = True,
 ) -> None:
     """Last item of each user is the test, all items are ranked, nothing is sampled."""
-    from behavior_model.benchmark.leave_one_out import Options, run
+    from behavior_model.benchmark.judgement import Options
+    from behavior_model.benchmark.leave_one_out import run
 
     options = Options(
         interactions=interactions.resolve(),
