@@ -130,11 +130,7 @@ def content_of(history: Interactions, encoded: Encoded, recipe: Recipe, cache: P
 
 def train(job: BenchmarkJob) -> None:
     """Train to the end, from the newest checkpoint of the same run; leaves `Outputs`."""
-    torch.set_num_threads(job.recipe.training.num_threads)
-    history = job.history()
-    encoded = encode(history)
-    content = content_of(history, encoded, job.recipe, job.text_cache)
-    run, model = _new_run(job.recipe, job.seed, encoded, content)
+    run, model, encoded, content = _new_run(job)
     restore_latest(job.folder, run, job.run_key)
     stopwatch, last_saved = Stopwatch(), time.monotonic()
     speed = 0.0
@@ -157,11 +153,7 @@ def train(job: BenchmarkJob) -> None:
 
 def seconds_per_epoch(job: BenchmarkJob) -> float:
     """Seconds of one epoch on one thread of this machine, from a few steps."""
-    torch.set_num_threads(job.recipe.training.num_threads)
-    history = job.history()
-    encoded = encode(history)
-    content = content_of(history, encoded, job.recipe, job.text_cache)
-    run, _ = _new_run(job.recipe, job.seed, encoded, content)
+    run, *_ = _new_run(job)
     num_steps = len(run.loaders[0].epoch(0))
     started, counted = time.monotonic(), 0
     for position, _ in enumerate(run.steps()):
@@ -173,15 +165,18 @@ def seconds_per_epoch(job: BenchmarkJob) -> float:
     return (time.monotonic() - started) / counted * num_steps
 
 
-def _new_run(
-    recipe: Recipe, seed: int, encoded: Encoded, content: ItemContent
-) -> tuple[TrainingRun, NextItemModel]:
-    torch.manual_seed(seed)
+def _new_run(job: BenchmarkJob) -> tuple[TrainingRun, NextItemModel, Encoded, ItemContent]:
+    recipe = job.recipe
+    torch.set_num_threads(recipe.training.num_threads)
+    history = job.history()
+    encoded = encode(history)
+    content = content_of(history, encoded, recipe, job.text_cache)
+    torch.manual_seed(job.seed)
     backbone = new_backbone(encoded.vocabulary, content, recipe.model, DAY_US)
     model = NextItemModel(backbone, content, recipe.training.num_negatives)
-    loader = SequenceLoader(encoded=encoded, recipe=recipe, seed=seed)
-    run = TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=seed)
-    return run, model
+    loader = SequenceLoader(encoded=encoded, recipe=recipe, seed=job.seed)
+    run = TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=job.seed)
+    return run, model, encoded, content
 
 
 def _queries(model: NextItemModel, encoded: Encoded, context: int) -> Floats:
