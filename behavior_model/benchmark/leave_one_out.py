@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-import torch
 
 from behavior_model.benchmark.baselines import sasrec
 from behavior_model.benchmark.baselines.ranking import filled, popular_items
@@ -32,6 +31,7 @@ from behavior_model.benchmark.training import (
     BenchmarkJob,
     Outputs,
     content_of,
+    multiplies_bfloat16,
     seconds_per_epoch,
     text_encoder,
     train,
@@ -87,14 +87,12 @@ def run(options: Options, say: Say) -> list[Result]:
 def _jobs(options: Options, full: Interactions, say: Say) -> tuple[BenchmarkJob, BenchmarkJob]:
     """The trainings for validation and for test, with as many epochs as the budget pays for."""
     history = full.without_last()
-    # One processor family computes in half the bits; elsewhere it would only be slower.
-    bfloat16 = torch.cpu._is_avx512_bf16_supported()
     recipe_at = partial(
         recipe_for,
         options.size,
         history,
         budget_minutes=options.budget_minutes,
-        bfloat16=bfloat16,
+        bfloat16=multiplies_bfloat16(),
     )
     recipe = recipe_at()
     cache = options.out / "text_cache"

@@ -108,6 +108,12 @@ class Outputs:
         return cls(tensors["queries"], tensors["items"], float(tensors["events_per_second"][0]))
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for it; elsewhere it would only be slower."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())
+
+
 def text_encoder(history: Interactions, cache: Path) -> TextEncoder:
     """The best encoder of this machine; where nothing is written, one that costs nothing."""
     return (

@@ -195,3 +195,33 @@ def test_a_test_item_changes_nothing_that_is_learned(
     pq.write_table(table.set_column(1, "item_id", pa.array(items.tolist())), changed)
     train(job((changed, shop[1]), tmp_path / "changed"))
     assert np.array_equal(Outputs.load(tmp_path / "changed").queries, outputs[1].queries)
+
+
+def test_where_users_repeat_their_own_items_are_candidates_and_win(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    favourites = np.stack([rng.permutation(NUM_ITEMS)[:2] for _ in range(NUM_USERS)])
+    items = favourites[:, rng.integers(0, 2, 6)]
+    table = pa.table(
+        {
+            "user_id": pa.array(np.repeat(np.arange(NUM_USERS), 6)),
+            "item_id": pa.array([f"i{one:02d}" for one in items.ravel()]),
+            "event_time": pa.array(np.tile(np.arange(6), NUM_USERS)),
+        }
+    )
+    pq.write_table(table, tmp_path / "repeats.parquet")
+    full = read_interactions(tmp_path / "repeats.parquet")
+    assert not masks_history(full)
+    blind = Outputs(
+        queries=rng.normal(size=(NUM_USERS, 5)).astype(np.float32),
+        items=rng.normal(size=(full.num_items, 5)).astype(np.float32),
+        events_per_second=0.0,
+    )
+    tables = []
+    for num_hidden in (2, 1):
+        task = LeaveOneOutTask(history=full.without_last(num_hidden), mask_history=False)
+        memories = HistoryMemories.fit(task.history, None, None)
+        tables.append(feature_table(task, blind, memories))
+    mixture = fit_mixture(tables[0], full.last(1))
+    lists = top_lists(tables[1], mixture.score(tables[1]), NUM_USERS, 2)
+    hits = (lists == full.last()[:, None]).any(axis=1).mean()
+    assert hits > 0.9
