@@ -32,8 +32,8 @@ def recipe_for(
     """The recipe of a size for a history.
 
     Command: `bfm bench leave-one-out --interactions FILE --items FILE --out DIR --size tiny`.
-    Expected time and score of `tiny` on Amazon Beauty: see docs/benchmarks.md. The other sizes
-    have not been run.
+    Expected time and score of `tiny` on Amazon Beauty: 17 minutes on two cores, NDCG@10 .0737 (see
+    docs/benchmarks.md). The other sizes have not been run.
 
     Dropout follows from how often an item was seen: a half where items are rare, less for every
     doubling above that.
