@@ -139,7 +139,9 @@ def _model_run(
         for name in table.names
         if name != LENGTH
     }
-    say(f"seed {seed}: mixed by {mixture.name} after {time.monotonic() - started:.0f} s")
+    judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
+    say(f"seed {seed}: {outputs.events_per_second:,.0f} events per second and thread")
+    say(f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged})")
     return ModelRun(lists, parts, mixture, time.monotonic() - started, outputs.events_per_second)
 
 
@@ -199,5 +201,7 @@ def _baselines(options: Options, full: Interactions, say: Say) -> dict[str, Rank
             continue
         rank = partial(sasrec.rank, config=config) if name == "sasrec" else entry.rank
         found[name] = rank(task, K, seed=options.seeds[0])
-        say(f"baseline {name}: {found[name].seconds:.0f} s, {dict(found[name].knob)}")
+        speed = found[name].train_events_per_second
+        learned = "" if speed is None else f", {speed:,.0f} next items learned per second"
+        say(f"baseline {name}: {found[name].seconds:.0f} s, {dict(found[name].knob)}{learned}")
     return found

@@ -64,7 +64,8 @@ class BenchmarkJob:
     @property
     def run_key(self) -> str:
         """Identity of the run: another recipe, seed or file never goes on from its checkpoints."""
-        facts = (asdict(self.recipe), self.seed, self.num_hidden, self.interactions.stat().st_size)
+        files = [(str(f), f.stat().st_size) for f in (self.interactions, self.items) if f]
+        facts = (asdict(self.recipe), self.seed, self.num_hidden, files)
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property
@@ -85,7 +86,7 @@ class Outputs:
         queries: float32[U, D + 1], what each user takes next; 0 but for the last column where a
             user has no history, so that the items' biases, their popularity, decide.
         items: float32[N, D + 1], in the order of the files.
-        events_per_second: Next items learned per second of training, on one thread.
+        events_per_second: Events read per second of training, on one thread.
     """
 
     queries: Floats
