@@ -5,7 +5,7 @@ Legend: U users, B users of a chunk, N items, P pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -34,13 +34,14 @@ QUOTAS: Final[Mapping[str, int]] = {
 
 
 def feature_table(
-    task: LeaveOneOutTask, outputs: Outputs, memories: HistoryMemories
+    task: LeaveOneOutTask, outputs: Sequence[Outputs], memories: HistoryMemories
 ) -> FeatureTable:
     """Candidates of all users and their features, a few hundred users at a time.
 
     Args:
         task: The question.
-        outputs: Of a backbone trained on the task's history.
+        outputs: Of backbones trained on the task's history from different seeds; the mean of
+            their log shares is the transformer's opinion.
         memories: Of the same history.
     """
     tables = [_chunk(task, outputs, memories, users) for users in chunks(task)]
@@ -53,11 +54,11 @@ def feature_table(
 
 
 def _chunk(
-    task: LeaveOneOutTask, outputs: Outputs, memories: HistoryMemories, users: slice
+    task: LeaveOneOutTask, outputs: Sequence[Outputs], memories: HistoryMemories, users: slice
 ) -> FeatureTable:
     history = task.history
-    logits = outputs.queries[users] @ outputs.items.T
-    scores: dict[str, Floats] = {TRANSFORMER: np.asarray(log_softmax(logits, axis=1))}
+    shares = [log_softmax(one.queries[users] @ one.items.T, axis=1) for one in outputs]
+    scores: dict[str, Floats] = {TRANSFORMER: np.mean(shares, axis=0)}
     scores |= memories.scores(history, users)
     rows, columns = _candidates(task, users, scores)
     values = {name: dense[rows, columns] for name, dense in scores.items()}

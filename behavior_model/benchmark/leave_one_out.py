@@ -3,13 +3,14 @@
 The last item of each user is the test item and the second last the validation item; all items are
 ranked, no negatives are sampled. The backbone is trained twice, side by side: once without the last
 two items, so that the mixture can learn its weights on the validation items, and once without the
-test item alone. Memories are counted again likewise. Nothing looks at a test item but the metric.
+test item alone; where the budget allows, both again from other seeds, whose opinions are averaged.
+Memories are counted again likewise. Nothing looks at a test item but the metric.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -44,11 +45,14 @@ from behavior_model.training.tracking import follow, progress_line
 from pipelines.errors import UserError
 
 K: Final = 20
-TRAINING_SHARE: Final = 0.5
-"""Of the budget, for the two trainings side by side."""
+TRAINING_SHARE: Final = {True: 0.5, False: 0.75}
+"""Of the budget, for the trainings, with baselines and without."""
 
 SIDE_BY_SIDE: Final = 1.3
 """How much slower a training is beside another one on the same memory."""
+
+MAX_MEMBERS: Final = 4
+"""Backbones from different seeds whose opinions are averaged, as many as the budget pays for."""
 
 SASREC_SHARE: Final = 0.15
 REPEATS_ARE_RARE: Final = 0.01
@@ -70,10 +74,10 @@ def run(options: Options, say: Say) -> list[Result]:
     started = time.monotonic()
     full = read_interactions(options.interactions, options.items)
     say(f"{len(full):,} users, {full.num_items:,} items, {full.num_events:,} interactions")
-    jobs = _jobs(options, full, say)
+    jobs, num_members = _jobs(options, full, say)
     runs: list[ModelRun] = []
     for seed in options.seeds:
-        runs.append(_model_run(options, full, seed, jobs, say))
+        runs.append(_model_run(options, full, seed, jobs, num_members, say))
         if len(runs) == 1:
             write_predictions(options.out / PREDICTIONS_FILE, full, runs[0].lists)
             say(f"predictions: {options.out / PREDICTIONS_FILE}")
@@ -84,8 +88,13 @@ def run(options: Options, say: Say) -> list[Result]:
     return found
 
 
-def _jobs(options: Options, full: Interactions, say: Say) -> tuple[BenchmarkJob, BenchmarkJob]:
-    """The trainings for validation and for test, with as many epochs as the budget pays for."""
+def _jobs(
+    options: Options, full: Interactions, say: Say
+) -> tuple[tuple[BenchmarkJob, BenchmarkJob], int]:
+    """The trainings for validation and for test, and how often they are done from other seeds.
+
+    A small budget pays for fewer epochs, a large one for more members.
+    """
     history = full.without_last()
     recipe_at = partial(
         recipe_for,
@@ -108,12 +117,18 @@ def _jobs(options: Options, full: Interactions, say: Say) -> tuple[BenchmarkJob,
     begun = time.monotonic()
     content_of(history, encode(history), recipe, cache)
     say(f"texts read by {text_encoder(history, cache).name} in {time.monotonic() - begun:.0f} s")
-    left_s = options.budget_minutes * 60 * TRAINING_SHARE / len(options.seeds)
+    share = TRAINING_SHARE[options.with_baselines]
+    left_s = options.budget_minutes * 60 * share / len(options.seeds)
     epoch_s = seconds_per_epoch(job) * SIDE_BY_SIDE
-    epochs = max(1, min(EPOCHS, int(left_s / epoch_s)))
-    say(f"{epochs} epochs of about {epoch_s:.1f} s, two trainings side by side")
+    affordable = int(left_s / epoch_s)
+    epochs = max(1, min(EPOCHS, affordable))
+    num_members = max(1, min(MAX_MEMBERS, affordable // EPOCHS))
+    say(
+        f"{epochs} epochs of about {epoch_s:.1f} s, two trainings side by side, "
+        f"{num_members} of each"
+    )
     job = replace(job, recipe=recipe_at(epochs=epochs))
-    return replace(job, num_hidden=2), job
+    return (replace(job, num_hidden=2), job), num_members
 
 
 def _model_run(
@@ -121,18 +136,24 @@ def _model_run(
     full: Interactions,
     seed: int,
     jobs: tuple[BenchmarkJob, BenchmarkJob],
+    num_members: int,
     say: Say,
 ) -> ModelRun:
     started = time.monotonic()
-    seeded = [
-        replace(job, seed=seed, folder=options.out / "runs" / f"{seed}-{name}")
-        for job, name in zip(jobs, ("validation", "test"), strict=True)
+    members = [
+        [
+            replace(job, seed=member, folder=options.out / "runs" / f"{member}-{name}")
+            for job, name in zip(jobs, ("validation", "test"), strict=True)
+        ]
+        for member in range(seed * MAX_MEMBERS, seed * MAX_MEMBERS + num_members)
     ]
-    _train_side_by_side(seeded)
+    for member in members:
+        _train_side_by_side(member)
     say(f"seed {seed}: trained in {time.monotonic() - started:.0f} s")
-    _, earlier, _ = _ask(full, seeded[0])
+    for_validation, for_test = zip(*members, strict=True)
+    _, earlier, _ = _ask(full, for_validation)
     mixture = fit_mixture(earlier, full.last(1), seed=seed)
-    task, table, outputs = _ask(full, seeded[1])
+    task, table, speed = _ask(full, for_test)
     lists = _complete(task, top_lists(table, mixture.score(table), len(full), K))
     parts = {
         name: _complete(task, top_lists(table, alone(table, name).astype(float), len(full), K))
@@ -140,9 +161,9 @@ def _model_run(
         if name != LENGTH
     }
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
-    say(f"seed {seed}: {outputs.events_per_second:,.0f} events per second and thread")
+    say(f"seed {seed}: {speed:,.0f} events per second and thread")
     say(f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged})")
-    return ModelRun(lists, parts, mixture, time.monotonic() - started, outputs.events_per_second)
+    return ModelRun(lists, parts, mixture, time.monotonic() - started, speed)
 
 
 def _train_side_by_side(jobs: list[BenchmarkJob]) -> None:
@@ -153,8 +174,11 @@ def _train_side_by_side(jobs: list[BenchmarkJob]) -> None:
         ray.get([remote.remote(job) for job in jobs])
 
 
-def _ask(full: Interactions, job: BenchmarkJob) -> tuple[LeaveOneOutTask, FeatureTable, Outputs]:
-    """The question after the job's history, its candidates, and what the backbone said."""
+def _ask(
+    full: Interactions, members: Sequence[BenchmarkJob]
+) -> tuple[LeaveOneOutTask, FeatureTable, float]:
+    """The question after the jobs' history, its candidates, and events per second of training."""
+    job = members[0]
     history = full.without_last(job.num_hidden)
     task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
     encoded = encode(history)
@@ -164,8 +188,9 @@ def _ask(full: Interactions, job: BenchmarkJob) -> tuple[LeaveOneOutTask, Featur
         content.descriptors[content.descriptor_idx[encoded.item_idx]] if full.has_texts else None,
         content.words[encoded.item_idx] if full.has_texts else None,
     )
-    outputs = Outputs.load(job.folder)
-    return task, feature_table(task, outputs, memories), outputs
+    outputs = [Outputs.load(member.folder) for member in members]
+    speed = float(np.mean([one.events_per_second for one in outputs]))
+    return task, feature_table(task, outputs, memories), speed
 
 
 def masks_history(full: Interactions) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from behavior_model.items import ItemContent
 from behavior_model.model.batch import PackedBatch
+from behavior_model.model.dropout import dropout
 from behavior_model.model.event_embedder import EventEmbedder
 from behavior_model.model.item_tower import ContentTensors, ItemTower
 from behavior_model.model.transformer import Transformer, attention_bias
@@ -91,7 +92,7 @@ class Backbone(nn.Module):
             item_embeddings_BLD: float32, embedding of each position's item.
         """
         embedded = self.events(batch.fields_BLF, item_embeddings_BLD, batch.probe_BL)
-        embedded = F.dropout(embedded, self.config.model.input_dropout, self.training)
+        embedded = dropout(embedded, self.config.model.input_dropout, self.training)
         bias = attention_bias(batch.segments_BL, batch.order_BL, batch.probe_BL)
         states: Tensor = self.transformer(embedded, batch.clocks_BL2, bias)
         return states

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from behavior_model.model.dropout import dropout
 from behavior_model.model.rotary import frequencies, rotate, rotation
 
 FEED_FORWARD_ROUNDING = 32
@@ -36,7 +37,7 @@ class Attention(nn.Module):
                 q.float(), k.float(), v.float(), attn_mask=bias_B1LL
             )
         mixed = self.out(mixed_BHLK.transpose(1, 2).reshape(batch, length, width))
-        return F.dropout(mixed, self.dropout, self.training)
+        return dropout(mixed, self.dropout, self.training)
 
 
 class FeedForward(nn.Module):
@@ -51,7 +52,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         gate, value = self.up(x_BLD).chunk(2, dim=-1)
-        return F.dropout(self.down(F.silu(gate) * value), self.dropout, self.training)
+        return dropout(self.down(F.silu(gate) * value), self.dropout, self.training)
 
 
 class Block(nn.Module):

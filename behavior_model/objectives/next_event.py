@@ -81,9 +81,10 @@ class NextEventObjective(nn.Module):
         return sampled_softmax(
             (query_RE * positives_RE).sum(dim=1),
             rows,
-            query_RE @ negatives_KE.T,
+            query_RE,
+            negatives_KE,
             negatives.log_weights_K,
-            negative_hits(rows, items_R, len(items_R), negatives),
+            negative_hits(rows, items_R, negatives),
         )
 
 

@@ -72,9 +72,10 @@ class NextItemModel(nn.Module):
         loss = sampled_softmax(
             (query_RE * F.embedding(in_batch[following], scored)).sum(dim=1).float(),
             rows,
-            (query_RE @ F.embedding(in_negatives, scored).T).float(),
+            query_RE,
+            F.embedding(in_negatives, scored),
             negatives.log_weights_K,
-            negative_hits(rows, items_R, len(items_R), negatives),
+            negative_hits(rows, items_R, negatives),
         )
         return {"next_item": loss, "loss": loss}
 

@@ -32,11 +32,12 @@ def window_item_loss(
     """
     rows = targets.item_probes[targets.positive]
     queries_PE = prediction.item_query_PD
-    hits = negative_hits(targets.item_probes, targets.items, len(queries_PE), negatives)
+    hits = negative_hits(targets.item_probes, targets.items, negatives)
     return sampled_softmax(
         (queries_PE[rows] * positives_TE).sum(dim=1),
         rows,
-        queries_PE @ negatives_KE.T,
+        queries_PE,
+        negatives_KE,
         negatives.log_weights_K,
         hits,
     )

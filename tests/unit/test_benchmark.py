@@ -175,7 +175,7 @@ def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list
         history = full.without_last(num_hidden)
         task = LeaveOneOutTask(history=history)
         memories = HistoryMemories.fit(history, None, None)
-        tables.append(feature_table(task, one, memories))
+        tables.append(feature_table(task, [one], memories))
     transformer = top_lists(tables[1], tables[1].column("transformer/log_share"), NUM_USERS, 1)
     assert (transformer[:, 0] == full.last()).mean() > 0.9
     mixture = fit_mixture(tables[0], full.last(1))
@@ -220,7 +220,7 @@ def test_where_users_repeat_their_own_items_are_candidates_and_win(tmp_path: Pat
     for num_hidden in (2, 1):
         task = LeaveOneOutTask(history=full.without_last(num_hidden), mask_history=False)
         memories = HistoryMemories.fit(task.history, None, None)
-        tables.append(feature_table(task, blind, memories))
+        tables.append(feature_table(task, [blind], memories))
     mixture = fit_mixture(tables[0], full.last(1))
     lists = top_lists(tables[1], mixture.score(tables[1]), NUM_USERS, 2)
     hits = (lists == full.last()[:, None]).any(axis=1).mean()

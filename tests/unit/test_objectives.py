@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from behavior_model.model.batch import Segments, lay_out
+from behavior_model.model.dropout import dropout
 from behavior_model.model.window_head import EVENT_TIME_EDGES_DAYS, WindowPrediction
 from behavior_model.objectives.contrastive import ContrastiveObjective, segment_means
 from behavior_model.objectives.sampled_softmax import (
+    Hits,
     Negatives,
     NegativeSampler,
+    log_partition,
     negative_hits,
     sampled_softmax,
 )
@@ -19,6 +22,7 @@ from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from tests.rhythm_shop import CUT_US, NUM_ITEMS, WINDOW_US, shop_histories, shop_vocabulary
 
 HISTORIES = shop_histories(8)
+NO_WEIGHTS = torch.zeros(NUM_ITEMS)
 
 
 def full_set() -> Negatives:
@@ -27,13 +31,19 @@ def full_set() -> Negatives:
     return Negatives(items_K=items, log_weights_K=torch.zeros(NUM_ITEMS))
 
 
+def scored(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and negatives whose products are these logits; biases are 0."""
+    ones, zeros = torch.ones(len(logits), 1), torch.zeros(logits.shape[1], 1)
+    return torch.cat([logits, ones], dim=1), torch.cat([torch.eye(logits.shape[1]), zeros], dim=1)
+
+
 def test_with_every_item_as_negative_the_softmax_is_exact() -> None:
     torch.manual_seed(0)
     logits = torch.randn(6, NUM_ITEMS)
     targets = torch.randint(0, NUM_ITEMS, (6,))
     rows = torch.arange(6)
-    hits = negative_hits(rows, targets + FIRST_IDX, 6, full_set())
-    loss = sampled_softmax(logits[rows, targets], rows, logits, torch.zeros(NUM_ITEMS), hits)
+    hits = negative_hits(rows, targets + FIRST_IDX, full_set())
+    loss = sampled_softmax(logits[rows, targets], rows, *scored(logits), NO_WEIGHTS, hits)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, targets))
 
 
@@ -52,9 +62,9 @@ def test_sampled_softmax_estimates_the_full_one() -> None:
             sampled_softmax(
                 scores[0, target],
                 rows,
-                scores[:, negatives.items_K],
+                *scored(scores[:, negatives.items_K]),
                 negatives.log_weights_K,
-                negative_hits(rows, target, 1, negatives),
+                negative_hits(rows, target, negatives),
             )
         )
     assert float(torch.stack(losses).mean()) == pytest.approx(float(exact), abs=0.02)
@@ -65,18 +75,62 @@ def test_siblings_of_one_row_do_not_compete() -> None:
     items = torch.tensor([FIRST_IDX, FIRST_IDX + 1])
     logits = torch.full((1, NUM_ITEMS), -50.0)
     logits[0, :2] = 5.0
-    hits = negative_hits(rows, items, 1, full_set())
-    loss = sampled_softmax(torch.tensor([5.0, 5.0]), rows, logits, torch.zeros(NUM_ITEMS), hits)
+    hits = negative_hits(rows, items, full_set())
+    loss = sampled_softmax(torch.tensor([5.0, 5.0]), rows, *scored(logits), NO_WEIGHTS, hits)
     assert float(loss) < 1e-6
 
 
 def test_no_positives_give_a_loss_of_zero() -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
-    hits = torch.zeros(2, NUM_ITEMS, dtype=torch.bool)
+    hits = Hits(rows=nothing, columns=nothing)
     loss = sampled_softmax(
-        torch.zeros(0), nothing, torch.zeros(2, NUM_ITEMS), torch.zeros(NUM_ITEMS), hits
+        torch.zeros(0), nothing, *scored(torch.zeros(2, NUM_ITEMS)), NO_WEIGHTS, hits
     )
     assert float(loss) == 0.0
+
+
+def test_the_partition_and_its_gradients_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    query, items = torch.randn(600, 5), torch.randn(NUM_ITEMS, 5)
+    biases = torch.randn(NUM_ITEMS)
+    rows, columns = torch.nonzero(torch.rand(600, NUM_ITEMS) < 0.1, as_tuple=True)
+    inputs = [one.requires_grad_() for one in (query, items, biases)]
+    weights = torch.randn(600)
+    found = log_partition(query, items, biases, Hits(rows=rows, columns=columns))
+    logits = query @ items.T + biases
+    logits = logits.index_put((rows, columns), torch.tensor(float("-inf")))
+    expected = torch.logsumexp(logits, dim=1)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((expected * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_row_with_hits_alone_has_an_empty_partition() -> None:
+    query = torch.zeros(1, 2, requires_grad=True)
+    every = torch.arange(NUM_ITEMS)
+    hits = Hits(rows=torch.zeros_like(every), columns=every)
+    positives = query.sum().expand(NUM_ITEMS)
+    negatives = torch.zeros(NUM_ITEMS, 2)
+    loss = sampled_softmax(positives, torch.zeros_like(every), query, negatives, NO_WEIGHTS, hits)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0.0
+    assert bool(torch.isfinite(query.grad).all())  # type: ignore[arg-type]
+
+
+def test_dropout_zeroes_its_share_keeps_the_mean_and_follows_the_seed() -> None:
+    x = torch.ones(100, 1_001)
+    torch.manual_seed(3)
+    dropped = dropout(x, 0.25, True)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.005)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
+    torch.manual_seed(3)
+    assert torch.equal(dropped, dropout(x, 0.25, True))
+    assert not torch.equal(dropped, dropout(x, 0.25, True))
+    assert torch.equal(x, dropout(x, 0.25, False))
 
 
 def label(user: int, time_us: int) -> WindowTargets:
