@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+
 from behavior_model.benchmark.interactions import Interactions
 from behavior_model.recipes import ModelConfig, Recipe, TrainingConfig
 from pipelines.errors import UnknownNameError
@@ -18,7 +20,9 @@ SHAPES: Final = {
 """Width, layers and heads by size."""
 
 EPOCHS: Final = 40
-CONTEXT: Final = 50
+MIN_CONTEXT: Final = 50
+MAX_CONTEXT: Final = 200
+CONTEXT_QUANTILE: Final = 0.9
 SPARSE_DROPOUT: Final = 0.5
 DENSE_DROPOUT: Final = 0.2
 SPARSE_EVENTS_PER_ITEM: Final = 16.0
@@ -36,7 +40,7 @@ def recipe_for(
     docs/benchmarks.md). The other sizes have not been run.
 
     Dropout follows from how often an item was seen: a half where items are rare, less for every
-    doubling above that.
+    doubling above that. The context holds nine histories in ten whole, within bounds.
 
     Args:
         size: The dial.
@@ -54,13 +58,14 @@ def recipe_for(
     per_item = history.num_events / max(history.num_items, 1)
     octaves = max(math.log2(max(per_item, 1.0) / SPARSE_EVENTS_PER_ITEM), 0.0)
     dropout = max(SPARSE_DROPOUT - DROPOUT_PER_OCTAVE * octaves, DENSE_DROPOUT)
+    usual_length = int(np.quantile(history.lengths, CONTEXT_QUANTILE))
     return Recipe(
         size=size,
         model=ModelConfig(
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
-            context=CONTEXT,
+            context=min(max(usual_length, MIN_CONTEXT), MAX_CONTEXT),
             dropout=dropout,
             input_dropout=dropout,
             identity_dropout=0.0,

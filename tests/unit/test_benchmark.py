@@ -110,13 +110,14 @@ def test_an_unknown_size_is_refused_with_the_known_ones(shop: tuple[Path, Path])
         small_recipe(shop, size="smal")
 
 
-def test_dropout_follows_from_how_often_items_were_seen(shop: tuple[Path, Path]) -> None:
+def test_dropout_and_context_follow_from_the_data(shop: tuple[Path, Path]) -> None:
     full = read_interactions(*shop)
     rare = recipe_for("tiny", full.without_last(4), budget_minutes=1, bfloat16=False)
     often = replace(full, offsets=full.offsets * 40, items=np.repeat(full.items, 40))
     common = recipe_for("tiny", often, budget_minutes=1, bfloat16=False)
     assert rare.model.dropout == 0.5
     assert common.model.dropout == 0.2
+    assert (rare.model.context, common.model.context) == (50, 200)
 
 
 def test_an_epoch_shows_every_next_item_once_in_long_histories_too(
