@@ -29,7 +29,7 @@ NUM_JUDGED_USERS: Final = 5_000
 class SequenceEncoder(nn.Module):
     """Reads left-padded items, gives at each place what the next item should look like.
 
-    From int64[B, L] to float32[B, L, D].
+    From int64[B, L] to float32[B, L, D]; what it gives at padding means nothing.
 
     Attributes:
         items: float32[N + 1, D], embeddings that are read, and that the next item is found by.
