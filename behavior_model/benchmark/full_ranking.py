@@ -132,11 +132,11 @@ def _questions(split: Split, job: BenchmarkJob, say: Say) -> tuple[Question, Que
     """Validation and test."""
     begun = time.monotonic()
     mask_history = masks_history(split.test.history)
-    # The test comes first: it knows the most, and where texts are embedded does not matter then.
     test = _question(split.test, job, mask_history)
+    validation = _question(split.validation, job, mask_history)
     encoder = text_encoder(split.test.history, job.text_cache).name
-    say(f"texts read by {encoder} in {time.monotonic() - begun:.0f} s")
-    return _question(split.validation, job, mask_history), test
+    say(f"texts read by {encoder} and memories counted in {time.monotonic() - begun:.0f} s")
+    return validation, test
 
 
 def _question(fold: Fold, job: BenchmarkJob, mask_history: bool) -> Question:
@@ -154,7 +154,7 @@ def _question(fold: Fold, job: BenchmarkJob, mask_history: bool) -> Question:
 
 
 def _within_budget(options: Options, job: BenchmarkJob, say: Say) -> tuple[BenchmarkJob, int]:
-    """The training with its epochs, and how often it is done from other seeds.
+    """The training with as many epochs as are affordable, and the number of its members.
 
     A small budget pays for fewer epochs, a large one for more members.
     """

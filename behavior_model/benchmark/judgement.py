@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from behavior_model.benchmark.baselines.task import Ranked
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
 from behavior_model.benchmark.mixture import FittedMixture
-from behavior_model.benchmark.split import Fold, Split, Splitter, leave_one_out
+from behavior_model.benchmark.split import Fold, Split, Splitter
 from behavior_model.evaluation.measurement import peak_memory_bytes
 from behavior_model.evaluation.metrics import Doubles, mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.results import Result
@@ -47,7 +47,7 @@ class Options:
     interactions: Path
     items: Path | None
     out: Path
-    split: Splitter = leave_one_out
+    split: Splitter
     size: str = "tiny"
     seeds: tuple[int, ...] = (0,)
     budget_minutes: float = 30.0

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
 from pipelines.errors import SourceError, UserError
-
-TEST_SHARE: Final = 0.1
 
 
 class Cutoff(Protocol):
@@ -89,8 +87,8 @@ class Split:
     """Validation, where mixtures and knobs are chosen, and the test after it.
 
     Args:
-        name: Of the protocol.
-        cut: Where the test begins, in words or ISO 8601.
+        name: What the protocol is called.
+        cut: Where the test begins: a time of the file, or words.
         validation: Ends before the test items.
         test: What is judged.
     """
@@ -114,7 +112,7 @@ def leave_one_out(full: Interactions) -> Split:
     )
 
 
-def time_split(full: Interactions, *, test_share: float = TEST_SHARE) -> Split:
+def time_split(full: Interactions, *, test_share: float) -> Split:
     """One point in time for all users; a user's first item from then on is the true one.
 
     The test begins where the last `test_share` of all interactions does, the validation where the

@@ -12,7 +12,7 @@ import typer
 from serving.cli.console import out, print_table
 
 if TYPE_CHECKING:
-    from behavior_model.benchmark.judgement import Options
+    from behavior_model.benchmark.split import Splitter
     from behavior_model.evaluation.results import Result
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for predictions and figures.")]
@@ -57,20 +57,17 @@ def leave_one_out(
     baselines: BaselinesOption = True,
 ) -> None:
     """Last item of each user is the test, all items are ranked, nothing is sampled."""
-    from behavior_model.benchmark.judgement import Options
     from behavior_model.benchmark.split import leave_one_out as split
 
     _run(
-        Options(
-            interactions=interactions.resolve(),
-            items=None if items is None else items.resolve(),
-            out=out_path.resolve(),
-            split=split,
-            size=size,
-            seeds=tuple(range(seed, seed + num_seeds)),
-            budget_minutes=budget_minutes,
-            with_baselines=baselines,
-        )
+        split,
+        interactions=interactions,
+        items=items,
+        out_path=out_path,
+        size=size,
+        seeds=range(seed, seed + num_seeds),
+        budget_minutes=budget_minutes,
+        with_baselines=baselines,
     )
 
 
@@ -91,31 +88,49 @@ def time_split(
     baselines: BaselinesOption = True,
 ) -> None:
     """One time for all: first item of each user from then on is the test, all items are ranked."""
-    from behavior_model.benchmark.judgement import Options
     from behavior_model.benchmark.split import time_split as split
 
     _run(
-        Options(
-            interactions=interactions.resolve(),
-            items=None if items is None else items.resolve(),
-            out=out_path.resolve(),
-            split=partial(split, test_share=test_share),
-            size=size,
-            seeds=tuple(range(seed, seed + num_seeds)),
-            budget_minutes=budget_minutes,
-            with_baselines=baselines,
-        )
+        partial(split, test_share=test_share),
+        interactions=interactions,
+        items=items,
+        out_path=out_path,
+        size=size,
+        seeds=range(seed, seed + num_seeds),
+        budget_minutes=budget_minutes,
+        with_baselines=baselines,
     )
 
 
-def _run(options: Options) -> None:
+def _run(
+    split: Splitter,
+    *,
+    interactions: Path,
+    items: Path | None,
+    out_path: Path,
+    size: str,
+    seeds: range,
+    budget_minutes: float,
+    with_baselines: bool,
+) -> None:
     from behavior_model.benchmark.full_ranking import run
+    from behavior_model.benchmark.judgement import Options
 
-    _print(run(options, lambda line: out.print(line, markup=False)))
+    options = Options(
+        interactions=interactions.resolve(),
+        items=None if items is None else items.resolve(),
+        out=out_path.resolve(),
+        split=split,
+        size=size,
+        seeds=tuple(seeds),
+        budget_minutes=budget_minutes,
+        with_baselines=with_baselines,
+    )
+    _print_table(run(options, lambda line: out.print(line, markup=False)))
     out.print(f"Predictions and figures: {options.out}", markup=False)
 
 
-def _print(results: Sequence[Result]) -> None:
+def _print_table(results: Sequence[Result]) -> None:
     by_metric = {result.metric: result for result in results}
     columns = ("ndcg@10", "recall@10", "ndcg@5", "recall@5")
     first = by_metric[columns[0]]

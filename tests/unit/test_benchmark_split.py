@@ -98,7 +98,7 @@ class TestTimeSplit:
         pq.write_table(table, path)
         message = "no 'event_time', only 'position'.*`bfm bench leave-one-out`"
         with pytest.raises(SourceError, match=message):
-            time_split(read_interactions(path))
+            time_split(read_interactions(path), test_share=0.1)
 
     @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 7.0, float("nan")])
     def test_a_share_outside_of_0_and_1_is_refused(self, full: Interactions, share: float) -> None:
@@ -108,10 +108,10 @@ class TestTimeSplit:
     def test_a_cut_that_leaves_nobody_to_judge_is_refused(self, tmp_path: Path) -> None:
         at_once = read_interactions(write(tmp_path, {"ada": (1, 1, 1), "bob": (1,)}))
         with pytest.raises(SourceError, match="The test begins at 1, and no user"):
-            time_split(at_once)
+            time_split(at_once, test_share=0.1)
         strangers = read_interactions(write(tmp_path, {"ada": (1, 2), "bob": (3, 4)}))
         with pytest.raises(SourceError, match="The validation begins at 3, and no user"):
-            time_split(strangers)
+            time_split(strangers, test_share=0.1)
 
     def test_times_keep_the_type_of_the_file(self, tmp_path: Path) -> None:
         start = datetime(2024, 1, 1, tzinfo=UTC)
