@@ -9,16 +9,22 @@ import pyarrow.parquet as pq
 NUM_USERS, NUM_ITEMS, LENGTH = 80, 24, 8
 
 
-def write_shop(folder: Path) -> tuple[Path, Path]:
-    """Users walk round a ring of items, from a start of their own, in steps of one."""
+def write_shop(folder: Path, *, with_times: bool = False) -> tuple[Path, Path]:
+    """Users walk round a ring of items, from a start of their own, in steps of one.
+
+    With times, users set out at times 0 to 19, as many at each, and step at every time after.
+    """
     rng = np.random.default_rng(3)
     starts = rng.integers(0, NUM_ITEMS, NUM_USERS)
     items = (starts[:, None] + np.arange(LENGTH)) % NUM_ITEMS
+    positions = np.tile(np.arange(LENGTH), NUM_USERS)
+    users = np.repeat(np.arange(NUM_USERS), LENGTH)
+    order = {"event_time": users % 20 + positions} if with_times else {"position": positions}
     interactions = pa.table(
         {
-            "user_id": pa.array(np.repeat(np.arange(NUM_USERS), LENGTH)),
+            "user_id": pa.array(users),
             "item_id": pa.array([f"i{one:02d}" for one in items.ravel()]),
-            "position": pa.array(np.tile(np.arange(LENGTH), NUM_USERS)),
+            **{name: pa.array(values) for name, values in order.items()},
         }
     )
     catalogue = pa.table(

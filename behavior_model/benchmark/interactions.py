@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from pipelines.errors import SourceError
 
 Longs = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Times = npt.NDArray[Any]
+"""Event times in the type of the file: datetime64, or whatever else of it that has an order."""
 
 POSITION: Final = "position"
 TEXT: Final = "text"
@@ -38,6 +40,8 @@ class Interactions:
         texts: N texts, "" where nothing is written about an item.
         offsets: int64[U + 1]; the interactions of user u are offsets[u]:offsets[u + 1].
         items: int64[E], position in `item_ids`, oldest first within a user.
+        event_times: [E], when each interaction happened; None where the file says only what came
+            first.
     """
 
     user_ids: pa.Array
@@ -45,6 +49,7 @@ class Interactions:
     texts: Sequence[str]
     offsets: Longs
     items: Longs
+    event_times: Times | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -90,26 +95,64 @@ class Interactions:
 
     def last(self, back: int = 0) -> Longs:
         """int64[U]: the item `back` places before the last, NO_ITEM where a user has none."""
-        rows = self.offsets[1:] - 1 - back
-        found = self.items[np.clip(rows, 0, None)] if self.num_events else rows
-        return np.where(rows >= self.offsets[:-1], found, NO_ITEM)
+        return self._items_at(self.offsets[1:] - 1 - back)
+
+    def first_after(self, history: Interactions) -> Longs:
+        """int64[U]: the item right after what is known of each user, NO_ITEM where nothing follows.
+
+        Args:
+            history: The first interactions of each of the same users.
+        """
+        return self._items_at(self.offsets[:-1] + history.lengths)
 
     def without_last(self, num: int = 1) -> Interactions:
         """The same users without their last `num` interactions."""
-        lengths = np.maximum(self.lengths - num, 0)
-        return replace(
-            self,
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            items=self.items[self.places_from_end >= num],
-        )
+        return self._where(self.places_from_end >= num)
+
+    def before(self, time: Any) -> Interactions:
+        """The same users with what happened before a time alone.
+
+        Raises:
+            SourceError: the file says only what came first.
+        """
+        return self._where(self.known_times() < time)
+
+    def known_times(self) -> Times:
+        """[E]: `event_times`.
+
+        Raises:
+            SourceError: the file says only what came first.
+        """
+        if self.event_times is None:
+            raise SourceError(
+                f"The interactions have no '{EVENT_TIME}', only '{POSITION}', which is no clock "
+                f"that users share. Add '{EVENT_TIME}' to split by time, or use "
+                f"`bfm bench leave-one-out`, which needs no more than an order."
+            )
+        return self.event_times
 
     def select(self, users: Longs) -> Interactions:
         """Users at the given positions, in that order."""
         lengths = self.lengths[users]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        offsets = _offsets(lengths)
         rows = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
         chosen = self.user_ids.take(pa.array(users))
-        return replace(self, user_ids=chosen, offsets=offsets, items=self.items[rows])
+        return replace(self._rows(rows, offsets), user_ids=chosen)
+
+    def _where(self, kept: Bools) -> Interactions:
+        """The same users with some of their interactions: bool[E]."""
+        lengths = np.bincount(self.users[kept], minlength=len(self))
+        return self._rows(np.flatnonzero(kept), _offsets(lengths))
+
+    def _rows(self, rows: Longs, offsets: Longs) -> Interactions:
+        times = None if self.event_times is None else self.event_times[rows]
+        return replace(self, offsets=offsets, items=self.items[rows], event_times=times)
+
+    def _items_at(self, rows: Longs) -> Longs:
+        """int64[U]: the item of each user's row, NO_ITEM where the row is not the user's."""
+        own = (rows >= self.offsets[:-1]) & (rows < self.offsets[1:])
+        found = self.items[np.where(own, rows, 0)] if self.num_events else rows
+        return np.where(own, found, NO_ITEM)
 
 
 def read_interactions(path: Path, items_path: Path | None = None) -> Interactions:
@@ -149,7 +192,12 @@ def read_interactions(path: Path, items_path: Path | None = None) -> Interaction
         texts=texts,
         offsets=starts.astype(np.int64),
         items=np.asarray(pc.index_in(taken, item_ids), dtype=np.int64),
+        event_times=np.asarray(table.column(EVENT_TIME)) if EVENT_TIME in orders else None,
     )
+
+
+def _offsets(lengths: Longs) -> Longs:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _catalogue(taken: pa.Array, path: Path | None) -> tuple[pa.Array, list[str]]:

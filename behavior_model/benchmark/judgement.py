@@ -1,11 +1,13 @@
-"""What a benchmark run leaves behind: predictions for everyone, and figures beside baselines.
+"""What a benchmark run leaves behind: predictions for all judged, and figures beside baselines.
 
 Legend: U users, K length of the lists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,16 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from behavior_model.benchmark.baselines.task import Ranked
-from behavior_model.benchmark.interactions import Interactions, Longs
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
 from behavior_model.benchmark.mixture import FittedMixture
+from behavior_model.benchmark.split import Fold, Split, Splitter
 from behavior_model.evaluation.measurement import peak_memory_bytes
-from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
+from behavior_model.evaluation.metrics import Doubles, mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.results import Result
 from pipelines.contracts import ITEM_ID, USER_ID
 
-TASK: Final = "leave-one-out"
 JUDGED_AT: Final = (10, 5, 20)
-_METRICS: Final = {"ndcg": ndcg_at_k, "recall": recall_at_k}
+Metric = Callable[[Longs, Sequence[Longs], int], Doubles]
+_METRICS: Final[dict[str, Metric]] = {"ndcg": ndcg_at_k, "recall": recall_at_k}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Options:
         interactions: Parquet of interactions.
         items: Parquet of texts, if any.
         out: Folder of everything that is written.
+        split: How histories are divided.
         size: The dial.
         seeds: One run of the model each; predictions are the first one's.
         budget_minutes: Wall time to aim at, all runs and baselines together.
@@ -43,6 +47,7 @@ class Options:
     interactions: Path
     items: Path | None
     out: Path
+    split: Splitter
     size: str = "tiny"
     seeds: tuple[int, ...] = (0,)
     budget_minutes: float = 30.0
@@ -70,38 +75,37 @@ class ModelRun:
 
 def results(
     full: Interactions,
+    split: Split,
     options: Options,
     runs: list[ModelRun],
     baselines: dict[str, Ranked],
     seconds: float,
 ) -> list[Result]:
-    truths = list(full.last()[:, None])
+    """Every figure on the test, over the users that are judged."""
     found = []
     for metric, measure in _METRICS.items():
         for k in JUDGED_AT:
-            values = [measure(one.lists, truths, k) for one in runs]
+            judge = partial(_judge, split.test, measure, k)
+            values = [judge(one.lists) for one in runs]
             means = [float(one.mean()) for one in values]
             _, interval = mean_with_interval(np.mean(values, axis=0))
             found.append(
                 Result(
-                    task=TASK,
+                    task=split.name,
                     metric=f"{metric}@{k}",
-                    split="test",
-                    cut="the last interaction of each user",
+                    split=split.test.name,
+                    cut=split.cut,
                     model=float(np.mean(means)),
                     interval=interval,
                     baselines={
-                        name: float(measure(one.lists, truths, k).mean())
-                        for name, one in baselines.items()
+                        name: float(judge(one.lists).mean()) for name, one in baselines.items()
                     },
                     parts={
-                        name: float(
-                            np.mean([measure(r.parts[name], truths, k).mean() for r in runs])
-                        )
+                        name: float(np.mean([judge(one.parts[name]).mean() for one in runs]))
                         for name in runs[0].parts
                     },
                     spread={"model": float(np.std(means)), "seeds": float(len(runs))},
-                    num_users=len(full),
+                    num_users=int(split.test.judged.sum()),
                     num_items=full.num_items,
                     num_events=full.num_events,
                     seed=options.seeds[0],
@@ -112,13 +116,25 @@ def results(
     return found
 
 
-def write_predictions(path: Path, full: Interactions, lists: Longs) -> None:
-    """One row per user and rank, in the ids of the files."""
-    rows, places = np.nonzero(lists >= 0)
+def _judge(test: Fold, measure: Metric, k: int, lists: Longs) -> Doubles:
+    """float64[n]: a metric of each of the n judged users."""
+    return measure(lists[test.judged], list(test.truth[test.judged, None]), k)
+
+
+def write_predictions(path: Path, lists: Longs, test: Fold) -> None:
+    """One row per judged user and rank, in the ids of the files.
+
+    Args:
+        path: Parquet.
+        lists: int64[U, K], NO_ITEM where a list is short.
+        test: Whose history the lists follow.
+    """
+    users = test.history
+    rows, places = np.nonzero((lists != NO_ITEM) & test.judged[:, None])
     table = pa.table(
         {
-            USER_ID: full.user_ids.take(pa.array(rows)),
-            ITEM_ID: full.item_ids.take(pa.array(lists[rows, places])),
+            USER_ID: users.user_ids.take(pa.array(rows)),
+            ITEM_ID: users.item_ids.take(pa.array(lists[rows, places])),
             "rank": pa.array((places + 1).astype(np.int32)),
         }
     )

@@ -1,7 +1,7 @@
 """Benchmark interactions as the backbone reads them: a vocabulary, histories, content, batches.
 
-The files say what came first and nothing more, so an interaction is an event of one type, a day
-after the one before it. Legend: U users, N items.
+The model is shown what came first and nothing more, so an interaction is an event of one type, a
+day after the one before it. Legend: U users, N items.
 """
 
 from __future__ import annotations

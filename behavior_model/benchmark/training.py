@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save
 
 from behavior_model.benchmark.interactions import Interactions, read_interactions
 from behavior_model.benchmark.sequences import Encoded, SequenceLoader, catalogue_of, encode, pack
+from behavior_model.benchmark.split import Cutoff
 from behavior_model.embedding import item_embeddings
 from behavior_model.items import ItemContent, build_item_content
 from behavior_model.model.backbone import new_backbone
@@ -46,7 +47,7 @@ class BenchmarkJob:
     Args:
         interactions: The file.
         items: The file of texts, if any.
-        num_hidden: Last interactions of each user that are not looked at.
+        cutoff: Where what the training may look at ends.
         folder: Where checkpoints and outputs go.
         text_cache: Where embeddings of texts are kept.
         recipe: Size and how to train.
@@ -55,7 +56,7 @@ class BenchmarkJob:
 
     interactions: Path
     items: Path | None
-    num_hidden: int
+    cutoff: Cutoff
     folder: Path
     text_cache: Path
     recipe: Recipe
@@ -63,9 +64,9 @@ class BenchmarkJob:
 
     @property
     def run_key(self) -> str:
-        """Identity of the run: another recipe, seed or file never goes on from its checkpoints."""
+        """Identity of the run: checkpoints of another recipe, seed, cutoff or file do not fit."""
         files = [(str(f), f.stat().st_size) for f in (self.interactions, self.items) if f]
-        facts = (asdict(self.recipe), self.seed, self.num_hidden, files)
+        facts = (asdict(self.recipe), self.seed, self.cutoff, files)
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property
@@ -75,7 +76,7 @@ class BenchmarkJob:
 
     def history(self) -> Interactions:
         """What the training may look at."""
-        return read_interactions(self.interactions, self.items).without_last(self.num_hidden)
+        return self.cutoff.history(read_interactions(self.interactions, self.items))
 
 
 @dataclass(frozen=True, eq=False)

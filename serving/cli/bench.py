@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serving.cli.console import out, print_table
+
+if TYPE_CHECKING:
+    from behavior_model.benchmark.split import Splitter
+    from behavior_model.evaluation.results import Result
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for predictions and figures.")]
+ItemsOption = Annotated[
+    Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
+]
+SizeOption = Annotated[str, typer.Option("--size", help="tiny, small, base or large.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the first run.")]
+NumSeedsOption = Annotated[
+    int, typer.Option("--num-seeds", min=1, help="Runs to average; they share the budget.")
+]
+BudgetOption = Annotated[float, typer.Option("--budget-minutes", help="Wall time to aim at.")]
+BaselinesOption = Annotated[
+    bool, typer.Option("--baselines/--no-baselines", help="Whether to run the baselines too.")
+]
 
 bench = typer.Typer(
     help="Benchmarks on plain interaction files, every baseline beside the model.",
@@ -28,36 +48,89 @@ def leave_one_out(
             "--interactions", help="Parquet: user_id, item_id, and event_time or position."
         ),
     ],
-    out_path: Annotated[Path, typer.Option("--out", help="Folder for predictions and figures.")],
-    items: Annotated[
-        Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
-    ] = None,
-    size: Annotated[str, typer.Option("--size", help="tiny, small, base or large.")] = "tiny",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first run.")] = 0,
-    num_seeds: Annotated[
-        int, typer.Option("--num-seeds", min=1, help="Runs to average; they share the budget.")
-    ] = 1,
-    budget_minutes: Annotated[
-        float, typer.Option("--budget-minutes", help="Wall time to aim at.")
-    ] = 30.0,
-    baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="Whether to run the baselines too.")
-    ] = True,
+    out_path: OutOption,
+    items: ItemsOption = None,
+    size: SizeOption = "tiny",
+    seed: SeedOption = 0,
+    num_seeds: NumSeedsOption = 1,
+    budget_minutes: BudgetOption = 30.0,
+    baselines: BaselinesOption = True,
 ) -> None:
     """Last item of each user is the test, all items are ranked, nothing is sampled."""
+    from behavior_model.benchmark.split import leave_one_out as split
+
+    _run(
+        split,
+        interactions=interactions,
+        items=items,
+        out_path=out_path,
+        size=size,
+        seeds=range(seed, seed + num_seeds),
+        budget_minutes=budget_minutes,
+        with_baselines=baselines,
+    )
+
+
+@bench.command("time-split")
+def time_split(
+    interactions: Annotated[
+        Path, typer.Option("--interactions", help="Parquet: user_id, item_id, event_time.")
+    ],
+    out_path: OutOption,
+    items: ItemsOption = None,
+    test_share: Annotated[
+        float, typer.Option("--test-share", help="Share of all interactions, the last, to test on.")
+    ] = 0.1,
+    size: SizeOption = "tiny",
+    seed: SeedOption = 0,
+    num_seeds: NumSeedsOption = 1,
+    budget_minutes: BudgetOption = 30.0,
+    baselines: BaselinesOption = True,
+) -> None:
+    """One time for all: first item of each user from then on is the test, all items are ranked."""
+    from behavior_model.benchmark.split import time_split as split
+
+    _run(
+        partial(split, test_share=test_share),
+        interactions=interactions,
+        items=items,
+        out_path=out_path,
+        size=size,
+        seeds=range(seed, seed + num_seeds),
+        budget_minutes=budget_minutes,
+        with_baselines=baselines,
+    )
+
+
+def _run(
+    split: Splitter,
+    *,
+    interactions: Path,
+    items: Path | None,
+    out_path: Path,
+    size: str,
+    seeds: range,
+    budget_minutes: float,
+    with_baselines: bool,
+) -> None:
+    from behavior_model.benchmark.full_ranking import run
     from behavior_model.benchmark.judgement import Options
-    from behavior_model.benchmark.leave_one_out import run
 
     options = Options(
         interactions=interactions.resolve(),
         items=None if items is None else items.resolve(),
         out=out_path.resolve(),
+        split=split,
         size=size,
-        seeds=tuple(range(seed, seed + num_seeds)),
+        seeds=tuple(seeds),
         budget_minutes=budget_minutes,
-        with_baselines=baselines,
+        with_baselines=with_baselines,
     )
-    results = run(options, lambda line: out.print(line, markup=False))
+    _print_table(run(options, lambda line: out.print(line, markup=False)))
+    out.print(f"Predictions and figures: {options.out}", markup=False)
+
+
+def _print_table(results: Sequence[Result]) -> None:
     by_metric = {result.metric: result for result in results}
     columns = ("ndcg@10", "recall@10", "ndcg@5", "recall@5")
     first = by_metric[columns[0]]
@@ -68,10 +141,10 @@ def leave_one_out(
         for name in getattr(first, table)
     ]
     print_table(
-        f"Leave-one-out, full ranking: {first.num_users:,} users, {first.num_items:,} items, "
-        f"{first.num_events:,} interactions, {num_seeds} seed(s), spread of NDCG@10 "
+        f"{first.task.capitalize()}, full ranking: {first.num_users:,} users, "
+        f"{first.num_items:,} items, {first.num_events:,} interactions, "
+        f"{first.spread['seeds']:.0f} seed(s), spread of NDCG@10 "
         f"{first.spread['model']:.4f}, {first.seconds:.0f} s",
         ["", *columns],
         [[name, *(f"{value:.4f}" for value in values)] for name, values in rows],
     )
-    out.print(f"Predictions and figures: {options.out}", markup=False)

@@ -1,4 +1,4 @@
-"""`bfm bench leave-one-out` as a person calls it."""
+"""`bfm bench leave-one-out` and `bfm bench time-split` as a person calls them."""
 
 import json
 import subprocess
@@ -41,9 +41,8 @@ def test_predictions_and_figures_for_every_user(tmp_path: Path) -> None:
     by_metric = {result["metric"]: result for result in content["results"]}
     assert set(by_metric) == {f"{m}@{k}" for m in ("ndcg", "recall") for k in (5, 10, 20)}
     result = by_metric["ndcg@10"]
-    assert {"popularity", "item_knn", "als", "ease", "transition_graph", "sasrec"} <= set(
-        result["baselines"]
-    )
+    assert {"popularity", "item_knn", "als", "ease", "transition_graph"} <= set(result["baselines"])
+    assert {"gru4rec", "sasrec"} <= set(result["baselines"])
     assert result["model"] > 2 * result["baselines"]["popularity"]
     assert "transformer/log_share" in result["parts"]
     table = pq.read_table(interactions).to_pandas()
@@ -52,6 +51,41 @@ def test_predictions_and_figures_for_every_user(tmp_path: Path) -> None:
     hits = hits[hits.item_id == hits.user_id.map(truth)]
     assert len(hits) / NUM_USERS == pytest.approx(by_metric["recall@10"]["model"])
     assert (out / "evaluation.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_time_split_judges_users_on_both_sides_of_the_cut(tmp_path: Path) -> None:
+    interactions, items = write_shop(tmp_path, with_times=True)
+    out = tmp_path / "out"
+    done = bfm(
+        "bench", "time-split", "--interactions", interactions, "--items", items, "--out", out,
+        "--test-share", "0.2", "--budget-minutes", "0.3", "--no-baselines",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads((out / "evaluation.json").read_text())["results"]
+    (result,) = [one for one in results if one["metric"] == "recall@10"]
+    assert result["task"] == "time-split"
+    cut = int(result["cut"])
+    table = pq.read_table(interactions).to_pandas().sort_values("event_time")
+    future = table[table.event_time >= cut].groupby("user_id").item_id.first()
+    known = table[table.event_time < cut].user_id
+    truth = future[future.index.isin(known)]
+    assert 0 < len(truth) < NUM_USERS
+    assert f"test: {len(truth)} users judged; left out: " in done.stdout
+    assert result["num_users"] == len(truth)
+    predictions = pq.read_table(out / "predictions.parquet").to_pandas()
+    assert set(predictions.user_id) == set(truth.index)
+    hits = predictions[predictions["rank"] <= 10]
+    hits = hits[hits.item_id == hits.user_id.map(truth)]
+    assert len(hits) / len(truth) == pytest.approx(result["model"])
+    assert result["model"] > 0.9
+
+
+def test_a_time_split_of_a_file_without_times_is_the_users_to_mend(tmp_path: Path) -> None:
+    interactions, _ = write_shop(tmp_path)
+    done = bfm("bench", "time-split", "--interactions", interactions, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "no 'event_time', only 'position'" in done.stderr
+    assert "bfm bench leave-one-out" in done.stderr
 
 
 def test_a_missing_file_is_the_users_to_mend(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import torch
 
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.features import feature_table
+from behavior_model.benchmark.full_ranking import masks_history
 from behavior_model.benchmark.interactions import NO_ITEM, read_interactions
-from behavior_model.benchmark.leave_one_out import masks_history
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
 from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.sequences import SequenceLoader, encode
+from behavior_model.benchmark.split import BeforeLast, BeforeTime
 from behavior_model.benchmark.training import BenchmarkJob, Outputs, train
 from behavior_model.recipes import Recipe
 from pipelines.errors import SourceError, UnknownNameError
@@ -42,7 +43,7 @@ def job(shop: tuple[Path, Path], folder: Path, **changes: object) -> BenchmarkJo
     facts: dict[str, object] = {
         "interactions": shop[0],
         "items": None,
-        "num_hidden": 1,
+        "cutoff": BeforeLast(1),
         "folder": folder,
         "text_cache": folder / "texts",
         "recipe": small_recipe(shop),
@@ -57,7 +58,7 @@ def outputs(shop: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     found = []
     for num_hidden in (2, 1):
         folder = tmp_path_factory.mktemp(f"hidden{num_hidden}")
-        train(job(shop, folder, num_hidden=num_hidden))
+        train(job(shop, folder, cutoff=BeforeLast(num_hidden)))
         found.append(Outputs.load(folder))
     return found
 
@@ -166,6 +167,14 @@ def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(
     one, two = Outputs.load(whole), Outputs.load(killed)
     assert np.array_equal(one.queries, two.queries)
     assert np.array_equal(one.items, two.items)
+
+
+def test_a_training_is_tied_to_its_cutoff(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path, with_times=True)
+    cutoffs = (BeforeLast(1), BeforeLast(2), BeforeTime(10), BeforeTime(20))
+    jobs = [job(shop, tmp_path, cutoff=cutoff) for cutoff in cutoffs]
+    assert len({one.run_key for one in jobs}) == len(jobs)
+    assert jobs[2].history().known_times().max() == 9
 
 
 def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list[Outputs]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +11,28 @@ import pytest
 import torch
 from scipy import sparse
 
-from behavior_model.benchmark.baselines import ease, item_knn, own_frequency, popularity, sasrec
+from behavior_model.benchmark.baselines import (
+    ease,
+    gru4rec,
+    item_knn,
+    own_frequency,
+    popularity,
+    sasrec,
+)
 from behavior_model.benchmark.baselines.als import fold_in_quickly
+from behavior_model.benchmark.baselines.gru4rec import Gru4Rec, Gru4RecConfig
 from behavior_model.benchmark.baselines.ranking import best_columns, filled
 from behavior_model.benchmark.baselines.registry import (
     BENCHMARK_BASELINES,
     get_benchmark_baseline,
 )
-from behavior_model.benchmark.baselines.sasrec_model import Sasrec, SasrecModelConfig
+from behavior_model.benchmark.baselines.sasrec import Sasrec, SasrecConfig
+from behavior_model.benchmark.baselines.sequence_training import (
+    EncoderConfig,
+    SequenceTrainingConfig,
+    padded_rows,
+    sampled_softmax_loss,
+)
 from behavior_model.benchmark.baselines.task import Baseline, LeaveOneOutTask, Ranked
 from behavior_model.benchmark.baselines.transition_graph import (
     RingKnob,
@@ -33,13 +47,22 @@ from pipelines.errors import UnknownNameError
 
 NUM_ITEMS = 24
 K = 6
-QUICK_SASREC = sasrec.SasrecConfig(
-    model=SasrecModelConfig(width=16, length=8, dropout=0.1),
-    num_negatives=16,
-    batch_users=16,
-    learning_rate=1e-2,
-    max_epochs=2,
-)
+RANK_TRAINED = {"sasrec": sasrec.rank, "gru4rec": gru4rec.rank}
+SMALL: dict[str, EncoderConfig] = {
+    "sasrec": SasrecConfig(width=16, length=8, dropout=0.1),
+    "gru4rec": Gru4RecConfig(width=16, length=8, dropout=0.1),
+}
+
+
+def quick_training(name: str, max_epochs: int = 2) -> SequenceTrainingConfig:
+    return SequenceTrainingConfig(
+        encoder=SMALL[name],
+        num_negatives=16,
+        batch_users=16,
+        learning_rate=1e-2,
+        max_epochs=max_epochs,
+        patience=3,
+    )
 
 
 def interactions(histories: list[list[int]], num_items: int = NUM_ITEMS) -> Interactions:
@@ -74,13 +97,9 @@ def task_of(data: Interactions, *, repeats: bool = False) -> LeaveOneOutTask:
 
 
 def quick(name: str) -> Baseline:
-    if name != "sasrec":
+    if name not in SMALL:
         return BENCHMARK_BASELINES[name].rank
-
-    def rank(task: LeaveOneOutTask, k: int, *, seed: int = 0) -> Ranked:
-        return sasrec.rank(task, k, seed=seed, config=QUICK_SASREC)
-
-    return rank
+    return partial(RANK_TRAINED[name], config=quick_training(name))
 
 
 @cache
@@ -271,39 +290,51 @@ class TestTransitionGraph:
         assert rank_by_rings(task, knob, 4)[-1].tolist() == [1, 4, 5, 2]
 
 
-class TestSasrec:
-    def test_pads_on_the_left(self) -> None:
-        rows = sasrec.padded_rows(interactions([[1, 2, 3], [], [4]], 9), np.array([0, 1, 2]), 2)
-        np.testing.assert_array_equal(rows, [[2, 3], [9, 9], [9, 4]])
-
-    def test_reads_neither_later_items_nor_padding(self) -> None:
-        model = Sasrec(NUM_ITEMS, SasrecModelConfig(width=8, length=4)).eval()
-        first = model(torch.tensor([[NUM_ITEMS, 1, 2, 3]]))
-        later = model(torch.tensor([[NUM_ITEMS, 1, 2, 9]]))
-        torch.testing.assert_close(first[:, :3], later[:, :3])
-        assert not torch.allclose(first[:, 3], later[:, 3])
+@pytest.mark.parametrize("name", sorted(SMALL))
+class TestSequenceEncoders:
+    def test_reads_neither_later_items_nor_padding(self, name: str) -> None:
+        model = SMALL[name].build(NUM_ITEMS).eval()
+        padding = [NUM_ITEMS] * 5
+        first, later = model(torch.tensor([[*padding, 1, 2, 3], [*padding, 1, 2, 9]]))[:, 5:]
+        torch.testing.assert_close(first[:2], later[:2])
+        assert not torch.allclose(first[2], later[2])
         with torch.no_grad():
             model.items.weight[NUM_ITEMS] = 7.0
-        torch.testing.assert_close(model(torch.tensor([[NUM_ITEMS, 1, 2, 3]]))[:, 1:], first[:, 1:])
+        torch.testing.assert_close(model(torch.tensor([[*padding, 1, 2, 3]]))[0, 5:], first)
 
-    def test_a_drawn_target_is_no_negative(self) -> None:
-        model = Sasrec(NUM_ITEMS, SasrecModelConfig(width=8, length=4))
-        hidden, targets = torch.randn(2, 8), torch.tensor([1, 2])
-        loss = sasrec.sampled_softmax_loss(model, hidden, targets, torch.tensor([1, 2]))
-        logits = hidden @ model.items.weight[[1, 2]].T
-        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, torch.arange(2)))
-
-    def test_learns_a_cycle_and_stops(self) -> None:
+    def test_learns_a_cycle_and_stops(self, name: str) -> None:
         cycle = [[(start + n) % NUM_ITEMS for n in range(6)] for start in range(NUM_ITEMS)] * 4
         data = interactions(cycle)
-        config = replace(QUICK_SASREC, max_epochs=40, patience=3)
-        ranked = sasrec.rank(LeaveOneOutTask(history=data.without_last()), 10, config=config)
+        task = LeaveOneOutTask(history=data.without_last())
+        ranked = RANK_TRAINED[name](task, 10, config=quick_training(name, max_epochs=40))
         assert (ranked.lists[:, 0] == data.last()).mean() > 0.95
         assert 1 <= float(ranked.knob["num_epochs"]) <= 40
         assert ranked.train_events_per_second is not None
         assert ranked.train_events_per_second > 0
 
-    def test_keeps_to_its_budget(self) -> None:
-        task = task_of(shoppers(repeats=False))
-        ranked = sasrec.rank(task, K, config=replace(QUICK_SASREC, budget_s=0.0, max_epochs=50))
+    def test_keeps_to_its_budget(self, name: str) -> None:
+        task = replace(task_of(shoppers(repeats=False)), budget_s=0.0)
+        ranked = RANK_TRAINED[name](task, K, config=quick_training(name, max_epochs=50))
         assert ranked.knob == {"num_epochs": 1}
+
+
+def test_rows_are_padded_on_the_left() -> None:
+    rows = padded_rows(interactions([[1, 2, 3], [], [4]], 9), np.array([0, 1, 2]), 2)
+    np.testing.assert_array_equal(rows, [[2, 3], [9, 9], [9, 4]])
+
+
+def test_a_drawn_target_is_no_negative() -> None:
+    model = Sasrec(NUM_ITEMS, SasrecConfig(width=8, length=4))
+    hidden, targets = torch.randn(2, 8), torch.tensor([1, 2])
+    loss = sampled_softmax_loss(model, hidden, targets, torch.tensor([1, 2]))
+    logits = hidden @ model.items.weight[[1, 2]].T
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, torch.arange(2)))
+
+
+def test_a_gru_state_starts_at_the_first_item_however_long_the_row() -> None:
+    model = Gru4Rec(NUM_ITEMS, Gru4RecConfig(width=8)).eval()
+    items = torch.tensor([[4, 5, 6], [NUM_ITEMS, 5, 6]])
+    padded = torch.nn.functional.pad(items, (3, 0), value=NUM_ITEMS)
+    expected, _ = model.gru(model.items(items[:1]))
+    torch.testing.assert_close(model(padded)[:1, 3:], expected)
+    torch.testing.assert_close(model(padded)[1, 4:], model(items[1:, 1:])[0])

@@ -9,6 +9,7 @@ from typing import Final
 from behavior_model.benchmark.baselines import (
     als,
     ease,
+    gru4rec,
     item_knn,
     own_frequency,
     popularity,
@@ -44,6 +45,7 @@ BENCHMARK_BASELINES: Final[dict[str, Entry]] = {
     "als": Entry(als.rank),
     "ease": Entry(ease.rank, ease.obstacle),
     "transition_graph": Entry(transition_graph.rank),
+    "gru4rec": Entry(gru4rec.rank),
     "sasrec": Entry(sasrec.rank),
 }
 

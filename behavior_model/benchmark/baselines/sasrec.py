@@ -1,160 +1,117 @@
-"""SASRec with a sampled softmax, plain PyTorch: the reference for quality and for speed.
+"""SASRec (Kang and McAuley, 2018): a causal transformer over the last items of a user.
 
-Trained on a user's last items but one, stopped where validation stops rising, then trained again
-on all that is known for as many epochs. It shares no code with this platform's own backbone.
-Legend: B rows, L row length, D width, N items (and padding index), K negatives, T next items.
+Legend: B rows, L row length, D width, N items, N is also the padding index.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from time import perf_counter
+from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from behavior_model.benchmark.baselines.ranking import rank_users
-from behavior_model.benchmark.baselines.sasrec_model import Sasrec, SasrecModelConfig
-from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask, Ranked
-from behavior_model.benchmark.baselines.tuning import K, mean_ndcg
-from behavior_model.benchmark.interactions import Interactions, Longs
+from behavior_model.benchmark.baselines.sequence_training import (
+    SequenceEncoder,
+    SequenceTrainingConfig,
+    rank_trained,
+)
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
 
-NUM_JUDGED_USERS: Final = 5_000
-"""Validation users, evenly spaced, that decide when to stop."""
+INITIAL_STD: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class SasrecConfig:
-    """How the model is trained.
+    """Size of the model.
 
     Args:
-        model: Its size.
-        num_negatives: K, drawn evenly from all items once per step, shared by its rows.
-        batch_users: B.
-        learning_rate: Of Adam.
-        max_epochs: Passes over the users at most.
-        patience: Epochs without a better validation NDCG@10 before it stops.
-        budget_s: Seconds for both trainings; the first stops at half of them.
+        width: D.
+        num_layers: Blocks.
+        num_heads: Heads of each block's attention.
+        length: L, items that are looked at.
+        dropout: Share dropped from embeddings, attention and feed-forward layers.
     """
 
-    model: SasrecModelConfig = field(default_factory=SasrecModelConfig)
-    num_negatives: int = 256
-    batch_users: int = 128
-    learning_rate: float = 1e-3
-    max_epochs: int = 100
-    patience: int = 5
-    budget_s: float = 600.0
+    width: int = 64
+    num_layers: int = 2
+    num_heads: int = 1
+    length: int = 50
+    dropout: float = 0.5
+
+    def build(self, num_items: int) -> Sasrec:
+        """An untrained model."""
+        return Sasrec(num_items, self)
+
+
+class SasrecBlock(nn.Module):
+    """Attention and a ReLU feed-forward layer of the same width, each on a normed copy."""
+
+    def __init__(self, config: SasrecConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.num_heads = config.num_heads
+        self.dropout = config.dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(width, width),
+            nn.Dropout(config.dropout),
+        )
+
+    def forward(self, x_BLD: Tensor, mask_B1LL: Tensor) -> Tensor:
+        batch, length, width = x_BLD.shape
+        qkv = self.qkv(self.attention_norm(x_BLD))
+        q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        dropout = self.dropout if self.training else 0.0
+        mixed_BHLK = F.scaled_dot_product_attention(q, k, v, mask_B1LL, dropout)
+        mixed = self.out(mixed_BHLK.transpose(1, 2).reshape(batch, length, width))
+        x_BLD = x_BLD + F.dropout(mixed, self.dropout, self.training)
+        changed_BLD: Tensor = x_BLD + self.feed_forward(x_BLD)
+        return changed_BLD
+
+
+class Sasrec(SequenceEncoder):
+    """Blocks over embeddings of items and of their places in the row."""
+
+    def __init__(self, num_items: int, config: SasrecConfig) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.items = nn.Embedding(num_items + 1, config.width, padding_idx=num_items)
+        self.positions = nn.Embedding(config.length, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(SasrecBlock(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.width)
+        for table in (self.items, self.positions):
+            nn.init.normal_(table.weight, std=INITIAL_STD)
+        with torch.no_grad():
+            self.items.weight[num_items].zero_()
+
+    def forward(self, items_BL: Tensor) -> Tensor:
+        length = items_BL.shape[1]
+        causal_LL = torch.ones(length, length, dtype=torch.bool).tril()
+        itself_LL = torch.eye(length, dtype=torch.bool)
+        known_B11L = (items_BL != self.num_items)[:, None, None, :]
+        mask_B1LL = (causal_LL & known_B11L) | itself_LL
+        scale = self.items.embedding_dim**0.5
+        x_BLD = self.dropout(scale * self.items(items_BL) + self.positions.weight)
+        for block in self.blocks:
+            x_BLD = block(x_BLD, mask_B1LL)
+        hidden_BLD: Tensor = self.norm(x_BLD)
+        return hidden_BLD
+
+
+CONFIG: Final = SequenceTrainingConfig(encoder=SasrecConfig())
 
 
 def rank(
-    task: LeaveOneOutTask, k: int, *, seed: int = 0, config: SasrecConfig | None = None
+    task: LeaveOneOutTask, k: int, *, seed: int = 0, config: SequenceTrainingConfig = CONFIG
 ) -> Ranked:
     """The number of epochs is chosen on validation."""
-    config = config or SasrecConfig()
-    started = perf_counter()
-    with torch.random.fork_rng():
-        num_epochs = _best_num_epochs(task, config, seed)
-        training = SasrecTraining(task.history, config, seed)
-        for _ in range(num_epochs):
-            training.run_epoch()
-    return Ranked(
-        lists=training.rank(task, k),
-        seconds=perf_counter() - started,
-        knob={"num_epochs": num_epochs},
-        train_events_per_second=training.num_events / max(training.seconds, 1e-9),
-    )
-
-
-def _best_num_epochs(task: LeaveOneOutTask, config: SasrecConfig, seed: int) -> int:
-    stop_s = perf_counter() + config.budget_s / 2
-    judged = np.flatnonzero(task.validation_truth >= 0)
-    judged = judged[:: max(len(judged) // NUM_JUDGED_USERS, 1)]
-    earlier = task.validation()
-    sample = replace(earlier, history=earlier.history.select(judged))
-    training = SasrecTraining(earlier.history, config, seed)
-    found: list[float] = []
-    while len(found) < config.max_epochs and (not found or perf_counter() < stop_s):
-        training.run_epoch()
-        found.append(mean_ndcg(training.rank(sample, K), task.validation_truth[judged]))
-        if len(found) - int(np.argmax(found)) > config.patience:
-            break
-    return int(np.argmax(found)) + 1
-
-
-class SasrecTraining:
-    """A model in training on a history.
-
-    Attributes:
-        num_events: Next items learned so far, all epochs together.
-        seconds: Wall time of the steps so far.
-    """
-
-    def __init__(self, history: Interactions, config: SasrecConfig, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.num_events = 0
-        self.seconds = 0.0
-        self._history = history
-        self._config = config
-        self._model = Sasrec(history.num_items, config.model)
-        self._optimiser = torch.optim.Adam(
-            self._model.parameters(), config.learning_rate, betas=(0.9, 0.98), fused=True
-        )
-
-    def run_epoch(self) -> None:
-        """One pass over the users with something to predict, in a fresh order."""
-        started = perf_counter()
-        self._model.train()
-        users = np.flatnonzero(self._history.lengths > 1)
-        users = users[torch.randperm(len(users)).numpy()]
-        for start in range(0, len(users), self._config.batch_users):
-            self._step(users[start : start + self._config.batch_users])
-        self.seconds += perf_counter() - started
-
-    def rank(self, task: LeaveOneOutTask, k: int) -> Longs:
-        """int64[U, k] for the users of a task over the same items."""
-        self._model.eval()
-        length = self._config.model.length
-
-        @torch.inference_mode()
-        def score(users: slice) -> Floats:
-            rows_BL = padded_rows(task.history, np.arange(users.start, users.stop), length)
-            last_BD = self._model(rows_BL)[:, -1]
-            scores_BN = last_BD @ self._model.items.weight[: task.history.num_items].T
-            return np.asarray(scores_BN.numpy())
-
-        return rank_users(task, k, score)
-
-    def _step(self, users: Longs) -> None:
-        rows = padded_rows(self._history, users, self._config.model.length + 1)
-        inputs_BL, targets_BL = rows[:, :-1], rows[:, 1:]
-        present_BL = inputs_BL != self._history.num_items
-        hidden_TD = self._model(inputs_BL)[present_BL]
-        targets_T = targets_BL[present_BL]
-        negatives_K = torch.randint(self._history.num_items, (self._config.num_negatives,))
-        loss = sampled_softmax_loss(self._model, hidden_TD, targets_T, negatives_K)
-        self._optimiser.zero_grad()
-        loss.backward()
-        self._optimiser.step()
-        self.num_events += len(targets_T)
-
-
-def sampled_softmax_loss(
-    model: Sasrec, hidden_TD: Tensor, targets_T: Tensor, negatives_K: Tensor
-) -> Tensor:
-    """Mean of -log p(target) among the target and the negatives; a drawn target is no negative."""
-    positive_T1 = (hidden_TD * model.items(targets_T)).sum(dim=-1, keepdim=True)
-    negative_TK = hidden_TD @ model.items(negatives_K).T
-    negative_TK = negative_TK.masked_fill(targets_T[:, None] == negatives_K, float("-inf"))
-    logits_TC = torch.cat([positive_T1, negative_TK], dim=1)
-    return F.cross_entropy(logits_TC, torch.zeros_like(targets_T))
-
-
-def padded_rows(history: Interactions, users: Longs, length: int) -> Tensor:
-    """int64[B, L]: the last items of each user at the right, N to the left of them."""
-    places = history.offsets[users + 1, None] - np.arange(length, 0, -1)
-    present = places >= history.offsets[users, None]
-    items = history.items[np.where(present, places, 0)] if history.num_events else places
-    return torch.from_numpy(np.where(present, items, history.num_items))
+    return rank_trained(task, k, config, seed=seed)

@@ -28,11 +28,13 @@ class LeaveOneOutTask:
         history: What is known; the item to be found is not in it.
         mask_history: Whether items that a user took already are left out of the user's list.
         text_embeddings: float32[N, T], one per item, or None where nothing is written about them.
+        budget_s: Seconds that a baseline which is trained step by step may take, tuning included.
     """
 
     history: Interactions
     mask_history: bool = True
     text_embeddings: Floats | None = None
+    budget_s: float = 600.0
 
     def validation(self) -> LeaveOneOutTask:
         """The same question one item earlier; `validation_truth` is its answer."""

@@ -1,0 +1,250 @@
+"""Full ranking of each user's next item: one recipe, every baseline, predictions for all judged.
+
+A split says what is known at validation and at test; all items are ranked, no negatives are
+sampled. The backbone is trained twice, side by side: on what is known at validation, so that the
+mixture can learn its weights on the validation items, and on what is known at test; where the
+budget allows, both again from other seeds, whose opinions are averaged. Memories are counted
+likewise. Nothing looks at a test item but the metric.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from behavior_model.benchmark.baselines.ranking import filled, popular_items
+from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
+from behavior_model.benchmark.features import LENGTH, feature_table
+from behavior_model.benchmark.interactions import Interactions, Longs, read_interactions
+from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
+from behavior_model.benchmark.memories import HistoryMemories
+from behavior_model.benchmark.mixture import Doubles, alone, fit_mixture, top_lists
+from behavior_model.benchmark.recipe import EPOCHS, recipe_for
+from behavior_model.benchmark.sequences import encode
+from behavior_model.benchmark.split import Fold, Split
+from behavior_model.benchmark.training import (
+    BenchmarkJob,
+    Outputs,
+    content_of,
+    multiplies_bfloat16,
+    seconds_per_epoch,
+    text_encoder,
+    train,
+)
+from behavior_model.evaluation.report import write_page
+from behavior_model.evaluation.results import Result, write_evaluation
+from behavior_model.heads.pair_features import FeatureTable
+from behavior_model.training.ray_session import ray_session
+from behavior_model.training.tracking import follow, progress_line
+from pipelines.errors import UserError
+
+K: Final = 20
+TRAINING_SHARE: Final = {True: 0.5, False: 0.75}
+"""Of the budget, for the trainings, with baselines and without."""
+
+SIDE_BY_SIDE: Final = 1.3
+"""How much slower a training is beside another one on the same memory."""
+
+MAX_MEMBERS: Final = 4
+"""Backbones from different seeds whose opinions are averaged, as many as the budget pays for."""
+
+BASELINE_SHARE: Final = 0.1
+"""Of the budget, for each baseline that is trained step by step."""
+
+REPEATS_ARE_RARE: Final = 0.01
+PREDICTIONS_FILE: Final = "predictions.parquet"
+EVALUATION_FILE: Final = "evaluation.json"
+PAGE_FILE: Final = "evaluation.html"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Question:
+    """A fold as the model is asked it, whatever the seed.
+
+    Args:
+        fold: What is known, and what is true.
+        task: What the baselines are asked, too.
+        memories: Of what is known.
+    """
+
+    fold: Fold
+    task: LeaveOneOutTask
+    memories: HistoryMemories
+
+
+def run(options: Options, say: Say) -> list[Result]:
+    """Train, rank, judge, and write predictions, evaluation and page.
+
+    Raises:
+        UserError: a file that cannot be used or split, an unknown size, or a budget that is not
+            positive.
+    """
+    if options.budget_minutes <= 0:
+        raise UserError(f"--budget-minutes {options.budget_minutes}: give a number above 0.")
+    started = time.monotonic()
+    full = read_interactions(options.interactions, options.items)
+    say(f"{len(full):,} users, {full.num_items:,} items, {full.num_events:,} interactions")
+    split = options.split(full)
+    say(str(split.validation))
+    say(str(split.test))
+    job = _test_job(options, split.test)
+    validation, test = _questions(split, job, say)
+    job, num_members = _within_budget(options, job, say)
+    runs: list[ModelRun] = []
+    for seed in options.seeds:
+        runs.append(_model_run(job, validation, test, seed, num_members, say))
+        if len(runs) == 1:
+            write_predictions(options.out / PREDICTIONS_FILE, runs[0].lists, split.test)
+            say(f"predictions: {options.out / PREDICTIONS_FILE}")
+    baselines = _baselines(options, test.task, say) if options.with_baselines else {}
+    found = results(full, split, options, runs, baselines, time.monotonic() - started)
+    write_evaluation(options.out / EVALUATION_FILE, found)
+    write_page(options.out / PAGE_FILE, found, company=options.interactions.parent.name)
+    return found
+
+
+def _test_job(options: Options, test: Fold) -> BenchmarkJob:
+    """The training on all that is known at the test, as long as the recipe has it."""
+    return BenchmarkJob(
+        interactions=options.interactions,
+        items=options.items,
+        cutoff=test.cutoff,
+        folder=options.out,
+        text_cache=options.out / "text_cache",
+        recipe=recipe_for(
+            options.size,
+            test.history,
+            budget_minutes=options.budget_minutes,
+            bfloat16=multiplies_bfloat16(),
+        ),
+        seed=options.seeds[0],
+    )
+
+
+def _questions(split: Split, job: BenchmarkJob, say: Say) -> tuple[Question, Question]:
+    """Validation and test."""
+    begun = time.monotonic()
+    mask_history = masks_history(split.test.history)
+    test = _question(split.test, job, mask_history)
+    validation = _question(split.validation, job, mask_history)
+    encoder = text_encoder(split.test.history, job.text_cache).name
+    say(f"texts read by {encoder} and memories counted in {time.monotonic() - begun:.0f} s")
+    return validation, test
+
+
+def _question(fold: Fold, job: BenchmarkJob, mask_history: bool) -> Question:
+    history, texts, words = fold.history, None, None
+    if history.has_texts:
+        encoded = encode(history)
+        content = content_of(history, encoded, job.recipe, job.text_cache)
+        texts = content.descriptors[content.descriptor_idx[encoded.item_idx]]
+        words = content.words[encoded.item_idx]
+    return Question(
+        fold=fold,
+        task=LeaveOneOutTask(history=history, mask_history=mask_history, text_embeddings=texts),
+        memories=HistoryMemories.fit(history, texts, words),
+    )
+
+
+def _within_budget(options: Options, job: BenchmarkJob, say: Say) -> tuple[BenchmarkJob, int]:
+    """The training with as many epochs as are affordable, and the number of its members.
+
+    A small budget pays for fewer epochs, a large one for more members.
+    """
+    share = TRAINING_SHARE[options.with_baselines]
+    left_s = options.budget_minutes * 60 * share / len(options.seeds)
+    epoch_s = seconds_per_epoch(job) * SIDE_BY_SIDE
+    affordable = int(left_s / epoch_s)
+    epochs = max(1, min(EPOCHS, affordable))
+    num_members = max(1, min(MAX_MEMBERS, affordable // EPOCHS))
+    say(
+        f"{epochs} epochs of about {epoch_s:.1f} s, two trainings side by side, "
+        f"{num_members} of each"
+    )
+    training = replace(job.recipe.training, epochs=epochs)
+    return replace(job, recipe=replace(job.recipe, training=training)), num_members
+
+
+def _model_run(
+    job: BenchmarkJob,
+    validation: Question,
+    test: Question,
+    seed: int,
+    num_members: int,
+    say: Say,
+) -> ModelRun:
+    started = time.monotonic()
+    seeds = range(seed * MAX_MEMBERS, seed * MAX_MEMBERS + num_members)
+    members = [[_member(job, asked.fold, one) for asked in (validation, test)] for one in seeds]
+    for member in members:
+        _train_side_by_side(member)
+    say(f"seed {seed}: trained in {time.monotonic() - started:.0f} s")
+    for_validation, for_test = zip(*members, strict=True)
+    earlier = feature_table(validation.task, _outputs(for_validation), validation.memories)
+    mixture = fit_mixture(earlier, validation.fold.truth, seed=seed)
+    outputs = _outputs(for_test)
+    table = feature_table(test.task, outputs, test.memories)
+    lists = _lists(test.task, table, mixture.score(table))
+    parts = {
+        name: _lists(test.task, table, alone(table, name).astype(float))
+        for name in table.names
+        if name != LENGTH
+    }
+    speed = float(np.mean([one.events_per_second for one in outputs]))
+    judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
+    say(f"seed {seed}: {speed:,.0f} events per second and thread")
+    say(f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged})")
+    return ModelRun(lists, parts, mixture, time.monotonic() - started, speed)
+
+
+def _member(job: BenchmarkJob, fold: Fold, seed: int) -> BenchmarkJob:
+    folder = job.folder / "runs" / f"{seed}-{fold.name}"
+    return replace(job, cutoff=fold.cutoff, seed=seed, folder=folder)
+
+
+def _train_side_by_side(jobs: list[BenchmarkJob]) -> None:
+    import ray
+
+    with progress_line() as line, follow(jobs[-1].log_path, [line]), ray_session(len(jobs)):
+        remote = ray.remote(num_cpus=1)(train)
+        ray.get([remote.remote(job) for job in jobs])
+
+
+def _outputs(members: Sequence[BenchmarkJob]) -> list[Outputs]:
+    return [Outputs.load(member.folder) for member in members]
+
+
+def _lists(task: LeaveOneOutTask, table: FeatureTable, values: Doubles) -> Longs:
+    """int64[U, K]: the best candidates, then popular items."""
+    lists = top_lists(table, values, len(task.history), K)
+    return filled(task, lists, popular_items(task.history))
+
+
+def masks_history(history: Interactions) -> bool:
+    """Whether users take nothing twice."""
+    pairs = history.users * history.num_items + history.items
+    repeats = history.num_events - len(np.unique(pairs))
+    return repeats < REPEATS_ARE_RARE * max(history.num_events, 1)
+
+
+def _baselines(options: Options, task: LeaveOneOutTask, say: Say) -> dict[str, Ranked]:
+    """Every baseline that fits."""
+    task = replace(task, budget_s=options.budget_minutes * 60 * BASELINE_SHARE)
+    found: dict[str, Ranked] = {}
+    for name, entry in BENCHMARK_BASELINES.items():
+        obstacle = entry.obstacle(task)
+        if obstacle is not None:
+            say(f"baseline {name} left out: {obstacle}")
+            continue
+        found[name] = entry.rank(task, K, seed=options.seeds[0])
+        speed = found[name].train_events_per_second
+        learned = "" if speed is None else f", {speed:,.0f} next items learned per second"
+        say(f"baseline {name}: {found[name].seconds:.0f} s, {dict(found[name].knob)}{learned}")
+    return found

@@ -1,0 +1,165 @@
+"""How histories are divided: what is known at validation and at test, and what comes next.
+
+Legend: U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
+from pipelines.errors import SourceError, UserError
+
+
+class Cutoff(Protocol):
+    """Where known histories end; its repr is part of the identity of a training."""
+
+    def history(self, full: Interactions) -> Interactions:
+        """The first interactions of each user, up to the cutoff."""
+
+
+@dataclass(frozen=True)
+class BeforeLast:
+    """Each user's history ends before the last interactions.
+
+    Args:
+        num: How many are hidden.
+    """
+
+    num: int
+
+    def history(self, full: Interactions) -> Interactions:
+        """All but the last `num` interactions of each user."""
+        return full.without_last(self.num)
+
+
+@dataclass(frozen=True)
+class BeforeTime:
+    """All histories end at one time.
+
+    Args:
+        time: In the type of the file; what happened at that very time is hidden.
+    """
+
+    time: Any
+
+    def history(self, full: Interactions) -> Interactions:
+        """What happened before the time."""
+        return full.before(self.time)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fold:
+    """What is known at a cutoff, and the next item of each user that is judged.
+
+    Args:
+        name: "validation" or "test".
+        cutoff: Where the history ends.
+        history: What may be learned from, all U users in it.
+        truth: int64[U], NO_ITEM for users that are not judged.
+    """
+
+    name: str
+    cutoff: Cutoff
+    history: Interactions
+    truth: Longs
+
+    @property
+    def judged(self) -> Bools:
+        """bool[U]: users with a true item."""
+        return np.asarray(self.truth != NO_ITEM, dtype=np.bool_)
+
+    def __str__(self) -> str:
+        known = self.history.lengths > 0
+        return (
+            f"{self.name}: {self.judged.sum():,} users judged; left out: "
+            f"{(~self.judged & ~known).sum():,} without history before the cut, "
+            f"{(~self.judged & known).sum():,} without an interaction after it"
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Split:
+    """Validation, where mixtures and knobs are chosen, and the test after it.
+
+    Args:
+        name: What the protocol is called.
+        cut: Where the test begins: a time of the file, or words.
+        validation: Ends before the test items.
+        test: What is judged.
+    """
+
+    name: str
+    cut: str
+    validation: Fold
+    test: Fold
+
+
+Splitter = Callable[[Interactions], Split]
+
+
+def leave_one_out(full: Interactions) -> Split:
+    """The last item of each user is the test item, the second last the validation item."""
+    return Split(
+        name="leave-one-out",
+        cut="the last interaction of each user",
+        validation=_without_last("validation", 2, full),
+        test=_without_last("test", 1, full),
+    )
+
+
+def time_split(full: Interactions, *, test_share: float) -> Split:
+    """One point in time for all users; a user's first item from then on is the true one.
+
+    The test begins where the last `test_share` of all interactions does, the validation where the
+    last `test_share` of those before the test does. Interactions of one time are not torn apart:
+    those at the cut come after it. Users without an interaction on either side are not judged.
+
+    Args:
+        full: All interactions, with event times.
+        test_share: Of the interactions, between 0 and 1.
+
+    Raises:
+        UserError: the share is not between 0 and 1.
+        SourceError: the interactions have no event times, or a cut leaves nobody to judge.
+    """
+    if not 0 < test_share < 1:
+        raise UserError(f"--test-share {test_share}: give a number between 0 and 1.")
+    test_cut = _start_of_last(test_share, full)
+    test = _from_time("test", test_cut, full)
+    validation_cut = _start_of_last(test_share, test.history)
+    return Split(
+        name="time-split",
+        cut=str(test_cut),
+        validation=_from_time("validation", validation_cut, test.history),
+        test=test,
+    )
+
+
+def _without_last(name: str, num: int, full: Interactions) -> Fold:
+    """The `num`-th item from the end of each user is the true one."""
+    cutoff = BeforeLast(num)
+    return Fold(name=name, cutoff=cutoff, history=cutoff.history(full), truth=full.last(num - 1))
+
+
+def _start_of_last(share: float, interactions: Interactions) -> Any:
+    """The time at which the last share of the interactions begins."""
+    num_last = max(round(share * interactions.num_events), 1)
+    return np.sort(interactions.known_times())[-num_last]
+
+
+def _from_time(name: str, time: Any, known: Interactions) -> Fold:
+    """The first item from a time on, of each user with a history before it, is the true one."""
+    cutoff = BeforeTime(time)
+    history = cutoff.history(known)
+    truth = np.where(history.lengths > 0, known.first_after(history), NO_ITEM)
+    if (truth == NO_ITEM).all():
+        raise SourceError(
+            f"The {name} begins at {time}, and no user has interactions both before and after "
+            f"that. Give another --test-share, or use `bfm bench leave-one-out`."
+        )
+    return Fold(name=name, cutoff=cutoff, history=history, truth=truth)
