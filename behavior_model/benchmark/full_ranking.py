@@ -193,9 +193,7 @@ def _model_run(
     table = feature_table(test.task, outputs, test.memories)
     lists = _lists(test.task, table, mixture.score(table))
     parts = {
-        name: _lists(test.task, table, alone(table, name).astype(float))
-        for name in table.names
-        if name != LENGTH
+        name: _lists(test.task, table, alone(table, name)) for name in table.names if name != LENGTH
     }
     speed = float(np.mean([one.events_per_second for one in outputs]))
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())

@@ -16,8 +16,8 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
-from behavior_model.benchmark.baselines.task import Floats
 from behavior_model.benchmark.baselines.tuning import mean_ndcg
+from behavior_model.benchmark.features import TRANSFORMER
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Longs
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.pair_features import FeatureTable
@@ -52,7 +52,7 @@ class FittedMixture:
     """A mixture that was chosen on validation.
 
     Args:
-        name: "linear" or "trees".
+        name: "linear", "trees", or the name of the score that stands alone.
         score: float64[P] for a table of candidates.
         selection: NDCG@10 of each kind on validation users that it was not fitted on.
     """
@@ -63,25 +63,34 @@ class FittedMixture:
 
 
 def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMixture:
-    """Choose and fit.
+    """Choose and fit; where there are too few users to choose by, weights are fitted unchosen.
 
     Args:
         table: Candidates of U users at validation.
         truth: int64[U], NO_ITEM where a user has none.
         seed: Seed of the halves and of the trees.
     """
+    learned = _found(table, truth, np.ones(len(truth), dtype=np.bool_))
+    if len(learned) == 0:
+        return FittedMixture(TRANSFORMER, lambda asked: alone(asked, TRANSFORMER), {})
+    selection = _selection(table, truth, seed)
+    best = max(selection, key=lambda name: selection[name], default="linear")
+    return FittedMixture(best, MIXTURES[best](learned, _is_true(learned, truth), seed), selection)
+
+
+def _selection(table: FeatureTable, truth: Longs, seed: int) -> dict[str, float]:
+    """NDCG@10 of each kind on the half of the users that it was not fitted on."""
     half = np.random.default_rng(seed).random(len(truth)) < 0.5
+    folds = [(_found(table, truth, fold), ~fold[table.users]) for fold in (half, ~half)]
+    if any(len(learned) == 0 for learned, _ in folds):
+        return {}
     selection = {}
     for name, fit in MIXTURES.items():
         values = np.zeros(len(table))
-        for fold in (half, ~half):
-            learned = _found(table, truth, fold)
-            rest = table.rows(~fold[table.users])
-            values[~fold[table.users]] = fit(learned, _is_true(learned, truth), seed)(rest)
+        for learned, rest in folds:
+            values[rest] = fit(learned, _is_true(learned, truth), seed)(table.rows(rest))
         selection[name] = mean_ndcg(top_lists(table, values, len(truth), 10), truth)
-    best = max(selection, key=lambda name: selection[name])
-    learned = _found(table, truth, np.ones(len(truth), dtype=np.bool_))
-    return FittedMixture(best, MIXTURES[best](learned, _is_true(learned, truth), seed), selection)
+    return selection
 
 
 def top_lists(table: FeatureTable, values: Doubles, num_users: int, k: int) -> Longs:
@@ -150,6 +159,6 @@ def _offsets(table: FeatureTable) -> Longs:
 MIXTURES: Final[dict[str, Fit]] = {"linear": _fit_linear, "trees": _fit_trees}
 
 
-def alone(table: FeatureTable, name: str) -> Floats:
-    """float32[P]: one score by itself, the least where it is unknown."""
-    return np.nan_to_num(table.column(name), nan=-np.inf)
+def alone(table: FeatureTable, name: str) -> Doubles:
+    """float64[P]: one score by itself, the least where it is unknown."""
+    return np.nan_to_num(table.column(name).astype(np.float64), nan=-np.inf)

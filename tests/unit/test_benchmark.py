@@ -195,6 +195,20 @@ def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list
         assert not set(lists[user]) & set(full.without_last().of(user))
 
 
+@pytest.mark.parametrize(("num_judged", "name"), [(0, "transformer/log_share"), (1, "linear")])
+def test_with_too_few_users_to_choose_by_the_mixture_is_plain(
+    shop: tuple[Path, Path], outputs: list[Outputs], num_judged: int, name: str
+) -> None:
+    full = read_interactions(shop[0])
+    history = full.without_last(2)
+    task = LeaveOneOutTask(history=history)
+    table = feature_table(task, [outputs[0]], HistoryMemories.fit(history, None, None))
+    truth = np.where(np.arange(len(full)) < num_judged, full.last(1), NO_ITEM)
+    mixture = fit_mixture(table, truth)
+    assert (mixture.name, mixture.selection) == (name, {})
+    assert np.isfinite(mixture.score(table)).all()
+
+
 def test_a_test_item_changes_nothing_that_is_learned(
     shop: tuple[Path, Path], outputs: list[Outputs], tmp_path: Path
 ) -> None:
