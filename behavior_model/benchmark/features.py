@@ -13,16 +13,20 @@ from scipy.special import log_softmax
 
 from behavior_model.benchmark.baselines.ranking import best_columns, chunks, masked
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
-from behavior_model.benchmark.interactions import NO_ITEM, Longs
-from behavior_model.benchmark.memories import HistoryMemories, profile
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
+from behavior_model.benchmark.memories import HistoryMemories, most_alike, profile
 from behavior_model.benchmark.training import Outputs
 from behavior_model.heads.pair_features import FeatureTable
 
 TRANSFORMER: Final = "transformer/log_share"
-POPULAR: Final = "collective/popular"
+SHOWN_ALONE: Final[tuple[str, ...]] = (
+    TRANSFORMER, "follow/history", "accompany/history", "content/history", "collective/popular",
+    "own/count", "own/recency",
+)  # fmt: skip
+"""Scores whose lists by themselves are worth a row in a table."""
+
 OWN: Final = ("own/count", "own/recency")
 OWN_DECAYS: Final = (1.0, 0.8)
-LENGTH: Final = "own/length"
 QUOTAS: Final[Mapping[str, int]] = {
     TRANSFORMER: 100,
     "follow/history": 60,
@@ -56,16 +60,16 @@ def feature_table(
 def _chunk(
     task: LeaveOneOutTask, outputs: Sequence[Outputs], memories: HistoryMemories, users: slice
 ) -> FeatureTable:
-    history = task.history
+    asked = task.history.select(np.arange(users.start, users.stop))
     shares = [log_softmax(one.queries[users] @ one.items.T, axis=1) for one in outputs]
     scores: dict[str, Floats] = {TRANSFORMER: np.mean(shares, axis=0)}
-    scores |= memories.scores(history, users)
+    scores |= memories.scores(asked)
     rows, columns = _candidates(task, users, scores)
     values = {name: dense[rows, columns] for name, dense in scores.items()}
-    values[POPULAR] = memories.counts[columns]
-    values[LENGTH] = np.log1p(history.lengths[users])[rows]
+    values |= _statistics(asked, memories, rows, columns)
+    values |= _likeness(asked, outputs, memories, rows, columns)
     if not task.mask_history:
-        values |= _own(task, users, rows, columns)
+        values |= _own(asked, rows, columns)
     return FeatureTable(
         users=users.start + rows,
         targets=columns,
@@ -107,8 +111,37 @@ def _events(task: LeaveOneOutTask, users: slice) -> tuple[Longs, Longs]:
     return history.users[events] - users.start, history.items[events]
 
 
-def _own(task: LeaveOneOutTask, users: slice, rows: Longs, columns: Longs) -> dict[str, Floats]:
+def _statistics(
+    asked: Interactions, memories: HistoryMemories, rows: Longs, columns: Longs
+) -> dict[str, Floats]:
+    """How popular a candidate is, was lately, and is beside what its user usually takes."""
+    popular, latest = memories.counts[columns], memories.latest[columns]
+    sums = np.bincount(asked.users, memories.counts[asked.items], minlength=len(asked))
+    return {
+        "collective/popular": popular,
+        "collective/latest": latest,
+        "collective/trend": latest - popular,
+        "own/length": np.log1p(asked.lengths)[rows],
+        "own/popularity": (sums / np.maximum(asked.lengths, 1))[rows],
+    }
+
+
+def _likeness(
+    asked: Interactions,
+    outputs: Sequence[Outputs],
+    memories: HistoryMemories,
+    rows: Longs,
+    columns: Longs,
+) -> dict[str, Floats]:
+    """How like a candidate is to something of its user, in behaviour and in words."""
+    behaviour = [most_alike(asked, one.items[:, :-1], rows, columns) for one in outputs]
+    likeness = {"transformer/likeness": np.mean(behaviour, axis=0)}
+    if memories.texts is not None:
+        likeness["content/likeness"] = most_alike(asked, memories.texts, rows, columns)
+    return likeness
+
+
+def _own(asked: Interactions, rows: Longs, columns: Longs) -> dict[str, Floats]:
     """How often and how lately the user took the candidate."""
-    asked = task.history.select(np.arange(users.start, users.stop))
     dense = [profile(asked, decay).toarray() for decay in OWN_DECAYS]
     return {name: one[rows, columns] for name, one in zip(OWN, dense, strict=True)}

@@ -19,7 +19,7 @@ import numpy as np
 from behavior_model.benchmark.baselines.ranking import filled, popular_items
 from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
-from behavior_model.benchmark.features import LENGTH, feature_table
+from behavior_model.benchmark.features import SHOWN_ALONE, feature_table
 from behavior_model.benchmark.interactions import Interactions, Longs, read_interactions
 from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
 from behavior_model.benchmark.memories import HistoryMemories
@@ -193,7 +193,9 @@ def _model_run(
     table = feature_table(test.task, outputs, test.memories)
     lists = _lists(test.task, table, mixture.score(table))
     parts = {
-        name: _lists(test.task, table, alone(table, name)) for name in table.names if name != LENGTH
+        name: _lists(test.task, table, alone(table, name))
+        for name in SHOWN_ALONE
+        if name in table.names
     }
     speed = float(np.mean([one.events_per_second for one in outputs]))
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
