@@ -40,15 +40,25 @@ class NextItemModel(nn.Module):
         backbone: What is trained and kept.
         content: Content of all items.
         num_negatives: Shared negatives of a step.
+        sold_negatives: Whether negatives are drawn from items that somebody took alone.
     """
 
-    def __init__(self, backbone: Backbone, content: ItemContent, num_negatives: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        content: ItemContent,
+        num_negatives: int,
+        *,
+        sold_negatives: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.content = ContentTensors(content)
         width = backbone.config.model.width
         self.item_query = nn.Linear(width, width)
-        self.sampler = NegativeSampler(backbone.vocabulary, num_negatives)
+        self.sampler = NegativeSampler(
+            backbone.vocabulary, num_negatives, sold_alone=sold_negatives
+        )
 
     def forward(self, batch: NextItemBatch) -> dict[str, Tensor]:
         """The loss as `next_item` and as `loss`."""
