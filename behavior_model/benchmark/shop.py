@@ -14,11 +14,18 @@ from typing import Final
 import numpy as np
 import torch
 
-from behavior_model.benchmark.baselines.ranking import best_columns, chunks
+from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chunks
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
+from behavior_model.benchmark.recipe import EPOCHS, recipe_for
 from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode, histories_of
-from behavior_model.benchmark.training import Outputs, content_of, epoch_seconds, user_queries
+from behavior_model.benchmark.training import (
+    Outputs,
+    content_of,
+    epoch_seconds,
+    multiplies_bfloat16,
+    user_queries,
+)
 from behavior_model.embedding import item_embeddings
 from behavior_model.items import ItemContent
 from behavior_model.model.backbone import new_backbone
@@ -31,7 +38,7 @@ from pipelines.tokens.binning import DAY_US
 MIN_EVENTS: Final = 2
 """One to look back on and one to be found."""
 
-REPORTS_PER_RUN: Final = 5
+REPORT_EVERY_S: Final = 30.0
 
 Say = Callable[[str], None]
 
@@ -86,6 +93,18 @@ def read_texted(path: Path, items_path: Path) -> Interactions:
     return full.select(judged)
 
 
+def text_recipe(size: str, history: Interactions, budget_minutes: float) -> Recipe:
+    """The benchmark's recipe of a size, in which every text is read, whatever the budget.
+
+    Raises:
+        UnknownNameError: no such size.
+    """
+    recipe = recipe_for(
+        size, history, budget_minutes=budget_minutes, bfloat16=multiplies_bfloat16()
+    )
+    return replace(recipe, model=replace(recipe.model, max_descriptors=history.num_items))
+
+
 def new_model(
     shop: Shop, recipe: Recipe, seed: int, *, sold_negatives: bool = False
 ) -> NextItemModel:
@@ -104,63 +123,75 @@ def training_run(model: NextItemModel, shop: Shop, recipe: Recipe, seed: int) ->
     return TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=seed)
 
 
-def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """The same recipe for another number of passes."""
+def within(shop: Shop, recipe: Recipe, seed: int, seconds: float) -> Recipe:
+    """The recipe with as many epochs as fit into a time on this machine, at least one."""
+    probe = training_run(new_model(shop, recipe, seed), shop, recipe, seed)
+    epochs = max(1, min(EPOCHS, int(seconds / epoch_seconds(probe))))
     return replace(recipe, training=replace(recipe.training, epochs=epochs))
 
 
-def affordable_epochs(run: TrainingRun, seconds: float, most: int) -> int:
-    """Epochs that fit into a time, at least one; the run is of no use afterwards."""
-    return max(1, min(most, int(seconds / epoch_seconds(run))))
-
-
-def learn(run: TrainingRun, name: str, say: Say) -> int:
-    """Take all steps and leave the model ready to be asked; returns how many steps there were."""
-    started, reported = time.monotonic(), 0
+def learn(run: TrainingRun, name: str, say: Say) -> None:
+    """Take all steps and leave the model ready to be asked."""
+    started = reported = time.monotonic()
+    say(f"{name}: {run.config.epochs} epochs of {len(run.loaders[0].epoch(0)):,} steps")
     for report in run.steps():
-        due = int(report.share_done * REPORTS_PER_RUN)
-        if due > reported:
-            reported = due
-            spent = time.monotonic() - started
-            say(f"{name}: {report.share_done:.0%}, loss {report.losses['loss']:.3f}, {spent:.0f} s")
+        now = time.monotonic()
+        if report.is_last or now - reported >= REPORT_EVERY_S:
+            reported = now
+            say(f"{name}: {report.share_done:.0%} after {now - started:.0f} s")
     run.model.eval()
-    return run.progress.global_step
 
 
 def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:
-    """What a trained model says of any users of its shop.
+    """What a trained model says of any users of its shop, learned from or not.
 
     Args:
         model: In evaluation mode.
         shop: The shop that the model was made for.
-        history: Users to be asked about, with the shop's catalogue; not learned from.
+        history: Users to be asked about, with the shop's catalogue.
     """
-    encoded = replace(shop.encoded, histories=histories_of(history, shop.encoded.item_idx))
     return Outputs(
-        queries=user_queries(model, encoded, model.backbone.config.model.context),
+        queries=queries_of(model, shop, history),
         items=item_embeddings(model.backbone, shop.content)[shop.encoded.item_idx],
         events_per_second=0.0,
     )
 
 
-def rank(task: LeaveOneOutTask, outputs: Outputs, k: int) -> Longs:
-    """int64[U, K]: the items of the highest products, the best first."""
-    return rank_scores(task, lambda users: outputs.queries[users] @ outputs.items.T, k)
+def queries_of(model: NextItemModel, shop: Shop, history: Interactions) -> Floats:
+    """float32[U, D + 1]: what each user takes next; arguments as in `ask`."""
+    encoded = replace(shop.encoded, histories=histories_of(history, shop.encoded.item_idx))
+    return user_queries(model, encoded, model.backbone.config.model.context)
 
 
-def rank_scores(task: LeaveOneOutTask, score: Callable[[slice], Floats], k: int) -> Longs:
+def product_scores(outputs: Outputs) -> Scorer:
+    """Scores by a model's outputs."""
+    return lambda users: outputs.queries[users] @ outputs.items.T
+
+
+def popularity_scores(learned: Interactions) -> Scorer:
+    """How often each item was taken in what was learned from, the same for every user."""
+    counts = learned.counts.astype(np.float32)
+    return lambda users: np.tile(counts, (users.stop - users.start, 1))
+
+
+def rank(task: LeaveOneOutTask, score: Scorer, k: int) -> Longs:
     """int64[U, K]: the items of the highest scores; nothing is filled up from anywhere else.
 
     Args:
         task: The question.
-        score: float32[B, N] of B users that stand together, to be overwritten.
+        score: Scores of all items.
         k: K.
     """
     lists = np.full((len(task.history), k), NO_ITEM, dtype=np.int64)
     for users in chunks(task):
-        scores = score(users)
-        if task.mask_history:
-            asked = task.history.select(np.arange(users.start, users.stop))
-            scores[asked.users, asked.items] = -np.inf
-        lists[users] = best_columns(scores, k)
+        lists[users] = best_columns(allowed_scores(task, score, users), k)
     return lists
+
+
+def allowed_scores(task: LeaveOneOutTask, score: Scorer, users: slice) -> Floats:
+    """float32[B, N]: scores, -inf where an item must not be in a user's list."""
+    scores = score(users)
+    if task.mask_history:
+        asked = task.history.select(np.arange(users.start, users.stop))
+        scores[asked.users, asked.items] = -np.inf
+    return scores

@@ -8,7 +8,7 @@ it costs nothing. Legend: D_in and D_out widths of a layer, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -140,16 +140,24 @@ def load_adapters(path: Path, model: nn.Module) -> None:
         saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     add_adapters(model, AdapterConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"])))
     own = adapter_tensors(model)
-    for name in sorted(own.keys() | saved.keys()):
-        came, allowed = (_shape(tensors.get(name)) for tensors in (saved, own))
-        if came != allowed:
-            raise WorkspaceError(
-                f"{path}: '{name}' is {came}, this core needs {allowed}. "
-                "Load the adapters onto the core that they were trained on."
-            )
+    require_shapes(path, saved, own, "Load adapters onto the core that they were trained on.")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])
+
+
+def require_shapes(
+    path: Path, saved: Mapping[str, Tensor], own: Mapping[str, Tensor], advice: str
+) -> None:
+    """Refuse tensors of a file that are not those that a model has.
+
+    Raises:
+        WorkspaceError: a tensor is missing, too many, or of another shape; ends with the advice.
+    """
+    for name in sorted(own.keys() | saved.keys()):
+        came, needed = _shape(saved.get(name)), _shape(own.get(name))
+        if came != needed:
+            raise WorkspaceError(f"{path}: '{name}' is {came}, the model needs {needed}. {advice}")
 
 
 def _is_of_core(name: str) -> bool:
@@ -158,7 +166,7 @@ def _is_of_core(name: str) -> bool:
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "x".join(map(str, tensor.shape))
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
