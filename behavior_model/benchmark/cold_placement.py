@@ -18,7 +18,10 @@ from behavior_model.benchmark.interactions import Bools
 from behavior_model.benchmark.shop import allowed_scores, product_scores
 from behavior_model.benchmark.training import Outputs
 
-NUM_NEIGHBOURS: Final = 20
+MAX_NEIGHBOURS: Final = 20
+LARGEST_NEIGHBOUR_SHARE: Final = 0.05
+"""Of the seen items: in a small catalogue the twentieth nearest is no neighbour any more."""
+
 NUM_ASKED_USERS: Final = 1_000
 LARGEST_OFFSET: Final = 30.0
 NUM_HALVINGS: Final = 30
@@ -39,7 +42,7 @@ def placed_by_neighbours(items: Floats, seen: Bools) -> Floats:
     placed = items.copy()
     known = items[seen]
     unseen = np.flatnonzero(~seen)
-    num_neighbours = min(NUM_NEIGHBOURS, len(known))
+    num_neighbours = min(MAX_NEIGHBOURS, max(1, round(LARGEST_NEIGHBOUR_SHARE * len(known))))
     for start in range(0, len(unseen), _CHUNK_ITEMS):
         chunk = unseen[start : start + _CHUNK_ITEMS]
         likeness = items[chunk, :-1] @ known[:, :-1].T

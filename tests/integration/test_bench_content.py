@@ -64,7 +64,7 @@ def test_items_that_training_never_saw_are_found(tmp_path: Path) -> None:
     assert found["test/cold"].num_users + found["test/warm"].num_users == NUM_USERS
     assert set(found["test/cold"].baselines) == {"content", "popularity", "random"}
     assert set(found["test/cold"].parts) == {"as trained", "placed by neighbours"}
-    assert found["test/cold"].model > found["test/cold"].parts["as trained"]
+    assert found["test/cold"].model > found["test/cold"].baselines["popularity"]
     assert "test/cold to warm" in by_split(out, "recall@10 cold / warm")
 
 
