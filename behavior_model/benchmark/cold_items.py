@@ -109,11 +109,6 @@ def run(options: ColdItemsOptions, say: Say) -> list[Result]:
         f"interactions; {is_cold.sum():,} users are to find an item that training never saw"
     )
     model, shop = _trained(options, learned, started, say)
-    task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
-    variants = _variants(task, ask(model, shop, history), seen, options.seed)
-    lists = {name: rank(task, product_scores(one), K) for name, one in variants.items()}
-    model_lists = lists.pop(MODEL)
-    baselines = _baselines(task, shop, options.seed)
     judge = Judge(
         task=TASK,
         truths=full.last(),
@@ -122,13 +117,13 @@ def run(options: ColdItemsOptions, say: Say) -> list[Result]:
         seed=options.seed,
         started=started,
     )
-    found = []
-    for name, users in (("all", None), ("cold", is_cold), ("warm", ~is_cold)):
-        found += judge.results(f"test/{name}", model_lists, baselines, parts=lists, users=users)
-    found.append(_ratio(judge, model_lists, baselines, is_cold))
+    task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
+    variants = _variants(task, ask(model, shop, history), seen, options.seed)
+    found = _cold_and_warm(judge, task, shop, variants, is_cold)
     for num in EVENTS_LEFT:
         short = replace(task, history=last_events(history, num))
-        asked = replace(variants[MODEL], queries=queries_of(model, shop, short.history))
+        queries = queries_of(model, shop, short.history)
+        asked = replace(variants[MODEL], queries=queries)
         found += judge.results(
             f"test/history of {num}",
             rank(short, product_scores(asked), K),
@@ -220,10 +215,27 @@ def _variants(
     """The model, and what it would be without even exposure, and without neighbours too."""
     placed = replace(trained, items=placed_by_neighbours(trained.items, seen))
     return {
-        MODEL: with_even_exposure(task, placed, seen, K, seed),
-        BY_NEIGHBOURS: placed,
         AS_TRAINED: trained,
+        BY_NEIGHBOURS: placed,
+        MODEL: with_even_exposure(task, placed, seen, K, seed),
     }
+
+
+def _cold_and_warm(
+    judge: Judge,
+    task: LeaveOneOutTask,
+    shop: Shop,
+    variants: Mapping[str, Outputs],
+    is_cold: Bools,
+) -> list[Result]:
+    """Everybody, users whose test item is cold, the others, and how the two compare."""
+    lists = {name: rank(task, product_scores(one), K) for name, one in variants.items()}
+    model = lists.pop(MODEL)
+    baselines = _baselines(task, shop, judge.seed)
+    found = []
+    for name, users in (("all", None), ("cold", is_cold), ("warm", ~is_cold)):
+        found += judge.results(f"test/{name}", model, baselines, parts=lists, users=users)
+    return [*found, _ratio(judge, model, baselines, is_cold)]
 
 
 def _baselines(task: LeaveOneOutTask, shop: Shop, seed: int) -> dict[str, Longs]:

@@ -26,9 +26,8 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all draws.")]
 Budget = Annotated[float, typer.Option("--budget-minutes", help="Wall time to aim at.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the group of benchmarks."""
-    del app
+def register(_: typer.Typer) -> None:
+    """Add the commands of this module to the group of benchmarks, which is in the app already."""
     bench.command("transfer")(transfer)
     bench.command("cold-items")(cold_items)
 
@@ -125,6 +124,16 @@ def cold_items(
             for split, one in by_split.items()
             if "ndcg@10" in one
         ],
+    )
+    slices = {split: by_split[f"test/{split}"]["recall@10"] for split in ("cold", "warm", "all")}
+    steps = [
+        (name, [result.parts[name] for result in slices.values()]) for name in slices["cold"].parts
+    ]
+    steps.append(("and shown evenly (the model)", [result.model for result in slices.values()]))
+    print_table(
+        "What an unseen item gets, step by step: Recall@10",
+        ["", *slices],
+        [[name, *(f"{value:.4f}" for value in values)] for name, values in steps],
     )
     ratio = next(result for result in results if result.metric == RATIO)
     low, high = ratio.interval
