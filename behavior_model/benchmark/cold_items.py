@@ -24,11 +24,11 @@ from behavior_model.benchmark.cold_placement import placed_by_neighbours, with_e
 from behavior_model.benchmark.interactions import Bools, Interactions, Longs
 from behavior_model.benchmark.judge import RECALL, Judge, K, write_results
 from behavior_model.benchmark.leave_one_out import masks_history
-from behavior_model.benchmark.memories import LASTING_DECAY, profile
 from behavior_model.benchmark.shop import (
     Say,
     Shop,
     ask,
+    content_scores,
     learn,
     new_model,
     popularity_scores,
@@ -49,7 +49,10 @@ from pipelines.errors import UserError
 
 TASK: Final = "cold-items"
 RATIO: Final = f"{RECALL} cold / warm"
-BASELINES: Final = ("content", "popularity", "random")
+CONTENT: Final = "content"
+POPULARITY: Final = "popularity"
+RANDOM: Final = "random"
+BASELINES: Final = (CONTENT, POPULARITY, RANDOM)
 MODEL: Final = "model"
 AS_TRAINED: Final = "as trained"
 BY_NEIGHBOURS: Final = "placed by neighbours"
@@ -172,12 +175,6 @@ def content_first(recipe: Recipe) -> Recipe:
     return replace(recipe, model=model)
 
 
-def content_scores(task: LeaveOneOutTask, texts: Floats, users: slice) -> Floats:
-    """float32[B, N]: likeness of an item's text to those of the history, the latest most."""
-    asked = task.history.select(np.arange(users.start, users.stop))
-    return np.asarray((profile(asked, LASTING_DECAY) @ texts) @ texts.T, dtype=np.float32)
-
-
 def random_scores(num_items: int, seed: int) -> Scorer:
     """Every order of the items is as likely as any other."""
 
@@ -239,11 +236,10 @@ def _cold_and_warm(
 
 
 def _baselines(task: LeaveOneOutTask, shop: Shop, seed: int) -> dict[str, Longs]:
-    texts = shop.texts
     scorers: dict[str, Scorer] = {
-        "content": lambda users: content_scores(task, texts, users),
-        "popularity": popularity_scores(shop.learned),
-        "random": random_scores(task.history.num_items, seed),
+        CONTENT: content_scores(task, shop.texts),
+        POPULARITY: popularity_scores(shop.learned),
+        RANDOM: random_scores(task.history.num_items, seed),
     }
     return {name: rank(task, score, K) for name, score in scorers.items()}
 

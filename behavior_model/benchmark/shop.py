@@ -17,6 +17,7 @@ import torch
 from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chunks
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
+from behavior_model.benchmark.memories import LASTING_DECAY, profile
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for
 from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode, histories_of
 from behavior_model.benchmark.training import (
@@ -172,6 +173,21 @@ def popularity_scores(learned: Interactions) -> Scorer:
     """How often each item was taken in what was learned from, the same for every user."""
     counts = learned.counts.astype(np.float32)
     return lambda users: np.tile(counts, (users.stop - users.start, 1))
+
+
+def content_scores(task: LeaveOneOutTask, texts: Floats) -> Scorer:
+    """Likeness of an item's text to those of the history, the latest most; nothing is learned.
+
+    Args:
+        task: Users and their histories.
+        texts: float32[N, T], `Shop.texts`.
+    """
+
+    def score(users: slice) -> Floats:
+        asked = task.history.select(np.arange(users.start, users.stop))
+        return np.asarray((profile(asked, LASTING_DECAY) @ texts) @ texts.T, dtype=np.float32)
+
+    return score
 
 
 def rank(task: LeaveOneOutTask, score: Scorer, k: int) -> Longs:

@@ -24,6 +24,7 @@ from behavior_model.benchmark.shop import (
     Say,
     Shop,
     ask,
+    content_scores,
     learn,
     new_model,
     popularity_scores,
@@ -49,7 +50,9 @@ from pipelines.errors import UserError
 TASK: Final = "transfer"
 SOURCE_SPLIT: Final = "source"
 SCRATCH: Final = "from scratch"
+CONTENT: Final = "content"
 POPULARITY: Final = "popularity"
+BASELINES: Final = (SCRATCH, CONTENT, POPULARITY)
 SHARES: Final = (0.0, 0.01, 0.1, 1.0)
 SOURCE_BUDGET: Final = 0.4
 """Of what is left of the budget once the texts are read."""
@@ -196,7 +199,7 @@ def _judge(
     history = full.without_last()
     task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
     lists = rank(task, product_scores(ask(model, shop, history)), K)
-    baselines = {}
+    baselines = {CONTENT: rank(task, content_scores(task, shop.texts), K)}
     if scratch is not None:
         baselines[SCRATCH] = rank(task, product_scores(ask(scratch, shop, history)), K)
     if shop.learned.num_events:

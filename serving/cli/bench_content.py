@@ -50,7 +50,7 @@ def transfer(
     budget_minutes: Budget = 30.0,
 ) -> None:
     """A core trained on one shop answers in another, with low-rank adapters or without."""
-    from behavior_model.benchmark.transfer import POPULARITY, SCRATCH, TransferOptions, run
+    from behavior_model.benchmark.transfer import BASELINES, TransferOptions, run
 
     options = TransferOptions(
         source=source.resolve(),
@@ -70,12 +70,12 @@ def transfer(
         f"Transfer, full ranking: core from {home.num_users:,} users, {home.num_items:,} items, "
         f"{home.num_events:,} interactions (there NDCG@10 {home.model:.4f}), asked about "
         f"{last.num_users:,} users, {last.num_items:,} items",
-        ["share of users", "interactions", *_header("adapter", SCRATCH, POPULARITY), "seconds"],
+        ["share of users", "interactions", *_header("adapter", *BASELINES), "seconds"],
         [
             [
                 split.partition("/")[2],
                 f"{one['ndcg@10'].num_events:,}",
-                *_figures(one, SCRATCH, POPULARITY),
+                *_figures(one, *BASELINES),
                 f"{one['ndcg@10'].seconds:.0f}",
             ]
             for split, one in by_split.items()

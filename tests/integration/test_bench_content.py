@@ -41,8 +41,8 @@ def test_a_core_answers_in_another_shop_with_adapters_and_without(tmp_path: Path
     assert list(found) == ["source", "test/0", "test/0.1", "test/1"]
     assert {result.task for result in found.values()} == {"transfer"}
     assert {(one.num_users, one.num_items) for one in found.values()} == {(NUM_USERS, NUM_ITEMS)}
-    assert not found["test/0"].baselines
-    assert set(found["test/1"].baselines) == {"from scratch", "popularity"}
+    assert set(found["test/0"].baselines) == {"content"}
+    assert set(found["test/1"].baselines) == {"from scratch", "content", "popularity"}
     assert found["test/0"].model > found["test/1"].baselines["popularity"]
     core = (out / "core.safetensors").stat().st_size
     for share in ("0.1", "1"):
