@@ -125,6 +125,17 @@ def cold_items(
             if "ndcg@10" in one
         ],
     )
+    _print_placement(by_split)
+    ratio = next(result for result in results if result.metric == RATIO)
+    low, high = ratio.interval
+    out.print(
+        f"Recall@10 of cold items to that of warm ones: {ratio.model:.2f} ({low:.2f} to {high:.2f})"
+    )
+    out.print(f"Figures: {options.out}", markup=False)
+
+
+def _print_placement(by_split: dict[str, dict[str, Result]]) -> None:
+    """What each step of placing unseen items gives and costs."""
     slices = {split: by_split[f"test/{split}"]["recall@10"] for split in ("cold", "warm", "all")}
     steps = [
         (name, [result.parts[name] for result in slices.values()]) for name in slices["cold"].parts
@@ -135,12 +146,6 @@ def cold_items(
         ["", *slices],
         [[name, *(f"{value:.4f}" for value in values)] for name, values in steps],
     )
-    ratio = next(result for result in results if result.metric == RATIO)
-    low, high = ratio.interval
-    out.print(
-        f"Recall@10 of cold items to that of warm ones: {ratio.model:.2f} ({low:.2f} to {high:.2f})"
-    )
-    out.print(f"Figures: {options.out}", markup=False)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
