@@ -107,13 +107,22 @@ def text_recipe(size: str, history: Interactions, budget_minutes: float) -> Reci
 
 
 def new_model(
-    shop: Shop, recipe: Recipe, seed: int, *, sold_negatives: bool = False
+    shop: Shop,
+    recipe: Recipe,
+    seed: int,
+    *,
+    sold_negatives: bool = False,
+    resembles_history: bool = False,
 ) -> NextItemModel:
-    """An untrained model of a shop."""
+    """An untrained model of a shop; options as in `NextItemModel`."""
     torch.manual_seed(seed)
     backbone = new_backbone(shop.encoded.vocabulary, shop.content, recipe.model, DAY_US)
     return NextItemModel(
-        backbone, shop.content, recipe.training.num_negatives, sold_negatives=sold_negatives
+        backbone,
+        shop.content,
+        recipe.training.num_negatives,
+        sold_negatives=sold_negatives,
+        resembles_history=resembles_history,
     ).eval()
 
 

@@ -151,7 +151,7 @@ def _train_core(
     recipe = _recipe(options, source)
     shop = Shop.of(source.without_last(), recipe, options.text_cache)
     recipe = within(shop, recipe, options.seed, seconds)
-    core = new_model(shop, recipe, options.seed)
+    core = _new_model(options, shop, recipe)
     learn(training_run(core, shop, recipe, options.seed), "core", say)
     save_core(options.out / CORE_FILE, core, shop)
     return _judge(options, source, shop, SOURCE_SPLIT, core, None, started)
@@ -165,12 +165,12 @@ def _judge_share(
     learned = target.without_last().select(shown_users(len(target), share, options.seed))
     recipe = _small_batches(_recipe(options, target), learned.num_events)
     shop = Shop.of(learned, recipe, options.text_cache)
-    model = new_model(shop, recipe, options.seed)
+    model = _new_model(options, shop, recipe)
     load_core(options.out / CORE_FILE, model, shop)
     scratch = None
     if learned.num_events:
         recipe = within(shop, recipe, options.seed, seconds / 2)
-        scratch = new_model(shop, recipe, options.seed)
+        scratch = _new_model(options, shop, recipe)
         add_adapters(model, ADAPTERS)
         for name, one in (("adapters", model), (SCRATCH, scratch)):
             what = f"{name}, {num_trainable(one):,} weights, {len(learned):,} users"
@@ -178,6 +178,11 @@ def _judge_share(
         save_adapters(options.out / f"adapters-{share:g}.safetensors", model, ADAPTERS)
         merge_adapters(model)
     return _judge(options, target, shop, f"test/{share:g}", model, scratch, started)
+
+
+def _new_model(options: TransferOptions, shop: Shop, recipe: Recipe) -> NextItemModel:
+    """A query begins at what was taken, or a core would find nothing where it was not trained."""
+    return new_model(shop, recipe, options.seed, resembles_history=True)
 
 
 def _small_batches(recipe: Recipe, num_events: int) -> Recipe:
