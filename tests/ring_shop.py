@@ -1,10 +1,15 @@
 """A made-up shop for the benchmark: users walk round a ring of items."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from behavior_model.benchmark.interactions import Interactions
+from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.recipes import Recipe
 
 NUM_USERS, NUM_ITEMS, LENGTH = 80, 24, 8
 
@@ -37,3 +42,13 @@ def write_shop(folder: Path, *, with_times: bool = False) -> tuple[Path, Path]:
     for table, path in zip((interactions, catalogue), paths, strict=True):
         pq.write_table(table.take(pa.array(rng.permutation(table.num_rows))), path)
     return paths
+
+
+def ring_recipe(full: Interactions, size: str = "tiny", epochs: int = 30) -> Recipe:
+    """The benchmark's recipe, shrunk to the shop."""
+    recipe = recipe_for(size, full, budget_minutes=1, bfloat16=False, epochs=epochs)
+    model = replace(recipe.model, width=32, num_heads=2, dropout=0.1, input_dropout=0.1)
+    training = replace(
+        recipe.training, batch_tokens=256, num_negatives=64, learning_rate=3e-3, num_threads=1
+    )
+    return replace(recipe, model=replace(model, max_descriptors=0), training=training)

@@ -20,7 +20,11 @@ from behavior_model.benchmark.baselines.ranking import filled, popular_items
 from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
 from behavior_model.benchmark.features import SHOWN_ALONE, feature_table
-from behavior_model.benchmark.interactions import Interactions, Longs, read_interactions
+from behavior_model.benchmark.interactions import (
+    Longs,
+    masks_history,
+    read_interactions,
+)
 from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import Doubles, alone, fit_mixture, top_lists
@@ -56,7 +60,6 @@ MAX_MEMBERS: Final = 4
 BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline that is trained step by step."""
 
-REPEATS_ARE_RARE: Final = 0.01
 PREDICTIONS_FILE: Final = "predictions.parquet"
 EVALUATION_FILE: Final = "evaluation.json"
 PAGE_FILE: Final = "evaluation.html"
@@ -225,13 +228,6 @@ def _lists(task: LeaveOneOutTask, table: FeatureTable, values: Doubles) -> Longs
     """int64[U, K]: the best candidates, then popular items."""
     lists = top_lists(table, values, len(task.history), K)
     return filled(task, lists, popular_items(task.history))
-
-
-def masks_history(history: Interactions) -> bool:
-    """Whether users take nothing twice."""
-    pairs = history.users * history.num_items + history.items
-    repeats = history.num_events - len(np.unique(pairs))
-    return repeats < REPEATS_ARE_RARE * max(history.num_events, 1)
 
 
 def _baselines(options: Options, task: LeaveOneOutTask, say: Say) -> dict[str, Ranked]:

@@ -28,6 +28,7 @@ Times = npt.NDArray[Any]
 POSITION: Final = "position"
 TEXT: Final = "text"
 NO_ITEM: Final = -1
+REPEATS_ARE_RARE: Final = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +154,13 @@ class Interactions:
         own = (rows >= self.offsets[:-1]) & (rows < self.offsets[1:])
         found = self.items[np.where(own, rows, 0)] if self.num_events else rows
         return np.where(own, found, NO_ITEM)
+
+
+def masks_history(history: Interactions) -> bool:
+    """Whether users take nothing twice."""
+    pairs = history.users * history.num_items + history.items
+    repeats = history.num_events - len(np.unique(pairs))
+    return repeats < REPEATS_ARE_RARE * max(history.num_events, 1)
 
 
 def read_interactions(path: Path, items_path: Path | None = None) -> Interactions:

@@ -58,7 +58,7 @@ def recipe_for(
     per_item = history.num_events / max(history.num_items, 1)
     octaves = max(math.log2(max(per_item, 1.0) / SPARSE_EVENTS_PER_ITEM), 0.0)
     dropout = max(SPARSE_DROPOUT - DROPOUT_PER_OCTAVE * octaves, DENSE_DROPOUT)
-    usual_length = int(np.quantile(history.lengths, CONTEXT_QUANTILE))
+    usual_length = int(np.quantile(history.lengths, CONTEXT_QUANTILE)) if len(history) else 0
     return Recipe(
         size=size,
         model=ModelConfig(

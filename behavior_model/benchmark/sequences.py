@@ -65,10 +65,11 @@ def encode(interactions: Interactions) -> Encoded:
         categories=(INTERACTION,),  # no item is in it: the files know no categories
         item_categories=(-1,) * len(names),
     )
-    return Encoded(vocabulary, _histories(interactions, item_idx), item_idx)
+    return Encoded(vocabulary, histories_of(interactions, item_idx), item_idx)
 
 
-def _histories(interactions: Interactions, item_idx: Longs) -> Histories:
+def histories_of(interactions: Interactions, item_idx: Longs) -> Histories:
+    """What users took, under the item indices of a vocabulary: int64[N], one per item."""
     num_events = interactions.num_events
     first = np.repeat(interactions.offsets[:-1], interactions.lengths)
     missing = np.full(num_events, np.nan, dtype=np.float32)

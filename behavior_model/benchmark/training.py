@@ -151,7 +151,7 @@ def train(job: BenchmarkJob) -> None:
             last_saved = time.monotonic()
     model.eval()
     outputs = Outputs(
-        queries=_queries(model, encoded, job.recipe.model.context),
+        queries=user_queries(model, encoded, job.recipe.model.context),
         items=item_embeddings(model.backbone, content)[encoded.item_idx],
         events_per_second=speed,
     )
@@ -162,6 +162,11 @@ def train(job: BenchmarkJob) -> None:
 def seconds_per_epoch(job: BenchmarkJob) -> float:
     """Seconds of one epoch on one thread of this machine, from a few steps."""
     run, *_ = _new_run(job)
+    return epoch_seconds(run)
+
+
+def epoch_seconds(run: TrainingRun) -> float:
+    """Seconds of one epoch of a run, from its first few steps; the run is of no use afterwards."""
     num_steps = len(run.loaders[0].epoch(0))
     started, counted = time.monotonic(), 0
     for position, _ in enumerate(run.steps()):
@@ -187,8 +192,8 @@ def _new_run(job: BenchmarkJob) -> tuple[TrainingRun, NextItemModel, Encoded, It
     return run, model, encoded, content
 
 
-def _queries(model: NextItemModel, encoded: Encoded, context: int) -> Floats:
-    """float32[U, D + 1]."""
+def user_queries(model: NextItemModel, encoded: Encoded, context: int) -> Floats:
+    """float32[U, D + 1], see `Outputs.queries`."""
     histories = encoded.histories
     width = model.backbone.config.model.width
     queries = np.zeros((len(histories), width + 1), dtype=np.float32)

@@ -15,6 +15,7 @@ from behavior_model.items import ItemContent
 from behavior_model.model.backbone import Backbone
 from behavior_model.model.batch import PackedBatch
 from behavior_model.model.item_tower import ContentTensors
+from behavior_model.model.resemblance import Resemblance
 from behavior_model.model.window_head import with_bias_dimension
 from behavior_model.objectives.next_event import next_pairs
 from behavior_model.objectives.sampled_softmax import (
@@ -40,15 +41,28 @@ class NextItemModel(nn.Module):
         backbone: What is trained and kept.
         content: Content of all items.
         num_negatives: Shared negatives of a step.
+        sold_negatives: Whether negatives are drawn from items that somebody took alone.
+        resembles_history: Whether a query begins at the mean of what was taken.
     """
 
-    def __init__(self, backbone: Backbone, content: ItemContent, num_negatives: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        content: ItemContent,
+        num_negatives: int,
+        *,
+        sold_negatives: bool = False,
+        resembles_history: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.content = ContentTensors(content)
         width = backbone.config.model.width
         self.item_query = nn.Linear(width, width)
-        self.sampler = NegativeSampler(backbone.vocabulary, num_negatives)
+        self.resemblance = Resemblance() if resembles_history else None
+        self.sampler = NegativeSampler(
+            backbone.vocabulary, num_negatives, sold_alone=sold_negatives
+        )
 
     def forward(self, batch: NextItemBatch) -> dict[str, Tensor]:
         """The loss as `next_item` and as `loss`."""
@@ -62,11 +76,9 @@ class NextItemModel(nn.Module):
         embeddings, biases = self.backbone.items(self.content, distinct, dropout)
         scored = torch.cat([embeddings, biases.unsqueeze(1)], dim=1)
         in_batch, in_negatives = inverse.split([len(items_flat), len(negatives.items_K)])
-        states_BLD = self.backbone(
-            packed, F.embedding(in_batch.view_as(packed.items_BL), embeddings)
-        )
+        items_BLD = F.embedding(in_batch.view_as(packed.items_BL), embeddings)
         positions, following = next_pairs(packed)
-        query_RE = with_bias_dimension(self.item_query(states_BLD.flatten(0, 1)[positions]))
+        query_RE = self._queries(packed, items_BLD, positions)
         items_R = items_flat[following]
         rows = torch.arange(len(items_R))
         loss = sampled_softmax(
@@ -82,5 +94,10 @@ class NextItemModel(nn.Module):
     def queries(self, packed: PackedBatch, last_flat: Tensor) -> Tensor:
         """float32[S, D + 1]: what comes after the positions `last_flat`, one per segment."""
         items_BLD = self.backbone.embed_items(self.content, packed.items_BL)
-        states = self.backbone(packed, items_BLD).flatten(0, 1)
-        return with_bias_dimension(self.item_query(states[last_flat]))
+        return self._queries(packed, items_BLD, last_flat)
+
+    def _queries(self, packed: PackedBatch, items_BLD: Tensor, flat: Tensor) -> Tensor:
+        query_RD = self.item_query(self.backbone(packed, items_BLD).flatten(0, 1)[flat])
+        if self.resemblance is not None:
+            query_RD = query_RD + self.resemblance(packed, items_BLD).flatten(0, 1)[flat]
+        return with_bias_dimension(query_RD)

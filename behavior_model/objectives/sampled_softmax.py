@@ -39,10 +39,21 @@ class Negatives:
 
 
 class NegativeSampler:
-    """Draws items in proportion to (count + 1) ** 0.75; unsold items come along now and then."""
+    """Draws items in proportion to (count + 1) ** 0.75; unsold items come along now and then.
 
-    def __init__(self, vocabulary: Vocabulary, num_negatives: int) -> None:
-        weights = (vocabulary.count_by_item_idx[FIRST_IDX:] + 1.0) ** POPULARITY_POWER
+    Args:
+        vocabulary: Items and their counts.
+        num_negatives: Draws of a step.
+        sold_alone: Leave out items that nobody took: they may be new rather than unwanted.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, num_negatives: int, *, sold_alone: bool = False
+    ) -> None:
+        counts = vocabulary.count_by_item_idx[FIRST_IDX:]
+        weights = (counts + 1.0) ** POPULARITY_POWER
+        if sold_alone:
+            weights[counts == 0] = 0.0
         self._share = torch.from_numpy(weights / weights.sum()).double()
         self._cumulative = torch.from_numpy(np.cumsum(weights) / weights.sum())
         self._num_negatives = num_negatives

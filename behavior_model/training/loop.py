@@ -186,11 +186,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def make_optimiser(model: nn.Module, config: TrainingConfig) -> AdamW:
-    """Fused AdamW (Loshchilov and Hutter, 2019); matrices of linear layers alone decay."""
+    """Fused AdamW (Loshchilov and Hutter, 2019); matrices of linear layers alone decay.
+
+    Frozen parameters are none of its business.
+    """
     decayed: list[Tensor] = []
     others: list[Tensor] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
             (decayed if is_matrix else others).append(parameter)
     groups = [

@@ -11,8 +11,7 @@ import torch
 
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.features import feature_table
-from behavior_model.benchmark.full_ranking import masks_history
-from behavior_model.benchmark.interactions import NO_ITEM, read_interactions
+from behavior_model.benchmark.interactions import NO_ITEM, masks_history, read_interactions
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
 from behavior_model.benchmark.recipe import recipe_for
@@ -21,17 +20,11 @@ from behavior_model.benchmark.split import BeforeLast, BeforeTime
 from behavior_model.benchmark.training import BenchmarkJob, Outputs, train
 from behavior_model.recipes import Recipe
 from pipelines.errors import SourceError, UnknownNameError
-from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, write_shop
+from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, ring_recipe, write_shop
 
 
 def small_recipe(shop: tuple[Path, Path], size: str = "tiny", epochs: int = 30) -> Recipe:
-    full = read_interactions(*shop)
-    recipe = recipe_for(size, full, budget_minutes=1, bfloat16=False, epochs=epochs)
-    model = replace(recipe.model, width=32, num_heads=2, dropout=0.1, input_dropout=0.1)
-    training = replace(
-        recipe.training, batch_tokens=256, num_negatives=64, learning_rate=3e-3, num_threads=1
-    )
-    return replace(recipe, model=replace(model, max_descriptors=0), training=training)
+    return ring_recipe(read_interactions(*shop), size, epochs)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,222 @@
+"""One shop and a next-item model of it in this process: fit, ask, rank.
+
+Legend: U users, B users of a chunk, N items, D width, K length of the lists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chunks
+from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
+from behavior_model.benchmark.memories import LASTING_DECAY, profile
+from behavior_model.benchmark.recipe import EPOCHS, recipe_for
+from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode, histories_of
+from behavior_model.benchmark.training import (
+    Outputs,
+    content_of,
+    epoch_seconds,
+    multiplies_bfloat16,
+    user_queries,
+)
+from behavior_model.embedding import item_embeddings
+from behavior_model.items import ItemContent
+from behavior_model.model.backbone import new_backbone
+from behavior_model.objectives.next_item import NextItemModel
+from behavior_model.recipes import Recipe
+from behavior_model.training.loop import TrainingRun
+from pipelines.errors import SourceError
+from pipelines.tokens.binning import DAY_US
+
+MIN_EVENTS: Final = 2
+"""One to look back on and one to be found."""
+
+REPORT_EVERY_S: Final = 30.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Shop:
+    """What may be learned of a shop.
+
+    Args:
+        learned: Histories that are learned from; the catalogue is the whole one.
+        encoded: The same in the platform's terms: item counts are those of `learned`.
+        content: Content of every item.
+    """
+
+    learned: Interactions
+    encoded: Encoded
+    content: ItemContent
+
+    @classmethod
+    def of(cls, learned: Interactions, recipe: Recipe, text_cache: Path) -> Shop:
+        """Encode histories and read the texts of the catalogue."""
+        encoded = encode(learned)
+        return cls(learned, encoded, content_of(learned, encoded, recipe, text_cache))
+
+    @property
+    def texts(self) -> Floats:
+        """float32[N, T1], the encoder's embedding of each item's text, of length 1 or 0."""
+        rows = self.content.descriptors[self.content.descriptor_idx[self.encoded.item_idx]]
+        lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        return np.asarray(rows / lengths, dtype=np.float32)
+
+
+def read_texted(path: Path, items_path: Path) -> Interactions:
+    """Users with a history and something to be found after it, items with texts.
+
+    Raises:
+        SourceError: a file cannot be used, nothing is written about any item, or no user took
+            two items.
+    """
+    full = read_interactions(path, items_path)
+    if not full.has_texts:
+        raise SourceError(
+            f"{items_path}: no item has a text. This benchmark knows items by their texts alone; "
+            "fill in the column 'text'."
+        )
+    judged = np.flatnonzero(full.lengths >= MIN_EVENTS)
+    if not len(judged):
+        raise SourceError(
+            f"{path}: no user has {MIN_EVENTS} interactions. The last one is the test and needs "
+            "a history before it; give longer histories."
+        )
+    return full.select(judged)
+
+
+def text_recipe(size: str, history: Interactions, budget_minutes: float) -> Recipe:
+    """The benchmark's recipe of a size, in which every text is read, whatever the budget.
+
+    Raises:
+        UnknownNameError: no such size.
+    """
+    recipe = recipe_for(
+        size, history, budget_minutes=budget_minutes, bfloat16=multiplies_bfloat16()
+    )
+    return replace(recipe, model=replace(recipe.model, max_descriptors=history.num_items))
+
+
+def new_model(
+    shop: Shop,
+    recipe: Recipe,
+    seed: int,
+    *,
+    sold_negatives: bool = False,
+    resembles_history: bool = False,
+) -> NextItemModel:
+    """An untrained model of a shop; options as in `NextItemModel`."""
+    torch.manual_seed(seed)
+    backbone = new_backbone(shop.encoded.vocabulary, shop.content, recipe.model, DAY_US)
+    return NextItemModel(
+        backbone,
+        shop.content,
+        recipe.training.num_negatives,
+        sold_negatives=sold_negatives,
+        resembles_history=resembles_history,
+    ).eval()
+
+
+def training_run(model: NextItemModel, shop: Shop, recipe: Recipe, seed: int) -> TrainingRun:
+    """The training of a model on its shop, before the first step."""
+    torch.set_num_threads(recipe.training.num_threads)
+    loader = SequenceLoader(encoded=shop.encoded, recipe=recipe, seed=seed)
+    return TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=seed)
+
+
+def within(shop: Shop, recipe: Recipe, seed: int, seconds: float) -> Recipe:
+    """The recipe with as many epochs as fit into a time on this machine, at least one."""
+    probe = training_run(new_model(shop, recipe, seed), shop, recipe, seed)
+    epochs = max(1, min(EPOCHS, int(seconds / epoch_seconds(probe))))
+    return replace(recipe, training=replace(recipe.training, epochs=epochs))
+
+
+def learn(run: TrainingRun, name: str, say: Say) -> None:
+    """Take all steps and leave the model ready to be asked."""
+    started = reported = time.monotonic()
+    say(f"{name}: {run.config.epochs} epochs of {len(run.loaders[0].epoch(0)):,} steps")
+    for report in run.steps():
+        now = time.monotonic()
+        if report.is_last or now - reported >= REPORT_EVERY_S:
+            reported = now
+            say(f"{name}: {report.share_done:.0%} after {now - started:.0f} s")
+    run.model.eval()
+
+
+def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:
+    """What a trained model says of any users of its shop, learned from or not.
+
+    Args:
+        model: In evaluation mode.
+        shop: The shop that the model was made for.
+        history: Users to be asked about, with the shop's catalogue.
+    """
+    return Outputs(
+        queries=queries_of(model, shop, history),
+        items=item_embeddings(model.backbone, shop.content)[shop.encoded.item_idx],
+        events_per_second=0.0,
+    )
+
+
+def queries_of(model: NextItemModel, shop: Shop, history: Interactions) -> Floats:
+    """float32[U, D + 1]: what each user takes next; arguments as in `ask`."""
+    encoded = replace(shop.encoded, histories=histories_of(history, shop.encoded.item_idx))
+    return user_queries(model, encoded, model.backbone.config.model.context)
+
+
+def product_scores(outputs: Outputs) -> Scorer:
+    """Scores by a model's outputs."""
+    return lambda users: outputs.queries[users] @ outputs.items.T
+
+
+def popularity_scores(learned: Interactions) -> Scorer:
+    """How often each item was taken in what was learned from, the same for every user."""
+    counts = learned.counts.astype(np.float32)
+    return lambda users: np.tile(counts, (users.stop - users.start, 1))
+
+
+def content_scores(task: LeaveOneOutTask, texts: Floats) -> Scorer:
+    """Likeness of an item's text to those of the history, the latest most; nothing is learned.
+
+    Args:
+        task: Users and their histories.
+        texts: float32[N, T], `Shop.texts`.
+    """
+
+    def score(users: slice) -> Floats:
+        asked = task.history.select(np.arange(users.start, users.stop))
+        return np.asarray((profile(asked, LASTING_DECAY) @ texts) @ texts.T, dtype=np.float32)
+
+    return score
+
+
+def rank(task: LeaveOneOutTask, score: Scorer, k: int) -> Longs:
+    """int64[U, K]: the items of the highest scores; nothing is filled up from anywhere else.
+
+    Args:
+        task: The question.
+        score: Scores of all items.
+        k: K.
+    """
+    lists = np.full((len(task.history), k), NO_ITEM, dtype=np.int64)
+    for users in chunks(task):
+        lists[users] = best_columns(allowed_scores(task, score, users), k)
+    return lists
+
+
+def allowed_scores(task: LeaveOneOutTask, score: Scorer, users: slice) -> Floats:
+    """float32[B, N]: scores, -inf where an item must not be in a user's list."""
+    scores = score(users)
+    if task.mask_history:
+        asked = task.history.select(np.arange(users.start, users.stop))
+        scores[asked.users, asked.items] = -np.inf
+    return scores
