@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +39,10 @@ class Encoded:
     vocabulary: Vocabulary
     histories: Histories
     item_idx: Longs
+
+    def encode(self, interactions: Interactions) -> Encoded:
+        """Interactions of other users with the same items, in the same indices."""
+        return replace(self, histories=_histories(interactions, self.item_idx))
 
 
 def encode(interactions: Interactions) -> Encoded:

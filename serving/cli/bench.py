@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from serving.cli import bench_studies
 from serving.cli.console import out, print_table
 
 bench = typer.Typer(
@@ -17,6 +18,7 @@ bench = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    bench_studies.register(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -1,0 +1,239 @@
+"""What each part of the benchmark's recipe is worth: the recipe with one thing changed.
+
+Every variant is trained without the last two items of each user and ranks all items for the second
+last; no test item is looked at. Variants of one seed start from the same draws, so differences are
+paired by seed and by user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from behavior_model.benchmark.interactions import read_interactions
+from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.runs import Say, run_all
+from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
+from behavior_model.benchmark.validation import Validation
+from behavior_model.evaluation.metrics import mean_with_interval
+from pipelines.errors import UserError
+from pipelines.workspace import write_json_atomically
+
+NUM_HIDDEN: Final = 2
+BUDGET_MINUTES: Final = 30.0
+"""As many texts are read as in a benchmark run of this length."""
+
+MIN_SEEDS: Final = 2
+FIGURES_FILE: Final = "ablations.json"
+PAGE_FILE: Final = "ablations.html"
+
+Variant = Callable[[BenchmarkJob], BenchmarkJob]
+
+
+def full_recipe(job: BenchmarkJob) -> BenchmarkJob:
+    """Nothing changed."""
+    return job
+
+
+def no_item_texts(job: BenchmarkJob) -> BenchmarkJob:
+    """Items are identities alone."""
+    return replace(job, with_texts=False)
+
+
+def no_identities(job: BenchmarkJob) -> BenchmarkJob:
+    """Items are what is written about them, and nothing learned of each by itself."""
+    return _with_model(job, min_identity_count=np.iinfo(np.int64).max)
+
+
+def item_scale_of_one(job: BenchmarkJob) -> BenchmarkJob:
+    """Item embeddings begin at the usual scale, so that one step turns them less."""
+    return _with_model(job, item_scale=1.0)
+
+
+def dropout_of_a_fifth(job: BenchmarkJob) -> BenchmarkJob:
+    """Dropout does not follow from how often items were seen."""
+    return _with_model(job, dropout=0.2, input_dropout=0.2)
+
+
+def few_negatives(job: BenchmarkJob) -> BenchmarkJob:
+    """256 negatives share a step."""
+    return _with_training(job, num_negatives=256)
+
+
+def one_layer(job: BenchmarkJob) -> BenchmarkJob:
+    """A single transformer block."""
+    return _with_model(job, num_layers=1)
+
+
+def full_precision(job: BenchmarkJob) -> BenchmarkJob:
+    """Matrices are multiplied in float32."""
+    return _with_training(job, bfloat16=False)
+
+
+def identity_dropout(job: BenchmarkJob) -> BenchmarkJob:
+    """In a step a fifth of the items are embedded from content alone."""
+    return _with_model(job, identity_dropout=0.2)
+
+
+FULL: Final = "full recipe"
+VARIANTS: Final[Mapping[str, Variant]] = {
+    FULL: full_recipe,
+    "no item texts": no_item_texts,
+    "no identities": no_identities,
+    "item scale 1": item_scale_of_one,
+    "dropout .2": dropout_of_a_fifth,
+    "256 negatives": few_negatives,
+    "1 layer": one_layer,
+    "float32": full_precision,
+    "identity dropout .2": identity_dropout,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions:
+    """What the command was asked.
+
+    Args:
+        interactions: Parquet of interactions.
+        items: Parquet of texts, if any.
+        out: Folder of everything that is written.
+        size: The dial.
+        num_seeds: Trainings of each variant.
+        epochs: Passes of each training.
+    """
+
+    interactions: Path
+    items: Path | None
+    out: Path
+    size: str = "tiny"
+    num_seeds: int = 3
+    epochs: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationRow:
+    """A variant beside the full recipe, on validation.
+
+    Args:
+        variant: Its name.
+        change: What is different about it.
+        ndcg: NDCG@10, mean over seeds.
+        ndcg_std: Standard deviation over seeds.
+        recall: Recall@10, mean over seeds.
+        nats: Cross-entropy over all items, mean over seeds.
+        difference: NDCG@10 minus that of the full recipe, mean over seeds.
+        difference_std: Standard deviation of the difference over seeds.
+        interval: 95 per cent bootstrap interval of the difference over users, seeds averaged.
+        seconds: Wall time of one training, two side by side, mean over seeds.
+    """
+
+    variant: str
+    change: str
+    ndcg: float
+    ndcg_std: float
+    recall: float
+    nats: float
+    difference: float
+    difference_std: float
+    interval: tuple[float, float]
+    seconds: float
+
+
+def run(options: AblationOptions, say: Say) -> list[AblationRow]:
+    """Train every variant from every seed, and write figures and page.
+
+    Raises:
+        UserError: a file that cannot be used, an unknown size, or too few seeds or epochs.
+    """
+    if options.num_seeds < MIN_SEEDS:
+        raise UserError(
+            f"--num-seeds {options.num_seeds}: a spread needs {MIN_SEEDS} seeds or more."
+        )
+    if options.epochs < 1:
+        raise UserError(f"--epochs {options.epochs}: give 1 or more.")
+    jobs = variant_jobs(options, say)
+    found = iter(run_all([job for seeds in jobs.values() for job in seeds], say))
+    rows = ablation_rows({name: [next(found) for _ in seeds] for name, seeds in jobs.items()})
+    write_json_atomically(options.out / FIGURES_FILE, _figures(options, rows))
+    return rows
+
+
+def variant_jobs(options: AblationOptions, say: Say) -> dict[str, list[BenchmarkJob]]:
+    """The trainings of each variant, one per seed; a variant that changes nothing is left out."""
+    history = read_interactions(options.interactions, options.items).without_last(NUM_HIDDEN)
+    job = BenchmarkJob(
+        interactions=options.interactions,
+        items=options.items,
+        num_hidden=NUM_HIDDEN,
+        folder=options.out,
+        text_cache=options.out / "text_cache",
+        recipe=recipe_for(
+            options.size,
+            history,
+            budget_minutes=BUDGET_MINUTES,
+            bfloat16=multiplies_bfloat16(),
+            epochs=options.epochs,
+        ),
+        seed=0,
+    )
+    if not history.has_texts:
+        job = replace(job, with_texts=False)
+    jobs: dict[str, list[BenchmarkJob]] = {}
+    for name, variant in VARIANTS.items():
+        changed = variant(job)
+        if name != FULL and changed == job:
+            say(f"variant '{name}' left out: on these files the full recipe is just that")
+            continue
+        stem = name.replace(" ", "-")
+        jobs[name] = [
+            replace(changed, seed=seed, folder=options.out / "runs" / f"{stem}-{seed}")
+            for seed in range(options.num_seeds)
+        ]
+    return jobs
+
+
+def ablation_rows(validations: Mapping[str, Sequence[Validation]]) -> list[AblationRow]:
+    """One row per variant; the full recipe is among them and each has the same seeds."""
+    full = np.stack([one.ndcg for one in validations[FULL]])
+    return [_row(name, seeds, full) for name, seeds in validations.items()]
+
+
+def _row(name: str, seeds: Sequence[Validation], full_SU: Any) -> AblationRow:
+    ndcg_SU = np.stack([one.ndcg for one in seeds])
+    differences_SU = ndcg_SU - full_SU
+    difference, interval = mean_with_interval(differences_SU.mean(axis=0))
+    return AblationRow(
+        variant=name,
+        change=(VARIANTS[name].__doc__ or "").strip(),
+        ndcg=float(ndcg_SU.mean()),
+        ndcg_std=float(ndcg_SU.mean(axis=1).std(ddof=1)),
+        recall=float(np.mean([one.recall.mean() for one in seeds])),
+        nats=float(np.mean([one.nats.mean() for one in seeds])),
+        difference=difference,
+        difference_std=float(differences_SU.mean(axis=1).std(ddof=1)),
+        interval=interval,
+        seconds=float(np.mean([one.seconds for one in seeds])),
+    )
+
+
+def _figures(options: AblationOptions, rows: Sequence[AblationRow]) -> dict[str, Any]:
+    return {
+        "split": "validation, the second last interaction of each user",
+        "size": options.size,
+        "epochs": options.epochs,
+        "num_seeds": options.num_seeds,
+        "variants": [asdict(row) for row in rows],
+    }
+
+
+def _with_model(job: BenchmarkJob, **changes: Any) -> BenchmarkJob:
+    return replace(job, recipe=replace(job.recipe, model=replace(job.recipe.model, **changes)))
+
+
+def _with_training(job: BenchmarkJob, **changes: Any) -> BenchmarkJob:
+    changed = replace(job.recipe.training, **changes)
+    return replace(job, recipe=replace(job.recipe, training=changed))

@@ -1,0 +1,67 @@
+"""Many trainings of one study, two at a time; what is done is never done again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from behavior_model.benchmark.sequences import encode
+from behavior_model.benchmark.training import (
+    BenchmarkJob,
+    Outputs,
+    content_of,
+    train,
+)
+from behavior_model.benchmark.validation import Validation, validate
+from behavior_model.training.ray_session import ray_session
+
+SIDE_BY_SIDE: Final = 2
+
+Say = Callable[[str], None]
+
+
+def run_all(jobs: Sequence[BenchmarkJob], say: Say) -> list[Validation]:
+    """Train and judge every job that has no figures yet; figures of all, in order.
+
+    A job that was interrupted goes on from its last checkpoint.
+    """
+    waiting = [job for job in jobs if Validation.load(job) is None]
+    say(f"{len(jobs)} trainings, {len(jobs) - len(waiting)} of them done earlier")
+    if waiting:
+        _read_texts(waiting[0])
+        _run_side_by_side(waiting, say)
+    found = [Validation.load(job) for job in jobs]
+    return [one for one in found if one is not None]
+
+
+def train_and_validate(job: BenchmarkJob) -> None:
+    """Train, judge, and keep the figures alone."""
+    started = time.monotonic()
+    train(job)
+    seconds = time.monotonic() - started
+    outputs = Outputs.load(job.folder)
+    validate(job.asked_about(), job.num_hidden, outputs, seconds=seconds).save(job)
+    Outputs.delete(job.folder)
+
+
+def _read_texts(job: BenchmarkJob) -> None:
+    """Fill the cache that all trainings share, so that no two of them read the same text."""
+    history = job.history()
+    content_of(history, encode(history), job.recipe, job.text_cache)
+
+
+def _run_side_by_side(jobs: Sequence[BenchmarkJob], say: Say) -> None:
+    import ray
+
+    started = time.monotonic()
+    with ray_session(SIDE_BY_SIDE):
+        remote = ray.remote(num_cpus=1)(train_and_validate)
+        names = {remote.remote(job): job.folder.name for job in jobs}
+        running = list(names)
+        while running:
+            (done, *_), running = ray.wait(running)
+            ray.get(done)
+            passed = time.monotonic() - started
+            left = passed / (len(jobs) - len(running)) * len(running)
+            say(f"{names[done]} done after {passed:.0f} s, about {left:.0f} s left")
