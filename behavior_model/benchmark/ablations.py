@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from behavior_model.benchmark.interactions import read_interactions
 from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.runs import Say, run_all
+from behavior_model.benchmark.study_page import StudyTable, write_study_page
 from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
 from behavior_model.benchmark.validation import Validation
-from behavior_model.evaluation.metrics import mean_with_interval
+from behavior_model.evaluation.metrics import Doubles, mean_with_interval
+from behavior_model.evaluation.report import MODEL_COLOUR, PART_COLOUR
 from pipelines.errors import UserError
 from pipelines.workspace import write_json_atomically
 
@@ -159,6 +162,12 @@ def run(options: AblationOptions, say: Say) -> list[AblationRow]:
     found = iter(run_all([job for seeds in jobs.values() for job in seeds], say))
     rows = ablation_rows({name: [next(found) for _ in seeds] for name, seeds in jobs.items()})
     write_json_atomically(options.out / FIGURES_FILE, _figures(options, rows))
+    write_study_page(
+        options.out / PAGE_FILE,
+        ablation_table(options, rows),
+        [f"{row.variant}: {row.change}" for row in rows],
+        {"difference to the full recipe": _differences(rows)},
+    )
     return rows
 
 
@@ -202,7 +211,7 @@ def ablation_rows(validations: Mapping[str, Sequence[Validation]]) -> list[Ablat
     return [_row(name, seeds, full) for name, seeds in validations.items()]
 
 
-def _row(name: str, seeds: Sequence[Validation], full_SU: Any) -> AblationRow:
+def _row(name: str, seeds: Sequence[Validation], full_SU: Doubles) -> AblationRow:
     ndcg_SU = np.stack([one.ndcg for one in seeds])
     differences_SU = ndcg_SU - full_SU
     difference, interval = mean_with_interval(differences_SU.mean(axis=0))
@@ -218,6 +227,46 @@ def _row(name: str, seeds: Sequence[Validation], full_SU: Any) -> AblationRow:
         interval=interval,
         seconds=float(np.mean([one.seconds for one in seeds])),
     )
+
+
+def ablation_table(options: AblationOptions, rows: Sequence[AblationRow]) -> StudyTable:
+    """The rows as text."""
+    return StudyTable(
+        title=f"Ablations on validation, full ranking, the transformer alone: {options.size}, "
+        f"{options.epochs} epochs, {options.num_seeds} seeds",
+        header=("variant", "NDCG@10", "std", "difference", "std", "95 %", "nats", "seconds"),
+        rows=[
+            (
+                row.variant,
+                f"{row.ndcg:.4f}",
+                f"{row.ndcg_std:.4f}",
+                *_difference_cells(row),
+                f"{row.nats:.3f}",
+                f"{row.seconds:.0f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _difference_cells(row: AblationRow) -> tuple[str, str, str]:
+    if row.variant == FULL:
+        return "", "", ""
+    low, high = row.interval
+    return f"{row.difference:+.4f}", f"{row.difference_std:.4f}", f"{low:+.4f} to {high:+.4f}"
+
+
+def _differences(rows: Sequence[AblationRow]) -> Figure:
+    others = [row for row in rows if row.variant != FULL][::-1]
+    figure = Figure(figsize=(7.0, 0.8 + 0.4 * len(others)), layout="constrained")
+    axes = figure.subplots()
+    names = [row.variant for row in others]
+    axes.barh(names, [row.difference for row in others], color=PART_COLOUR)
+    axes.hlines(names, *zip(*(row.interval for row in others), strict=True), color="black")
+    axes.axvline(0.0, color=MODEL_COLOUR)
+    axes.set_title("NDCG@10 on validation minus that of the full recipe", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _figures(options: AblationOptions, rows: Sequence[AblationRow]) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serving.cli.console import out, print_table
+
+if TYPE_CHECKING:
+    from behavior_model.benchmark.study_page import StudyTable
 
 InteractionsOption = Annotated[
     Path,
@@ -35,7 +38,7 @@ def ablations(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 10,
 ) -> None:
     """The recipe beside itself with one thing changed, on validation items."""
-    from behavior_model.benchmark.ablations import PAGE_FILE, AblationOptions, run
+    from behavior_model.benchmark.ablations import PAGE_FILE, AblationOptions, ablation_table, run
 
     options = AblationOptions(
         interactions=interactions.resolve(),
@@ -46,22 +49,9 @@ def ablations(
         epochs=epochs,
     )
     rows = run(options, lambda line: out.print(line, markup=False))
-    print_table(
-        f"Ablations on validation, full ranking, the transformer alone: {size}, {epochs} epochs, "
-        f"{num_seeds} seeds",
-        ["variant", "NDCG@10", "std", "difference", "std of it", "95 %, users", "nats", "s"],
-        [
-            [
-                row.variant,
-                f"{row.ndcg:.4f}",
-                f"{row.ndcg_std:.4f}",
-                f"{row.difference:+.4f}",
-                f"{row.difference_std:.4f}",
-                f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}",
-                f"{row.nats:.3f}",
-                f"{row.seconds:.0f}",
-            ]
-            for row in rows
-        ],
-    )
+    _print(ablation_table(options, rows))
     out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
+
+
+def _print(table: StudyTable) -> None:
+    print_table(table.title, table.header, table.rows)
