@@ -20,13 +20,12 @@ from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.runs import Say, run_all
 from behavior_model.benchmark.study_page import StudyTable, write_study_page
 from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
-from behavior_model.benchmark.validation import Validation
+from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
 from behavior_model.evaluation.metrics import Doubles, mean_with_interval
 from behavior_model.evaluation.report import MODEL_COLOUR, PART_COLOUR
 from pipelines.errors import UserError
 from pipelines.workspace import write_json_atomically
 
-NUM_HIDDEN: Final = 2
 BUDGET_MINUTES: Final = 30.0
 """As many texts are read as in a benchmark run of this length."""
 
@@ -173,7 +172,9 @@ def run(options: AblationOptions, say: Say) -> list[AblationRow]:
 
 def variant_jobs(options: AblationOptions, say: Say) -> dict[str, list[BenchmarkJob]]:
     """The trainings of each variant, one per seed; a variant that changes nothing is left out."""
-    history = read_interactions(options.interactions, options.items).without_last(NUM_HIDDEN)
+    full = read_interactions(options.interactions, options.items)
+    require_validation(full, options.interactions)
+    history = full.without_last(NUM_HIDDEN)
     job = BenchmarkJob(
         interactions=options.interactions,
         items=options.items,

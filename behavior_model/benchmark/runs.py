@@ -41,7 +41,7 @@ def train_and_validate(job: BenchmarkJob) -> None:
     train(job)
     seconds = time.monotonic() - started
     outputs = Outputs.load(job.folder)
-    validate(job.asked_about(), job.num_hidden, outputs, seconds=seconds).save(job)
+    validate(job.asked_about(), outputs, seconds=seconds).save(job)
     Outputs.delete(job.folder)
 
 

@@ -19,9 +19,14 @@ from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions
 from behavior_model.benchmark.training import BenchmarkJob, Outputs
 from behavior_model.evaluation.metrics import Doubles, ndcg_at_k, recall_at_k
+from pipelines.errors import SourceError
 from pipelines.workspace import write_bytes_atomically
 
 K: Final = 10
+NUM_HIDDEN: Final = 2
+"""The validation item, which is judged, and the test item, which is not looked at."""
+
+MIN_TRAINED: Final = 2
 _FILE: Final = "validation.safetensors"
 _RUN_KEY: Final = "run_key"
 
@@ -61,19 +66,31 @@ class Validation:
         return cls(**{**arrays, "seconds": float(arrays["seconds"])})
 
 
-def validate(
-    full: Interactions, num_hidden: int, outputs: Outputs, *, seconds: float
-) -> Validation:
-    """Judge outputs by the first hidden interaction of each user.
+def require_validation(full: Interactions, path: Path) -> None:
+    """Refuse interactions that leave nothing to train on once the last ones are hidden.
+
+    Raises:
+        SourceError: no user has two more than are hidden.
+    """
+    needed = NUM_HIDDEN + MIN_TRAINED
+    if full.lengths.max() < needed:
+        raise SourceError(
+            f"{path}: no user has {needed} interactions; the longest history has "
+            f"{full.lengths.max()}. {NUM_HIDDEN} of each are hidden for validation and test, and "
+            f"{MIN_TRAINED} are the least to train on. Give longer histories."
+        )
+
+
+def validate(full: Interactions, outputs: Outputs, *, seconds: float) -> Validation:
+    """Judge outputs by the second last interaction of each user.
 
     Args:
         full: All interactions of the users asked about.
-        num_hidden: Last interactions of each user that were not looked at.
         outputs: The transformer alone.
         seconds: Wall time of the training.
     """
-    task = LeaveOneOutTask(history=full.without_last(num_hidden))
-    truth = full.last(num_hidden - 1)
+    task = LeaveOneOutTask(history=full.without_last(NUM_HIDDEN))
+    truth = full.last(NUM_HIDDEN - 1)
     judged = truth != NO_ITEM
     lists = rank_users(task, K, lambda users: outputs.queries[users] @ outputs.items.T)[judged]
     truths = list(truth[judged, None])
