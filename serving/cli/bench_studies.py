@@ -27,6 +27,7 @@ FolderOption = Annotated[
 def register(bench: typer.Typer) -> None:
     """Add the commands of this module to the group of benchmarks."""
     bench.command("ablations")(ablations)
+    bench.command("scaling")(scaling)
 
 
 def ablations(
@@ -50,6 +51,37 @@ def ablations(
     )
     rows = run(options, lambda line: out.print(line, markup=False))
     _print(ablation_table(options, rows))
+    out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
+
+
+def scaling(
+    interactions: InteractionsOption,
+    out_path: FolderOption,
+    items: ItemsOption = None,
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="Parameters of the transformer's body, with commas.")
+    ] = "0.1M,0.4M,1.6M",
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 5,
+) -> None:
+    """Trainings by size and amount of data, and the law of their loss on held-out users."""
+    from behavior_model.benchmark.scaling import (
+        PAGE_FILE,
+        ScalingOptions,
+        law_table,
+        run,
+        runs_table,
+    )
+
+    options = ScalingOptions(
+        interactions=interactions.resolve(),
+        items=None if items is None else items.resolve(),
+        out=out_path.resolve(),
+        sizes=tuple(size.strip() for size in sizes.split(",")),
+        epochs=epochs,
+    )
+    study = run(options, lambda line: out.print(line, markup=False))
+    _print(runs_table(options, study))
+    _print(law_table(study))
     out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
 
 

@@ -1,0 +1,336 @@
+"""What more parameters and more data buy: trainings on a grid of both, and the law through them.
+
+A tenth of the users is held out of every training and judged in all of them: the loss is that of
+their validation item, given what they took before it. Data grows by users, each amount holding the
+smaller ones. Batch and negatives are the same everywhere, so that size and data alone differ; shape
+and learning rate follow the dial. Legend: N parameters of the body, D events trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from behavior_model.benchmark.dial import parameters_of, shape_for
+from behavior_model.benchmark.interactions import (
+    POSITION,
+    TEXT,
+    Interactions,
+    Longs,
+    read_interactions,
+)
+from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.runs import Say, run_all
+from behavior_model.benchmark.scaling_law import (
+    MIN_RUNS,
+    Runs,
+    ScalingLaw,
+    fit_scaling_law,
+    interval,
+    resampled_laws,
+)
+from behavior_model.benchmark.study_page import StudyTable, write_study_page
+from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
+from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
+from behavior_model.recipes import Recipe
+from pipelines.contracts import ITEM_ID, USER_ID
+from pipelines.errors import UserError
+from pipelines.workspace import write_bytes_atomically, write_json_atomically
+
+HELD_OUT_SHARE: Final = 0.1
+SHARES: Final = (0.125, 0.25, 0.5, 1.0)
+"""Of the users that are not held out."""
+
+BATCH_TOKENS: Final = 512
+NUM_NEGATIVES: Final = 1_024
+BUDGET_MINUTES: Final = 30.0
+"""As many texts are read as in a benchmark run of this length."""
+
+MORE: Final = 100
+MIN_SIZES: Final = 2
+FIGURES_FILE: Final = "scaling.json"
+PAGE_FILE: Final = "scaling.html"
+PLOT_FILE: Final = "scaling.svg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingOptions:
+    """What the command was asked.
+
+    Args:
+        interactions: Parquet of interactions.
+        items: Parquet of texts, if any.
+        out: Folder of everything that is written.
+        sizes: Points on the dial.
+        epochs: Passes of each training over its own data.
+    """
+
+    interactions: Path
+    items: Path | None
+    out: Path
+    sizes: tuple[str, ...] = ("0.1M", "0.4M", "1.6M")
+    epochs: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingRow:
+    """One training.
+
+    Args:
+        size: What was asked of the dial.
+        num_parameters: N.
+        share: Of the users that are not held out.
+        num_events: D.
+        nats: Mean cross-entropy over held-out users, the softmax over all items.
+        ndcg: NDCG@10 over held-out users.
+        seconds: Wall time, two trainings side by side.
+    """
+
+    size: str
+    num_parameters: int
+    share: float
+    num_events: int
+    nats: float
+    ndcg: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScalingStudy:
+    """Runs and the law through them.
+
+    Args:
+        rows: One per training.
+        law: Fitted on all of them.
+        resampled: Laws of runs drawn with replacement.
+    """
+
+    rows: Sequence[ScalingRow]
+    law: ScalingLaw
+    resampled: Sequence[ScalingLaw]
+
+    def coefficients(self) -> dict[str, tuple[float, float, float]]:
+        """Each coefficient with the ends of its interval."""
+        return {
+            name: (value, *interval([getattr(one, name) for one in self.resampled]))
+            for name, value in asdict(self.law).items()
+        }
+
+    def predictions(self) -> dict[str, tuple[float, float, float]]:
+        """Loss beyond the largest run, with the ends of its interval."""
+        largest = max(row.num_parameters for row in self.rows)
+        most = max(row.num_events for row in self.rows)
+        places = {
+            "the largest run": (1, 1),
+            f"{MORE} times the parameters": (MORE, 1),
+            f"{MORE} times the data": (1, MORE),
+            f"{MORE} times both": (MORE, MORE),
+        }
+        found = {}
+        for name, (times_n, times_d) in places.items():
+            losses = [
+                float(law.loss(largest * times_n, most * times_d))
+                for law in (self.law, *self.resampled)
+            ]
+            found[name] = (losses[0], *interval(losses[1:]))
+        return found
+
+
+def run(options: ScalingOptions, say: Say) -> ScalingStudy:
+    """Train the whole grid, fit the law, and write figures, plot and page.
+
+    Raises:
+        UserError: a file that cannot be used, an unknown size, or too few sizes or epochs.
+    """
+    if len({parameters_of(size) for size in options.sizes}) < MIN_SIZES:
+        raise UserError(
+            f"--sizes {','.join(options.sizes)}: a law needs {MIN_SIZES} sizes or more, "
+            "for example 0.1M,0.4M,1.6M."
+        )
+    if options.epochs < 1:
+        raise UserError(f"--epochs {options.epochs}: give 1 or more.")
+    full = read_interactions(options.interactions, options.items)
+    require_validation(full, options.interactions)
+    jobs = scaling_jobs(options, full)
+    found = run_all([job for _, _, job in jobs], say)
+    rows = [
+        _row(size, share, job, one) for (size, share, job), one in zip(jobs, found, strict=True)
+    ]
+    study = study_of(sorted(rows, key=lambda row: (row.num_parameters, row.num_events)))
+    _write(options, study)
+    return study
+
+
+def study_of(rows: Sequence[ScalingRow]) -> ScalingStudy:
+    """Fit the law to rows."""
+    assert len(rows) >= MIN_RUNS
+    runs = Runs(
+        num_parameters=np.asarray([row.num_parameters for row in rows], dtype=np.float64),
+        num_events=np.asarray([row.num_events for row in rows], dtype=np.float64),
+        losses=np.asarray([row.nats for row in rows]),
+    )
+    law = fit_scaling_law(runs)
+    return ScalingStudy(rows=rows, law=law, resampled=resampled_laws(runs, law))
+
+
+def split_users(full: Interactions) -> tuple[Longs, Mapping[float, Longs]]:
+    """Positions of the held-out users, and of those that each share trains on."""
+    shuffled = np.random.default_rng(0).permutation(len(full))
+    num_held_out = max(round(HELD_OUT_SHARE * len(full)), 1)
+    held_out, others = shuffled[:num_held_out], shuffled[num_held_out:]
+    by_share = {share: np.sort(others[: round(share * len(others))]) for share in SHARES}
+    return np.sort(held_out), by_share
+
+
+def scaling_jobs(
+    options: ScalingOptions, full: Interactions
+) -> list[tuple[str, float, BenchmarkJob]]:
+    """Size, share and training, the longest first; writes the files that they read."""
+    data = options.out / "data"
+    held_out, by_share = split_users(full)
+    _write_items(data / "items.parquet", full)
+    _write_interactions(data / "held_out.parquet", full.select(held_out))
+    jobs = []
+    for share, users in sorted(by_share.items(), reverse=True):
+        learners = full.select(users)
+        path = data / f"share-{share:g}.parquet"
+        _write_interactions(path, learners)
+        for size in sorted(options.sizes, key=parameters_of, reverse=True):
+            job = BenchmarkJob(
+                interactions=path,
+                items=data / "items.parquet",
+                asked=data / "held_out.parquet",
+                num_hidden=NUM_HIDDEN,
+                folder=options.out / "runs" / f"{size}-{share:g}",
+                text_cache=options.out / "text_cache",
+                recipe=_recipe(size, learners.without_last(NUM_HIDDEN), options.epochs),
+                seed=0,
+            )
+            jobs.append((size, share, job))
+    return jobs
+
+
+def _recipe(size: str, history: Interactions, epochs: int) -> Recipe:
+    recipe = recipe_for(
+        size,
+        history,
+        budget_minutes=BUDGET_MINUTES,
+        bfloat16=multiplies_bfloat16(),
+        epochs=epochs,
+    )
+    training = replace(recipe.training, batch_tokens=BATCH_TOKENS, num_negatives=NUM_NEGATIVES)
+    return replace(recipe, training=training)
+
+
+def _row(size: str, share: float, job: BenchmarkJob, found: Validation) -> ScalingRow:
+    return ScalingRow(
+        size=size,
+        num_parameters=shape_for(parameters_of(size)).num_parameters,
+        share=share,
+        num_events=job.history().num_events,
+        nats=float(found.nats.mean()),
+        ndcg=float(found.ndcg.mean()),
+        seconds=found.seconds,
+    )
+
+
+def _write_items(path: Path, full: Interactions) -> None:
+    """All items, so that every training ranks the same ones."""
+    _write_parquet(path, {ITEM_ID: full.item_ids, TEXT: pa.array(full.texts, pa.string())})
+
+
+def _write_interactions(path: Path, part: Interactions) -> None:
+    places = np.arange(part.num_events) - np.repeat(part.offsets[:-1], part.lengths)
+    columns = {
+        USER_ID: part.user_ids.take(pa.array(part.users)),
+        ITEM_ID: part.item_ids.take(pa.array(part.items)),
+        POSITION: pa.array(places),
+    }
+    _write_parquet(path, columns)
+
+
+def _write_parquet(path: Path, columns: Mapping[str, pa.Array]) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    write_bytes_atomically(path, sink.getvalue().to_pybytes())
+
+
+def runs_table(options: ScalingOptions, study: ScalingStudy) -> StudyTable:
+    """One line per training."""
+    return StudyTable(
+        title=f"Scaling, {options.epochs} epochs each: loss and NDCG@10 of held-out users",
+        header=("parameters", "share of users", "events", "nats", "NDCG@10", "law", "seconds"),
+        rows=[
+            (
+                f"{row.num_parameters:,}",
+                f"{row.share:g}",
+                f"{row.num_events:,}",
+                f"{row.nats:.3f}",
+                f"{row.ndcg:.4f}",
+                f"{float(study.law.loss(row.num_parameters, row.num_events)):.3f}",
+                f"{row.seconds:.0f}",
+            )
+            for row in study.rows
+        ],
+    )
+
+
+def law_table(study: ScalingStudy) -> StudyTable:
+    """Coefficients and predictions, each with its interval."""
+    lines = {**study.coefficients(), **{f"nats at {k}": v for k, v in study.predictions().items()}}
+    return StudyTable(
+        title="L(N, D) = irreducible + parameter_scale / N ^ parameter_exponent "
+        "+ data_scale / D ^ data_exponent",
+        header=("", "fitted", "95 %, runs drawn with replacement"),
+        rows=[
+            (name.replace("_", " "), f"{value:.4g}", f"{low:.4g} to {high:.4g}")
+            for name, (value, low, high) in lines.items()
+        ],
+    )
+
+
+def loss_plot(study: ScalingStudy) -> Figure:
+    """Loss against data, a colour per size: runs as dots, the law as lines."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    by_size: dict[int, list[ScalingRow]] = {}
+    for row in study.rows:
+        by_size.setdefault(row.num_parameters, []).append(row)
+    for num_parameters, rows in by_size.items():
+        events = np.asarray([row.num_events for row in rows], dtype=np.float64)
+        (dots,) = axes.plot(
+            events, [row.nats for row in rows], "o", label=f"{num_parameters / 1e6:.2g} million"
+        )
+        fine = np.geomspace(events.min(), events.max(), 50)
+        axes.plot(fine, study.law.loss(num_parameters, fine), color=dots.get_color())
+    axes.set_xscale("log")
+    axes.set_xlabel("events trained on")
+    axes.set_ylabel("loss on held-out users, nats")
+    axes.legend(title="parameters", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _write(options: ScalingOptions, study: ScalingStudy) -> None:
+    facts: dict[str, Any] = {
+        "epochs": options.epochs,
+        "held_out_share": HELD_OUT_SHARE,
+        "runs": [asdict(row) for row in study.rows],
+        "law": study.coefficients(),
+        "predictions": study.predictions(),
+    }
+    write_json_atomically(options.out / FIGURES_FILE, facts)
+    plot = loss_plot(study)
+    plot.savefig(options.out / PLOT_FILE)
+    law = law_table(study)
+    notes = [law.title, *(f"{name}: {value} ({ends})" for name, value, ends in law.rows)]
+    write_study_page(
+        options.out / PAGE_FILE, runs_table(options, study), notes, {"loss against data": plot}
+    )
