@@ -149,9 +149,9 @@ def run(options: ScalingOptions, say: Say) -> ScalingStudy:
     Raises:
         UserError: a file that cannot be used, an unknown size, or too few sizes or epochs.
     """
-    if len({parameters_of(size) for size in options.sizes}) < MIN_SIZES:
+    if len({shape_for(parameters_of(size)) for size in options.sizes}) < MIN_SIZES:
         raise UserError(
-            f"--sizes {','.join(options.sizes)}: a law needs {MIN_SIZES} sizes or more, "
+            f"--sizes {','.join(options.sizes)}: a law needs {MIN_SIZES} sizes that differ, "
             "for example 0.1M,0.4M,1.6M."
         )
     if options.epochs < 1:
@@ -169,7 +169,7 @@ def run(options: ScalingOptions, say: Say) -> ScalingStudy:
 
 
 def study_of(rows: Sequence[ScalingRow]) -> ScalingStudy:
-    """Fit the law to rows."""
+    """Fit the law to rows, more of them than it has coefficients."""
     assert len(rows) >= MIN_RUNS
     runs = Runs(
         num_parameters=np.asarray([row.num_parameters for row in rows], dtype=np.float64),
