@@ -23,7 +23,7 @@ from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
 from behavior_model.evaluation.metrics import Doubles, mean_with_interval
 from behavior_model.evaluation.report import MODEL_COLOUR, PART_COLOUR
-from pipelines.errors import UserError
+from pipelines.errors import UnknownNameError, UserError
 from pipelines.workspace import write_json_atomically
 
 BUDGET_MINUTES: Final = 30.0
@@ -106,6 +106,7 @@ class AblationOptions:
         size: The dial.
         num_seeds: Trainings of each variant.
         epochs: Passes of each training.
+        variants: Names of those that are run beside the full recipe.
     """
 
     interactions: Path
@@ -114,6 +115,7 @@ class AblationOptions:
     size: str = "tiny"
     num_seeds: int = 3
     epochs: int = 10
+    variants: tuple[str, ...] = tuple(VARIANTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,8 @@ def run(options: AblationOptions, say: Say) -> list[AblationRow]:
     """Train every variant from every seed, and write figures and page.
 
     Raises:
-        UserError: a file that cannot be used, an unknown size, or too few seeds or epochs.
+        UserError: a file that cannot be used, an unknown size or variant, or too few seeds or
+            epochs.
     """
     if options.num_seeds < MIN_SEEDS:
         raise UserError(
@@ -157,6 +160,9 @@ def run(options: AblationOptions, say: Say) -> list[AblationRow]:
         )
     if options.epochs < 1:
         raise UserError(f"--epochs {options.epochs}: give 1 or more.")
+    for name in options.variants:
+        if name not in VARIANTS:
+            raise UnknownNameError("variant", name, VARIANTS)
     jobs = variant_jobs(options, say)
     found = iter(run_all([job for seeds in jobs.values() for job in seeds], say))
     rows = ablation_rows({name: [next(found) for _ in seeds] for name, seeds in jobs.items()})
@@ -194,6 +200,8 @@ def variant_jobs(options: AblationOptions, say: Say) -> dict[str, list[Benchmark
         job = replace(job, with_texts=False)
     jobs: dict[str, list[BenchmarkJob]] = {}
     for name, variant in VARIANTS.items():
+        if name not in (FULL, *options.variants):
+            continue
         changed = variant(job)
         if name != FULL and changed == job:
             say(f"variant '{name}' left out: on these files the full recipe is just that")

@@ -37,9 +37,18 @@ def ablations(
     size: Annotated[str, typer.Option("--size", help="tiny, small, base or large.")] = "tiny",
     num_seeds: Annotated[int, typer.Option("--num-seeds", help="Trainings of each variant.")] = 3,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 10,
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Only this one; may be repeated.")
+    ] = None,
 ) -> None:
     """The recipe beside itself with one thing changed, on validation items."""
-    from behavior_model.benchmark.ablations import PAGE_FILE, AblationOptions, ablation_table, run
+    from behavior_model.benchmark.ablations import (
+        PAGE_FILE,
+        VARIANTS,
+        AblationOptions,
+        ablation_table,
+        run,
+    )
 
     options = AblationOptions(
         interactions=interactions.resolve(),
@@ -48,6 +57,7 @@ def ablations(
         size=size,
         num_seeds=num_seeds,
         epochs=epochs,
+        variants=tuple(variant or VARIANTS),
     )
     rows = run(options, lambda line: out.print(line, markup=False))
     _print(ablation_table(options, rows))

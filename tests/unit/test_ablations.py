@@ -20,7 +20,7 @@ from behavior_model.benchmark.interactions import read_interactions
 from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.training import BenchmarkJob, Outputs
 from behavior_model.benchmark.validation import Validation, require_validation, validate
-from pipelines.errors import SourceError, UserError
+from pipelines.errors import SourceError, UnknownNameError, UserError
 from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, write_shop
 
 
@@ -138,6 +138,13 @@ def test_what_is_done_is_not_run_again(
     run(replace(options, num_seeds=4), lambda line: None)
     assert len(started) == 4 * len(rows)
     assert (options.out / "ablations.html").read_text().startswith("<!doctype html>")
+
+
+def test_chosen_variants_stand_beside_the_full_recipe(options: AblationOptions) -> None:
+    jobs = variant_jobs(replace(options, variants=("1 layer",)), lambda line: None)
+    assert list(jobs) == [FULL, "1 layer"]
+    with pytest.raises(UnknownNameError, match=r"Unknown variant '2 layers'.*'1 layer'"):
+        run(replace(options, variants=("2 layers",)), lambda line: None)
 
 
 @pytest.mark.parametrize(
