@@ -7,7 +7,7 @@ paired by seed and by user.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,83 +16,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from behavior_model.benchmark.interactions import read_interactions
-from behavior_model.benchmark.recipe import recipe_for
-from behavior_model.benchmark.runs import Say, run_all
+from behavior_model.benchmark.runs import Say, run_all, study_recipe
 from behavior_model.benchmark.study_page import StudyTable, write_study_page
-from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
+from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
+from behavior_model.benchmark.variants import FULL, VARIANTS
 from behavior_model.evaluation.metrics import Doubles, mean_with_interval
 from behavior_model.evaluation.report import MODEL_COLOUR, PART_COLOUR
 from pipelines.errors import UnknownNameError, UserError
 from pipelines.workspace import write_json_atomically
 
-BUDGET_MINUTES: Final = 30.0
-"""As many texts are read as in a benchmark run of this length."""
-
 MIN_SEEDS: Final = 2
 FIGURES_FILE: Final = "ablations.json"
 PAGE_FILE: Final = "ablations.html"
-
-Variant = Callable[[BenchmarkJob], BenchmarkJob]
-
-
-def full_recipe(job: BenchmarkJob) -> BenchmarkJob:
-    """Nothing changed."""
-    return job
-
-
-def no_item_texts(job: BenchmarkJob) -> BenchmarkJob:
-    """Items are identities alone."""
-    return replace(job, with_texts=False)
-
-
-def no_identities(job: BenchmarkJob) -> BenchmarkJob:
-    """Items are what is written about them, and nothing learned of each by itself."""
-    return _with_model(job, min_identity_count=np.iinfo(np.int64).max)
-
-
-def item_scale_of_one(job: BenchmarkJob) -> BenchmarkJob:
-    """Item embeddings begin at the usual scale, so that one step turns them less."""
-    return _with_model(job, item_scale=1.0)
-
-
-def dropout_of_a_fifth(job: BenchmarkJob) -> BenchmarkJob:
-    """Dropout does not follow from how often items were seen."""
-    return _with_model(job, dropout=0.2, input_dropout=0.2)
-
-
-def few_negatives(job: BenchmarkJob) -> BenchmarkJob:
-    """256 negatives share a step."""
-    return _with_training(job, num_negatives=256)
-
-
-def one_layer(job: BenchmarkJob) -> BenchmarkJob:
-    """A single transformer block."""
-    return _with_model(job, num_layers=1)
-
-
-def full_precision(job: BenchmarkJob) -> BenchmarkJob:
-    """Matrices are multiplied in float32."""
-    return _with_training(job, bfloat16=False)
-
-
-def identity_dropout(job: BenchmarkJob) -> BenchmarkJob:
-    """In a step a fifth of the items are embedded from content alone."""
-    return _with_model(job, identity_dropout=0.2)
-
-
-FULL: Final = "full recipe"
-VARIANTS: Final[Mapping[str, Variant]] = {
-    FULL: full_recipe,
-    "no item texts": no_item_texts,
-    "no identities": no_identities,
-    "item scale 1": item_scale_of_one,
-    "dropout .2": dropout_of_a_fifth,
-    "256 negatives": few_negatives,
-    "1 layer": one_layer,
-    "float32": full_precision,
-    "identity dropout .2": identity_dropout,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +94,6 @@ def run(options: AblationOptions, say: Say) -> list[AblationRow]:
         raise UserError(
             f"--num-seeds {options.num_seeds}: a spread needs {MIN_SEEDS} seeds or more."
         )
-    if options.epochs < 1:
-        raise UserError(f"--epochs {options.epochs}: give 1 or more.")
     for name in options.variants:
         if name not in VARIANTS:
             raise UnknownNameError("variant", name, VARIANTS)
@@ -187,13 +121,7 @@ def variant_jobs(options: AblationOptions, say: Say) -> dict[str, list[Benchmark
         num_hidden=NUM_HIDDEN,
         folder=options.out,
         text_cache=options.out / "text_cache",
-        recipe=recipe_for(
-            options.size,
-            history,
-            budget_minutes=BUDGET_MINUTES,
-            bfloat16=multiplies_bfloat16(),
-            epochs=options.epochs,
-        ),
+        recipe=study_recipe(options.size, history, options.epochs),
         seed=0,
     )
     if not history.has_texts:
@@ -286,12 +214,3 @@ def _figures(options: AblationOptions, rows: Sequence[AblationRow]) -> dict[str,
         "num_seeds": options.num_seeds,
         "variants": [asdict(row) for row in rows],
     }
-
-
-def _with_model(job: BenchmarkJob, **changes: Any) -> BenchmarkJob:
-    return replace(job, recipe=replace(job.recipe, model=replace(job.recipe.model, **changes)))
-
-
-def _with_training(job: BenchmarkJob, **changes: Any) -> BenchmarkJob:
-    changed = replace(job.recipe.training, **changes)
-    return replace(job, recipe=replace(job.recipe, training=changed))

@@ -6,17 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from behavior_model.benchmark.interactions import Interactions
+from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.training import (
     BenchmarkJob,
     Outputs,
     content_of,
+    multiplies_bfloat16,
     train,
 )
 from behavior_model.benchmark.validation import Validation, validate
+from behavior_model.recipes import Recipe
 from behavior_model.training.ray_session import ray_session
+from pipelines.errors import UserError
 
 SIDE_BY_SIDE: Final = 2
+BUDGET_MINUTES: Final = 30.0
+"""As many texts are read as in a benchmark run of this length."""
+
 
 Say = Callable[[str], None]
 
@@ -31,8 +39,30 @@ def run_all(jobs: Sequence[BenchmarkJob], say: Say) -> list[Validation]:
     if waiting:
         _read_texts(waiting[0])
         _run_side_by_side(waiting, say)
-    found = [Validation.load(job) for job in jobs]
-    return [one for one in found if one is not None]
+    return [_judged(job) for job in jobs]
+
+
+def _judged(job: BenchmarkJob) -> Validation:
+    found = Validation.load(job)
+    assert found is not None, f"{job.folder} was trained and left no figures"
+    return found
+
+
+def study_recipe(size: str, history: Interactions, epochs: int) -> Recipe:
+    """The benchmark's recipe for a study on this machine.
+
+    Raises:
+        UserError: no such size, or no epoch.
+    """
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs}: give 1 or more.")
+    return recipe_for(
+        size,
+        history,
+        budget_minutes=BUDGET_MINUTES,
+        bfloat16=multiplies_bfloat16(),
+        epochs=epochs,
+    )
 
 
 def train_and_validate(job: BenchmarkJob) -> None:

@@ -8,7 +8,7 @@ and learning rate follow the dial. Legend: N parameters of the body, D events tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
 
 from behavior_model.benchmark.dial import parameters_of, shape_for
 from behavior_model.benchmark.interactions import (
@@ -26,18 +25,17 @@ from behavior_model.benchmark.interactions import (
     Longs,
     read_interactions,
 )
-from behavior_model.benchmark.recipe import recipe_for
-from behavior_model.benchmark.runs import Say, run_all
-from behavior_model.benchmark.scaling_law import (
-    MIN_RUNS,
-    Runs,
-    ScalingLaw,
-    fit_scaling_law,
-    interval,
-    resampled_laws,
+from behavior_model.benchmark.runs import Say, run_all, study_recipe
+from behavior_model.benchmark.scaling_study import (
+    ScalingRow,
+    ScalingStudy,
+    law_table,
+    loss_plot,
+    runs_table,
+    study_of,
 )
-from behavior_model.benchmark.study_page import StudyTable, write_study_page
-from behavior_model.benchmark.training import BenchmarkJob, multiplies_bfloat16
+from behavior_model.benchmark.study_page import write_study_page
+from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
 from behavior_model.recipes import Recipe
 from pipelines.contracts import ITEM_ID, USER_ID
@@ -50,10 +48,6 @@ SHARES: Final = (0.125, 0.25, 0.5, 1.0)
 
 BATCH_TOKENS: Final = 512
 NUM_NEGATIVES: Final = 1_024
-BUDGET_MINUTES: Final = 30.0
-"""As many texts are read as in a benchmark run of this length."""
-
-MORE: Final = 100
 MIN_SIZES: Final = 2
 FIGURES_FILE: Final = "scaling.json"
 PAGE_FILE: Final = "scaling.html"
@@ -79,70 +73,6 @@ class ScalingOptions:
     epochs: int = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScalingRow:
-    """One training.
-
-    Args:
-        size: What was asked of the dial.
-        num_parameters: N.
-        share: Of the users that are not held out.
-        num_events: D.
-        nats: Mean cross-entropy over held-out users, the softmax over all items.
-        ndcg: NDCG@10 over held-out users.
-        seconds: Wall time, two trainings side by side.
-    """
-
-    size: str
-    num_parameters: int
-    share: float
-    num_events: int
-    nats: float
-    ndcg: float
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ScalingStudy:
-    """Runs and the law through them.
-
-    Args:
-        rows: One per training.
-        law: Fitted on all of them.
-        resampled: Laws of runs drawn with replacement.
-    """
-
-    rows: Sequence[ScalingRow]
-    law: ScalingLaw
-    resampled: Sequence[ScalingLaw]
-
-    def coefficients(self) -> dict[str, tuple[float, float, float]]:
-        """Each coefficient with the ends of its interval."""
-        return {
-            name: (value, *interval([getattr(one, name) for one in self.resampled]))
-            for name, value in asdict(self.law).items()
-        }
-
-    def predictions(self) -> dict[str, tuple[float, float, float]]:
-        """Loss beyond the largest run, with the ends of its interval."""
-        largest = max(row.num_parameters for row in self.rows)
-        most = max(row.num_events for row in self.rows)
-        places = {
-            "the largest run": (1, 1),
-            f"{MORE} times the parameters": (MORE, 1),
-            f"{MORE} times the data": (1, MORE),
-            f"{MORE} times both": (MORE, MORE),
-        }
-        found = {}
-        for name, (times_n, times_d) in places.items():
-            losses = [
-                float(law.loss(largest * times_n, most * times_d))
-                for law in (self.law, *self.resampled)
-            ]
-            found[name] = (losses[0], *interval(losses[1:]))
-        return found
-
-
 def run(options: ScalingOptions, say: Say) -> ScalingStudy:
     """Train the whole grid, fit the law, and write figures, plot and page.
 
@@ -154,8 +84,6 @@ def run(options: ScalingOptions, say: Say) -> ScalingStudy:
             f"--sizes {','.join(options.sizes)}: a law needs {MIN_SIZES} sizes that differ, "
             "for example 0.1M,0.4M,1.6M."
         )
-    if options.epochs < 1:
-        raise UserError(f"--epochs {options.epochs}: give 1 or more.")
     full = read_interactions(options.interactions, options.items)
     require_validation(full, options.interactions)
     jobs = scaling_jobs(options, full)
@@ -166,18 +94,6 @@ def run(options: ScalingOptions, say: Say) -> ScalingStudy:
     study = study_of(sorted(rows, key=lambda row: (row.num_parameters, row.num_events)))
     _write(options, study)
     return study
-
-
-def study_of(rows: Sequence[ScalingRow]) -> ScalingStudy:
-    """Fit the law to rows, more of them than it has coefficients."""
-    assert len(rows) >= MIN_RUNS
-    runs = Runs(
-        num_parameters=np.asarray([row.num_parameters for row in rows], dtype=np.float64),
-        num_events=np.asarray([row.num_events for row in rows], dtype=np.float64),
-        losses=np.asarray([row.nats for row in rows]),
-    )
-    law = fit_scaling_law(runs)
-    return ScalingStudy(rows=rows, law=law, resampled=resampled_laws(runs, law))
 
 
 def split_users(full: Interactions) -> tuple[Longs, Mapping[float, Longs]]:
@@ -218,13 +134,7 @@ def scaling_jobs(
 
 
 def _recipe(size: str, history: Interactions, epochs: int) -> Recipe:
-    recipe = recipe_for(
-        size,
-        history,
-        budget_minutes=BUDGET_MINUTES,
-        bfloat16=multiplies_bfloat16(),
-        epochs=epochs,
-    )
+    recipe = study_recipe(size, history, epochs)
     training = replace(recipe.training, batch_tokens=BATCH_TOKENS, num_negatives=NUM_NEGATIVES)
     return replace(recipe, training=training)
 
@@ -262,62 +172,6 @@ def _write_parquet(path: Path, columns: Mapping[str, pa.Array]) -> None:
     write_bytes_atomically(path, sink.getvalue().to_pybytes())
 
 
-def runs_table(options: ScalingOptions, study: ScalingStudy) -> StudyTable:
-    """One line per training."""
-    return StudyTable(
-        title=f"Scaling, {options.epochs} epochs each: loss and NDCG@10 of held-out users",
-        header=("parameters", "share of users", "events", "nats", "NDCG@10", "law", "seconds"),
-        rows=[
-            (
-                f"{row.num_parameters:,}",
-                f"{row.share:g}",
-                f"{row.num_events:,}",
-                f"{row.nats:.3f}",
-                f"{row.ndcg:.4f}",
-                f"{float(study.law.loss(row.num_parameters, row.num_events)):.3f}",
-                f"{row.seconds:.0f}",
-            )
-            for row in study.rows
-        ],
-    )
-
-
-def law_table(study: ScalingStudy) -> StudyTable:
-    """Coefficients and predictions, each with its interval."""
-    lines = {**study.coefficients(), **{f"nats at {k}": v for k, v in study.predictions().items()}}
-    return StudyTable(
-        title="L(N, D) = irreducible + parameter_scale / N ^ parameter_exponent "
-        "+ data_scale / D ^ data_exponent",
-        header=("", "fitted", "95 %, runs drawn with replacement"),
-        rows=[
-            (name.replace("_", " "), f"{value:.4g}", f"{low:.4g} to {high:.4g}")
-            for name, (value, low, high) in lines.items()
-        ],
-    )
-
-
-def loss_plot(study: ScalingStudy) -> Figure:
-    """Loss against data, a colour per size: runs as dots, the law as lines."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    by_size: dict[int, list[ScalingRow]] = {}
-    for row in study.rows:
-        by_size.setdefault(row.num_parameters, []).append(row)
-    for num_parameters, rows in by_size.items():
-        events = np.asarray([row.num_events for row in rows], dtype=np.float64)
-        (dots,) = axes.plot(
-            events, [row.nats for row in rows], "o", label=f"{num_parameters / 1e6:.2g} million"
-        )
-        fine = np.geomspace(events.min(), events.max(), 50)
-        axes.plot(fine, study.law.loss(num_parameters, fine), color=dots.get_color())
-    axes.set_xscale("log")
-    axes.set_xlabel("events trained on")
-    axes.set_ylabel("loss on held-out users, nats")
-    axes.legend(title="parameters", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def _write(options: ScalingOptions, study: ScalingStudy) -> None:
     facts: dict[str, Any] = {
         "epochs": options.epochs,
@@ -332,5 +186,8 @@ def _write(options: ScalingOptions, study: ScalingStudy) -> None:
     law = law_table(study)
     notes = [law.title, *(f"{name}: {value} ({ends})" for name, value, ends in law.rows)]
     write_study_page(
-        options.out / PAGE_FILE, runs_table(options, study), notes, {"loss against data": plot}
+        options.out / PAGE_FILE,
+        runs_table(study, options.epochs),
+        notes,
+        {"loss against data": plot},
     )

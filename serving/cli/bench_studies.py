@@ -42,13 +42,8 @@ def ablations(
     ] = None,
 ) -> None:
     """The recipe beside itself with one thing changed, on validation items."""
-    from behavior_model.benchmark.ablations import (
-        PAGE_FILE,
-        VARIANTS,
-        AblationOptions,
-        ablation_table,
-        run,
-    )
+    from behavior_model.benchmark.ablations import PAGE_FILE, AblationOptions, ablation_table, run
+    from behavior_model.benchmark.variants import VARIANTS
 
     options = AblationOptions(
         interactions=interactions.resolve(),
@@ -74,13 +69,8 @@ def scaling(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 5,
 ) -> None:
     """Trainings by size and amount of data, and the law of their loss on held-out users."""
-    from behavior_model.benchmark.scaling import (
-        PAGE_FILE,
-        ScalingOptions,
-        law_table,
-        run,
-        runs_table,
-    )
+    from behavior_model.benchmark.scaling import PAGE_FILE, ScalingOptions, run
+    from behavior_model.benchmark.scaling_study import law_table, runs_table
 
     options = ScalingOptions(
         interactions=interactions.resolve(),
@@ -90,7 +80,7 @@ def scaling(
         epochs=epochs,
     )
     study = run(options, lambda line: out.print(line, markup=False))
-    _print(runs_table(options, study))
+    _print(runs_table(study, epochs))
     _print(law_table(study))
     out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
 

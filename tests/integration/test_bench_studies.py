@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from behavior_model.benchmark.ablations import VARIANTS
+from behavior_model.benchmark.variants import VARIANTS
 from tests.ring_shop import write_shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]

@@ -8,8 +8,6 @@ import pytest
 
 from behavior_model.benchmark import runs
 from behavior_model.benchmark.ablations import (
-    FULL,
-    VARIANTS,
     AblationOptions,
     ablation_rows,
     ablation_table,
@@ -20,6 +18,7 @@ from behavior_model.benchmark.interactions import read_interactions
 from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.training import BenchmarkJob, Outputs
 from behavior_model.benchmark.validation import Validation, require_validation, validate
+from behavior_model.benchmark.variants import FULL, VARIANTS
 from pipelines.errors import SourceError, UnknownNameError, UserError
 from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, write_shop
 
@@ -61,7 +60,7 @@ def test_every_variant_says_what_it_changes_and_changes_something(
 def test_a_variant_that_is_the_full_recipe_is_left_out_and_named(
     options: AblationOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("behavior_model.benchmark.ablations.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("behavior_model.benchmark.runs.multiplies_bfloat16", lambda: False)
     said: list[str] = []
     jobs = variant_jobs(replace(options, items=None, num_seeds=3), said.append)
     assert set(VARIANTS) - set(jobs) == {"float32", "no item texts"}

@@ -12,15 +12,12 @@ from behavior_model.benchmark.interactions import Interactions, read_interaction
 from behavior_model.benchmark.scaling import (
     SHARES,
     ScalingOptions,
-    ScalingRow,
-    law_table,
     run,
-    runs_table,
     scaling_jobs,
     split_users,
-    study_of,
 )
 from behavior_model.benchmark.scaling_law import ScalingLaw
+from behavior_model.benchmark.scaling_study import ScalingRow, law_table, runs_table, study_of
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import Validation
@@ -124,7 +121,7 @@ def test_the_whole_study_on_pretended_losses(
     monkeypatch.setattr(runs, "_run_side_by_side", pretend)
     monkeypatch.setattr(runs, "_read_texts", lambda one: None)
     study = run(options, lambda line: None)
-    assert len(study.rows) == len(runs_table(options, study).rows) == 12
+    assert len(study.rows) == len(runs_table(study, options.epochs).rows) == 12
     parameters = [one.num_parameters for one in study.rows]
     assert parameters == sorted(parameters)
     written = {path.name for path in options.out.iterdir()}
