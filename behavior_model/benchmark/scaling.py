@@ -85,7 +85,6 @@ def run(options: ScalingOptions, say: Say) -> ScalingStudy:
             "for example 0.1M,0.4M,1.6M."
         )
     full = read_interactions(options.interactions, options.items)
-    require_validation(full, options.interactions)
     jobs = scaling_jobs(options, full)
     found = run_all([job for _, _, job in jobs], say)
     rows = [
@@ -113,6 +112,8 @@ def scaling_jobs(
     held_out, by_share = split_users(full)
     _write_items(data / "items.parquet", full)
     _write_interactions(data / "held_out.parquet", full.select(held_out))
+    for users in (held_out, *by_share.values()):
+        require_validation(full.select(users), options.interactions)
     jobs = []
     for share, users in sorted(by_share.items(), reverse=True):
         learners = full.select(users)
