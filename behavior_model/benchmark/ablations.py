@@ -1,8 +1,7 @@
 """What each part of the benchmark's recipe is worth: the recipe with one thing changed.
 
 Every variant is trained without the last two items of each user and ranks all items for the second
-last; no test item is looked at. Variants of one seed start from the same draws, so differences are
-paired by seed and by user.
+last; no test item is looked at. Differences are paired by seed and by user.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from behavior_model.benchmark.interactions import read_interactions
-from behavior_model.benchmark.runs import Say, run_all, study_recipe
+from behavior_model.benchmark.leave_one_out import Say
+from behavior_model.benchmark.runs import run_all, study_recipe
 from behavior_model.benchmark.study_page import StudyTable, write_study_page
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation

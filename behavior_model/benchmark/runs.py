@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from behavior_model.benchmark.interactions import Interactions
+from behavior_model.benchmark.leave_one_out import Say
 from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.training import (
@@ -21,12 +22,9 @@ from behavior_model.recipes import Recipe
 from behavior_model.training.ray_session import ray_session
 from pipelines.errors import UserError
 
-SIDE_BY_SIDE: Final = 2
+CONCURRENT_RUNS: Final = 2
 BUDGET_MINUTES: Final = 30.0
 """As many texts are read as in a benchmark run of this length."""
-
-
-Say = Callable[[str], None]
 
 
 def run_all(jobs: Sequence[BenchmarkJob], say: Say) -> list[Validation]:
@@ -40,12 +38,6 @@ def run_all(jobs: Sequence[BenchmarkJob], say: Say) -> list[Validation]:
         _read_texts(waiting[0])
         _run_side_by_side(waiting, say)
     return [_judged(job) for job in jobs]
-
-
-def _judged(job: BenchmarkJob) -> Validation:
-    found = Validation.load(job)
-    assert found is not None, f"{job.folder} was trained and left no figures"
-    return found
 
 
 def study_recipe(size: str, history: Interactions, epochs: int) -> Recipe:
@@ -75,6 +67,12 @@ def train_and_validate(job: BenchmarkJob) -> None:
     Outputs.delete(job.folder)
 
 
+def _judged(job: BenchmarkJob) -> Validation:
+    found = Validation.load(job)
+    assert found is not None, f"{job.folder} was trained and left no figures"
+    return found
+
+
 def _read_texts(job: BenchmarkJob) -> None:
     """Fill the cache that all trainings share, so that no two of them read the same text."""
     history = job.history()
@@ -85,7 +83,7 @@ def _run_side_by_side(jobs: Sequence[BenchmarkJob], say: Say) -> None:
     import ray
 
     started = time.monotonic()
-    with ray_session(SIDE_BY_SIDE):
+    with ray_session(CONCURRENT_RUNS):
         remote = ray.remote(num_cpus=1)(train_and_validate)
         names = {remote.remote(job): job.folder.name for job in jobs}
         running = list(names)

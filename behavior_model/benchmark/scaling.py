@@ -25,7 +25,8 @@ from behavior_model.benchmark.interactions import (
     Longs,
     read_interactions,
 )
-from behavior_model.benchmark.runs import Say, run_all, study_recipe
+from behavior_model.benchmark.leave_one_out import Say
+from behavior_model.benchmark.runs import run_all, study_recipe
 from behavior_model.benchmark.scaling_study import (
     ScalingRow,
     ScalingStudy,

@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from behavior_model.benchmark.baselines.ranking import chunks, rank_users
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions
+from behavior_model.benchmark.leave_one_out import masks_history
 from behavior_model.benchmark.training import BenchmarkJob, Outputs
 from behavior_model.evaluation.metrics import Doubles, ndcg_at_k, recall_at_k
 from pipelines.errors import SourceError
@@ -36,7 +37,8 @@ class Validation:
     """Figures of one training; users without a validation item are left out.
 
     Args:
-        ndcg: float64[U], NDCG@10 among all items but those of the user's history.
+        ndcg: float64[U], NDCG@10 among all items, but for those of the user's history where users
+            take nothing twice.
         recall: float64[U], Recall@10 likewise.
         nats: float64[U], cross-entropy of the item under the softmax over all N items.
         seconds: Wall time of the training, one thread.
@@ -89,7 +91,8 @@ def validate(full: Interactions, outputs: Outputs, *, seconds: float) -> Validat
         outputs: The transformer alone.
         seconds: Wall time of the training.
     """
-    task = LeaveOneOutTask(history=full.without_last(NUM_HIDDEN))
+    history = full.without_last(NUM_HIDDEN)
+    task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
     truth = full.last(NUM_HIDDEN - 1)
     judged = truth != NO_ITEM
     lists = rank_users(task, K, lambda users: outputs.queries[users] @ outputs.items.T)[judged]

@@ -34,7 +34,9 @@ def leave_one_out(
     items: Annotated[
         Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
     ] = None,
-    size: Annotated[str, typer.Option("--size", help="tiny, small, base or large.")] = "tiny",
+    size: Annotated[
+        str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
+    ] = "tiny",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first run.")] = 0,
     num_seeds: Annotated[
         int, typer.Option("--num-seeds", min=1, help="Runs to average; they share the budget.")

@@ -34,7 +34,9 @@ def ablations(
     interactions: InteractionsOption,
     out_path: FolderOption,
     items: ItemsOption = None,
-    size: Annotated[str, typer.Option("--size", help="tiny, small, base or large.")] = "tiny",
+    size: Annotated[
+        str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
+    ] = "tiny",
     num_seeds: Annotated[int, typer.Option("--num-seeds", help="Trainings of each variant.")] = 3,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 10,
     variant: Annotated[
