@@ -178,7 +178,7 @@ def train(job: BenchmarkJob) -> None:
 def seconds_per_epoch(job: BenchmarkJob) -> float:
     """Seconds of one epoch on one thread of this machine, from a few steps."""
     run, *_ = _new_run(job)
-    num_steps = len(run.loaders[0].epoch(0))
+    num_steps = -(-len(run.loaders[0].epoch(0)) // job.recipe.training.accumulated_batches)
     started, counted = time.monotonic(), 0
     for position, _ in enumerate(run.steps()):
         if position == WARM_STEPS:
