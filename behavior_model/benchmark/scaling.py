@@ -180,13 +180,15 @@ def _write(options: ScalingOptions, study: ScalingStudy) -> None:
         "held_out_share": HELD_OUT_SHARE,
         "runs": [asdict(row) for row in study.rows],
         "law": study.coefficients(),
+        "doubts": study.doubts(),
         "predictions": study.predictions(),
     }
     write_json_atomically(options.out / FIGURES_FILE, facts)
     plot = loss_plot(study)
     plot.savefig(options.out / PLOT_FILE)
     law = law_table(study)
-    notes = [law.title, *(f"{name}: {value} ({ends})" for name, value, ends in law.rows)]
+    lines = (f"{name}: {value} ({ends})" for name, value, ends in law.rows)
+    notes = [law.title, *lines, *study.doubts()]
     write_study_page(
         options.out / PAGE_FILE,
         runs_table(study, options.epochs),

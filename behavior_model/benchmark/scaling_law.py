@@ -27,7 +27,8 @@ START_SHARES: Final = (0.3, 0.7, 0.95)
 """Of the smallest loss, that a start takes for irreducible."""
 
 LARGEST_EXPONENT: Final = 3.0
-NUM_RESAMPLES: Final = 200
+MAX_ITERATIONS: Final = 300
+NUM_RESAMPLES: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def fit_scaling_law(runs: Runs) -> ScalingLaw:
 
 
 def resampled_laws(runs: Runs, law: ScalingLaw, *, seed: int = 0) -> list[ScalingLaw]:
-    """Laws of runs drawn with replacement, each fitted from the law of all of them.
+    """Laws of runs drawn with replacement, each from the law of all of them and a few other starts.
 
     Args:
         runs: What was measured.
@@ -96,9 +97,11 @@ def resampled_laws(runs: Runs, law: ScalingLaw, *, seed: int = 0) -> list[Scalin
         seed: Seed of the draws.
     """
     generator = np.random.default_rng(seed)
-    start = _coefficients(law)
+    exponent = START_EXPONENTS[0]
+    starts = [_start(runs, share, exponent, exponent) for share in START_SHARES]
+    starts.append(_coefficients(law))
     draws = (generator.integers(0, len(runs), len(runs)) for _ in range(NUM_RESAMPLES))
-    return [_law(_descend(runs.take(drawn.tolist()), [start])) for drawn in draws]
+    return [_law(_descend(runs.take(drawn.tolist()), starts)) for drawn in draws]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -111,7 +114,15 @@ def _descend(runs: Runs, starts: Sequence[Doubles]) -> Doubles:
     exponents = (0.0, LARGEST_EXPONENT)
     bounds = [(None, None), (None, None), exponents, (None, None), exponents]
     found = [
-        minimize(_objective, start, args=(runs,), jac=True, method="L-BFGS-B", bounds=bounds)
+        minimize(
+            _objective,
+            start,
+            args=(runs,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": MAX_ITERATIONS},
+        )
         for start in starts
     ]
     return np.asarray(min(found, key=lambda one: one.fun).x, dtype=np.float64)

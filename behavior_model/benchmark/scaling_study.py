@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from behavior_model.benchmark.scaling_law import (
+    LARGEST_EXPONENT,
     MIN_RUNS,
     Runs,
     ScalingLaw,
@@ -23,6 +24,9 @@ from behavior_model.benchmark.scaling_law import (
 from behavior_model.benchmark.study_page import StudyTable
 
 MORE: Final = 100
+SMALLEST_EXPONENT: Final = 1e-3
+NEGLIGIBLE: Final = 0.01
+"""An irreducible loss below this share of the smallest loss is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,24 @@ class ScalingStudy:
             for name, value in asdict(self.law).items()
         }
 
+    def doubts(self) -> list[str]:
+        """What the runs do not say, one sentence each; no prediction that needs it holds."""
+        found = []
+        for what, exponent in (
+            ("parameters", self.law.parameter_exponent),
+            ("data", self.law.data_exponent),
+        ):
+            if not SMALLEST_EXPONENT < exponent < LARGEST_EXPONENT:
+                found.append(
+                    f"How loss falls with {what} is not identified: the exponent is at its bound."
+                )
+        if self.law.irreducible < NEGLIGIBLE * min(row.nats for row in self.rows):
+            found.append(
+                "The irreducible loss is not identified: no bend shows in these runs, and what is "
+                "said of far more continues a straight line."
+            )
+        return found
+
     def predictions(self) -> dict[str, tuple[float, float, float]]:
         """Loss beyond the largest run, with the ends of its interval."""
         largest = max(row.num_parameters for row in self.rows)
@@ -92,13 +114,18 @@ class ScalingStudy:
 def study_of(rows: Sequence[ScalingRow]) -> ScalingStudy:
     """Fit the law to rows, more of them than it has coefficients."""
     assert len(rows) >= MIN_RUNS
-    runs = Runs(
+    runs = runs_of(rows)
+    law = fit_scaling_law(runs)
+    return ScalingStudy(rows=rows, law=law, resampled=resampled_laws(runs, law))
+
+
+def runs_of(rows: Sequence[ScalingRow]) -> Runs:
+    """What the law is fitted on."""
+    return Runs(
         num_parameters=np.asarray([row.num_parameters for row in rows], dtype=np.float64),
         num_events=np.asarray([row.num_events for row in rows], dtype=np.float64),
         losses=np.asarray([row.nats for row in rows]),
     )
-    law = fit_scaling_law(runs)
-    return ScalingStudy(rows=rows, law=law, resampled=resampled_laws(runs, law))
 
 
 def runs_table(study: ScalingStudy, epochs: int) -> StudyTable:

@@ -84,6 +84,8 @@ def scaling(
     study = run(options, lambda line: out.print(line, markup=False))
     _print(runs_table(study, epochs))
     _print(law_table(study))
+    for doubt in study.doubts():
+        out.print(doubt, markup=False)
     out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
 
 

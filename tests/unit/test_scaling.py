@@ -16,8 +16,15 @@ from behavior_model.benchmark.scaling import (
     scaling_jobs,
     split_users,
 )
-from behavior_model.benchmark.scaling_law import ScalingLaw
-from behavior_model.benchmark.scaling_study import ScalingRow, law_table, runs_table, study_of
+from behavior_model.benchmark.scaling_law import ScalingLaw, fit_scaling_law
+from behavior_model.benchmark.scaling_study import (
+    ScalingRow,
+    ScalingStudy,
+    law_table,
+    runs_of,
+    runs_table,
+    study_of,
+)
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import Validation
@@ -106,6 +113,19 @@ def test_a_study_predicts_beyond_its_largest_run() -> None:
     names = [line[0] for line in law_table(study).rows]
     assert names[:2] == ["irreducible", "parameter scale"]
     assert names[-1] == "nats at 100 times both"
+
+
+def fitted(rows: list[ScalingRow]) -> ScalingStudy:
+    return ScalingStudy(rows=rows, law=fit_scaling_law(runs_of(rows)), resampled=())
+
+
+def test_what_the_runs_do_not_say_is_said() -> None:
+    grid = [(n, d) for n in (10**5, 10**6, 10**7) for d in (10**4, 10**5, 10**6)]
+    assert fitted([row(n, d) for n, d in grid]).doubts() == []
+    line = [replace(row(n, d), nats=12.0 - 0.3 * float(np.log(d))) for n, d in grid]
+    doubts = " ".join(fitted(line).doubts())
+    assert "with parameters is not identified" in doubts
+    assert "irreducible loss is not identified" in doubts
 
 
 def test_the_whole_study_on_pretended_losses(
