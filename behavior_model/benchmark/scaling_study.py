@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from behavior_model.benchmark.scaling_law import (
-    LARGEST_EXPONENT,
     MIN_RUNS,
     Runs,
     ScalingLaw,
@@ -24,9 +23,9 @@ from behavior_model.benchmark.scaling_law import (
 from behavior_model.benchmark.study_page import StudyTable
 
 MORE: Final = 100
-SMALLEST_EXPONENT: Final = 1e-3
-NEGLIGIBLE: Final = 0.01
-"""An irreducible loss below this share of the smallest loss is none."""
+NEGLIGIBLE_FALL: Final = 0.002
+NEGLIGIBLE_END: Final = 0.01
+"""Shares of the smallest loss below which a fall, or an irreducible loss, is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +74,21 @@ class ScalingStudy:
 
     def doubts(self) -> list[str]:
         """What the runs do not say, one sentence each; no prediction that needs it holds."""
-        found = []
-        for what, exponent in (
-            ("parameters", self.law.parameter_exponent),
-            ("data", self.law.data_exponent),
-        ):
-            if not SMALLEST_EXPONENT < exponent < LARGEST_EXPONENT:
-                found.append(
-                    f"How loss falls with {what} is not identified: the exponent is at its bound."
-                )
-        if self.law.irreducible < NEGLIGIBLE * min(row.nats for row in self.rows):
+        smallest_loss = min(row.nats for row in self.rows)
+        n, d = (
+            _ends([r.num_parameters for r in self.rows]),
+            _ends([r.num_events for r in self.rows]),
+        )
+        falls = {
+            "parameters": self.law.loss(n[0], d[1]) - self.law.loss(n[1], d[1]),
+            "data": self.law.loss(n[1], d[0]) - self.law.loss(n[1], d[1]),
+        }
+        found = [
+            f"What more {what} would buy is not identified: over these runs it buys nothing."
+            for what, fall in falls.items()
+            if fall < NEGLIGIBLE_FALL * smallest_loss
+        ]
+        if self.law.irreducible < NEGLIGIBLE_END * smallest_loss:
             found.append(
                 "The irreducible loss is not identified: no bend shows in these runs, and what is "
                 "said of far more continues a straight line."
@@ -109,6 +113,10 @@ class ScalingStudy:
             ]
             found[name] = (losses[0], *interval(losses[1:]))
         return found
+
+
+def _ends(values: Sequence[int]) -> tuple[float, float]:
+    return float(min(values)), float(max(values))
 
 
 def study_of(rows: Sequence[ScalingRow]) -> ScalingStudy:

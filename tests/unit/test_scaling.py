@@ -124,7 +124,8 @@ def test_what_the_runs_do_not_say_is_said() -> None:
     assert fitted([row(n, d) for n, d in grid]).doubts() == []
     line = [replace(row(n, d), nats=12.0 - 0.3 * float(np.log(d))) for n, d in grid]
     doubts = " ".join(fitted(line).doubts())
-    assert "with parameters is not identified" in doubts
+    assert "more parameters would buy is not identified" in doubts
+    assert "more data" not in doubts
     assert "irreducible loss is not identified" in doubts
 
 
