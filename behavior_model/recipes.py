@@ -62,7 +62,9 @@ class TrainingConfig:
 
     Args:
         epochs: Passes over all users.
-        batch_tokens: Positions of one step over all workers.
+        batch_tokens: Positions of one batch over all workers.
+        accumulated_batches: Batches whose gradients make one step, for batches that memory does not
+            hold at once.
         learning_rate: Peak of AdamW's schedule (linear warm-up, then cosine to a twentieth).
         num_negatives: Shared negative items of a step.
         probes_per_user: Probes per user and epoch, spread evenly over time.
@@ -79,6 +81,7 @@ class TrainingConfig:
     batch_tokens: int
     learning_rate: float
     num_negatives: int
+    accumulated_batches: int = 1
     probes_per_user: int = 48
     warmup_share: float = 0.05
     weight_decay: float = 0.05

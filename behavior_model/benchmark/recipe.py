@@ -7,17 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from behavior_model.benchmark.dial import parameters_of, shape_for
 from behavior_model.benchmark.interactions import Interactions
 from behavior_model.recipes import ModelConfig, Recipe, TrainingConfig
-from pipelines.errors import UnknownNameError
-
-SHAPES: Final = {
-    "tiny": (128, 2, 4),
-    "small": (256, 3, 8),
-    "base": (512, 6, 8),
-    "large": (1_024, 12, 16),
-}
-"""Width, layers and heads by size."""
 
 EPOCHS: Final = 40
 MIN_CONTEXT: Final = 50
@@ -43,18 +35,16 @@ def recipe_for(
     doubling above that. The context holds nine histories in ten whole, within bounds.
 
     Args:
-        size: The dial.
+        size: The dial: a name, or parameters of the transformer's body, "1.6M".
         history: What is trained on.
         budget_minutes: Decides how many texts the text encoder may read.
         bfloat16: Whether matrices are multiplied in half the bits.
         epochs: Passes over the data.
 
     Raises:
-        UnknownNameError: no such size.
+        UserError: no such size.
     """
-    if size not in SHAPES:
-        raise UnknownNameError("size", size, SHAPES)
-    width, num_layers, num_heads = SHAPES[size]
+    shape = shape_for(parameters_of(size))
     per_item = history.num_events / max(history.num_items, 1)
     octaves = max(math.log2(max(per_item, 1.0) / SPARSE_EVENTS_PER_ITEM), 0.0)
     dropout = max(SPARSE_DROPOUT - DROPOUT_PER_OCTAVE * octaves, DENSE_DROPOUT)
@@ -62,9 +52,9 @@ def recipe_for(
     return Recipe(
         size=size,
         model=ModelConfig(
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
+            width=shape.width,
+            num_layers=shape.num_layers,
+            num_heads=shape.num_heads,
             context=min(max(usual_length, MIN_CONTEXT), MAX_CONTEXT),
             dropout=dropout,
             input_dropout=dropout,
@@ -76,9 +66,9 @@ def recipe_for(
         ),
         training=TrainingConfig(
             epochs=epochs,
-            batch_tokens=2_048,
-            learning_rate=1e-3 * 128 / width,
-            num_negatives=2_048,
+            batch_tokens=shape.batch_tokens,
+            learning_rate=shape.learning_rate,
+            num_negatives=shape.num_negatives,
             num_threads=1,
             bfloat16=bfloat16,
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -40,6 +40,10 @@ class Encoded:
     histories: Histories
     item_idx: Longs
 
+    def encode(self, interactions: Interactions) -> Encoded:
+        """Interactions of other users with the same items, in the same indices."""
+        return replace(self, histories=_histories(interactions, self.item_idx))
+
 
 def encode(interactions: Interactions) -> Encoded:
     """Encode a history; its own counts decide the order of items."""
@@ -65,11 +69,10 @@ def encode(interactions: Interactions) -> Encoded:
         categories=(INTERACTION,),  # no item is in it: the files know no categories
         item_categories=(-1,) * len(names),
     )
-    return Encoded(vocabulary, histories_of(interactions, item_idx), item_idx)
+    return Encoded(vocabulary, _histories(interactions, item_idx), item_idx)
 
 
-def histories_of(interactions: Interactions, item_idx: Longs) -> Histories:
-    """What users took, under the item indices of a vocabulary: int64[N], one per item."""
+def _histories(interactions: Interactions, item_idx: Longs) -> Histories:
     num_events = interactions.num_events
     first = np.repeat(interactions.offsets[:-1], interactions.lengths)
     missing = np.full(num_events, np.nan, dtype=np.float32)

@@ -19,7 +19,7 @@ from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
 from behavior_model.benchmark.memories import LASTING_DECAY, profile
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for
-from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode, histories_of
+from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode
 from behavior_model.benchmark.training import (
     Outputs,
     content_of,
@@ -169,8 +169,7 @@ def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:
 
 def queries_of(model: NextItemModel, shop: Shop, history: Interactions) -> Floats:
     """float32[U, D + 1]: what each user takes next; arguments as in `ask`."""
-    encoded = replace(shop.encoded, histories=histories_of(history, shop.encoded.item_idx))
-    return user_queries(model, encoded, model.backbone.config.model.context)
+    return user_queries(model, shop.encoded.encode(history), model.backbone.config.model.context)
 
 
 def product_scores(outputs: Outputs) -> Scorer:

@@ -6,7 +6,7 @@ Legend: U users, N items, D width.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -52,6 +52,9 @@ class BenchmarkJob:
         text_cache: Where embeddings of texts are kept.
         recipe: Size and how to train.
         seed: Seed of all draws.
+        with_texts: Whether the texts of the items are read.
+        asked: Interactions of the users that outputs are made for, over the same items; by default
+            those that are trained on.
     """
 
     interactions: Path
@@ -61,12 +64,15 @@ class BenchmarkJob:
     text_cache: Path
     recipe: Recipe
     seed: int
+    with_texts: bool = True
+    asked: Path | None = None
 
     @property
     def run_key(self) -> str:
         """Identity of the run: checkpoints of another recipe, seed, cutoff or file do not fit."""
-        files = [(str(f), f.stat().st_size) for f in (self.interactions, self.items) if f]
-        facts = (asdict(self.recipe), self.seed, self.cutoff, files)
+        paths = (self.interactions, self.items, self.asked)
+        files = [(str(path), path.stat().st_size) for path in paths if path]
+        facts = (asdict(self.recipe), self.seed, self.cutoff, self.with_texts, files)
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property
@@ -76,7 +82,12 @@ class BenchmarkJob:
 
     def history(self) -> Interactions:
         """What the training may look at."""
-        return self.cutoff.history(read_interactions(self.interactions, self.items))
+        history = self.cutoff.history(read_interactions(self.interactions, self.items))
+        return history if self.with_texts else replace(history, texts=[""] * history.num_items)
+
+    def asked_about(self) -> Interactions:
+        """All interactions of the users that outputs are made for, the hidden ones included."""
+        return read_interactions(self.asked or self.interactions, self.items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +119,11 @@ class Outputs:
         """Read what `save` wrote."""
         tensors = load_file(folder / _OUTPUTS)
         return cls(tensors["queries"], tensors["items"], float(tensors["events_per_second"][0]))
+
+    @staticmethod
+    def delete(folder: Path) -> None:
+        """Remove what `save` wrote."""
+        (folder / _OUTPUTS).unlink(missing_ok=True)
 
 
 def multiplies_bfloat16() -> bool:
@@ -150,8 +166,9 @@ def train(job: BenchmarkJob) -> None:
             save_checkpoint(job.folder, run, job.run_key)
             last_saved = time.monotonic()
     model.eval()
+    asked = encoded.encode(job.cutoff.history(job.asked_about()))
     outputs = Outputs(
-        queries=user_queries(model, encoded, job.recipe.model.context),
+        queries=user_queries(model, asked, job.recipe.model.context),
         items=item_embeddings(model.backbone, content)[encoded.item_idx],
         events_per_second=speed,
     )
@@ -167,7 +184,7 @@ def seconds_per_epoch(job: BenchmarkJob) -> float:
 
 def epoch_seconds(run: TrainingRun) -> float:
     """Seconds of one epoch of a run, from its first few steps; the run is of no use afterwards."""
-    num_steps = len(run.loaders[0].epoch(0))
+    num_steps = -(-len(run.loaders[0].epoch(0)) // run.config.accumulated_batches)
     started, counted = time.monotonic(), 0
     for position, _ in enumerate(run.steps()):
         if position == WARM_STEPS:

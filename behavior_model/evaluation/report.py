@@ -100,6 +100,11 @@ def _bars(result: Result) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
     axes.tick_params(labelsize=8)
+    return embedded_png(figure)
+
+
+def embedded_png(figure: Figure) -> str:
+    """A figure as text for the source of an image on a page."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     return base64.b64encode(content.getvalue()).decode()

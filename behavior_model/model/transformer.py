@@ -40,12 +40,17 @@ class Attention(nn.Module):
         return dropout(mixed, self.dropout, self.training)
 
 
+def feed_forward_width(width: int) -> int:
+    """Two thirds of the usual four widths, rounded up: a gated block has one matrix more."""
+    return -(-(8 * width // 3) // FEED_FORWARD_ROUNDING) * FEED_FORWARD_ROUNDING
+
+
 class FeedForward(nn.Module):
-    """SwiGLU with two thirds of the usual four widths."""
+    """SwiGLU."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        inner = -(-(8 * width // 3) // FEED_FORWARD_ROUNDING) * FEED_FORWARD_ROUNDING
+        inner = feed_forward_width(width)
         self.up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
         self.dropout = dropout

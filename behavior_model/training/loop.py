@@ -2,9 +2,10 @@
 
 A step takes one batch of every shard that this process owns, and averages their gradients; with
 several processes the gradients are averaged over them as well. So W processes of one shard each
-walk the same path as one process with W shards, but for rounding. All randomness of a step follows
-from (seed, step, shard), so a run that resumes in the middle of an epoch equals one that never
-stopped, bit for bit at one thread count.
+walk the same path as one process with W shards, but for rounding. Where gradients accumulate it
+takes several batches of each shard, weighted by their events, in place of one that holds them all.
+All randomness of a batch follows from (seed, step, shard), so a run that resumes in the middle of
+an epoch equals one that never stopped, bit for bit at one thread count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -115,10 +117,13 @@ class TrainingRun:
         self.model.train()
         for epoch in range(self.progress.epoch, self.config.epochs):
             epochs = [loader.epoch(epoch) for loader in self.loaders]
-            num_steps = self.agree(min(len(one) for one in epochs))
-            sources = [one.from_step(self.progress.step) for one in epochs]
+            num_batches = self.agree(min(len(one) for one in epochs))
+            accumulated = self.config.accumulated_batches
+            num_steps = -(-num_batches // accumulated)
+            sources = [one.from_step(self.progress.step * accumulated) for one in epochs]
             for step in range(self.progress.step, num_steps):
-                batches = [next(source) for source in sources]
+                num_left = num_batches - step * accumulated
+                batches = [list(islice(one, min(accumulated, num_left))) for one in sources]
                 with _flushed_denormals():
                     report = self._step(batches, epoch, step, num_steps)
                 yield report
@@ -141,37 +146,59 @@ class TrainingRun:
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
 
-    def _step(self, batches: Sequence[Batch], epoch: int, step: int, num_steps: int) -> StepReport:
+    def _step(
+        self, batches: Sequence[Sequence[Batch]], epoch: int, step: int, num_steps: int
+    ) -> StepReport:
+        """Take one step.
+
+        Args:
+            batches: Those of each shard; all shards have as many.
+            epoch: Passes that are done.
+            step: Steps of this pass that are done.
+            num_steps: Steps of this pass.
+        """
         share = (epoch + step / num_steps) / self.config.epochs
         rate = self.config.learning_rate * rate_share(share, self.config.warmup_share)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {}
-        for position, (loader, batch) in enumerate(zip(self.loaders, batches, strict=True)):
-            torch.manual_seed(step_seed(self.seed, self.progress.global_step, loader.shard))
-            with self._synchronised(last=position + 1 == len(batches)):
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
-                    losses = self.model(batch)
-                (losses["loss"] / len(batches)).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, torch.zeros(())) + loss.detach()
+        losses = self._accumulate(batches)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimiser.step()
         self.progress.epoch, self.progress.step = epoch, step + 1
         self.progress.global_step += 1
         return StepReport(
             progress=Progress(**vars(self.progress)),
-            losses={name: float(total) / len(batches) for name, total in sums.items()},
-            num_events=sum(batch.packed.num_events for batch in batches),
+            losses=losses,
+            num_events=sum(batch.packed.num_events for shard in batches for batch in shard),
             learning_rate=rate,
             share_done=(epoch + (step + 1) / num_steps) / self.config.epochs,
             is_last=epoch + 1 == self.config.epochs and step + 1 == num_steps,
             gradient_norm=float(norm),
         )
 
+    def _accumulate(self, batches: Sequence[Sequence[Batch]]) -> dict[str, float]:
+        """Add up gradients: the mean over shards of the mean over a shard's events."""
+        sums: dict[str, Tensor] = {}
+        first = self.progress.global_step * self.config.accumulated_batches
+        num_passes = sum(len(shard) for shard in batches)
+        passes = 0
+        for loader, shard in zip(self.loaders, batches, strict=True):
+            num_events = sum(batch.packed.num_events for batch in shard)
+            for position, batch in enumerate(shard):
+                passes += 1
+                weight = batch.packed.num_events / num_events / len(batches)
+                torch.manual_seed(step_seed(self.seed, first + position, loader.shard))
+                with self._synchronised(last=passes == num_passes):
+                    with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+                        losses = self.model(batch)
+                    (losses["loss"] * weight).backward()
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, torch.zeros(())) + loss.detach() * weight
+        return {name: float(total) for name, total in sums.items()}
+
     def _synchronised(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes once a step, with the last shard."""
+        """Gradients travel between processes once a step, with the last batch."""
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return self.model.no_sync()

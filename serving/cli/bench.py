@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.cli import bench_studies
 from serving.cli.console import out, print_table
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for predictions a
 ItemsOption = Annotated[
     Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
 ]
-SizeOption = Annotated[str, typer.Option("--size", help="tiny, small, base or large.")]
+SizeOption = Annotated[
+    str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the first run.")]
 NumSeedsOption = Annotated[
     int, typer.Option("--num-seeds", min=1, help="Runs to average; they share the budget.")
@@ -37,6 +40,7 @@ bench = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    bench_studies.register(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -1,0 +1,71 @@
+"""A study as a page: one table and its plots, with no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import jinja2
+from matplotlib.figure import Figure
+
+from behavior_model.evaluation.report import embedded_png
+from pipelines.workspace import write_bytes_atomically
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{{ table.title }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px;
+       margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
+th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem;
+         border-bottom: 1px solid #e3e3e3; }
+th:first-child, td:first-child { text-align: left; }
+th { font-weight: 600; border-bottom: 2px solid #999; }
+img { width: 100%; max-width: 900px; }
+</style>
+</head>
+<body>
+<h1>{{ table.title }}</h1>
+{% for line in notes %}<p>{{ line }}</p>
+{% endfor %}
+<table>
+<tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% for name, data in plots %}<img alt="{{ name }}" src="data:image/png;base64,{{ data }}">
+{% endfor %}
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTable:
+    """What is printed and stands on the page alike: a title, a header, rows of text."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_study_page(
+    path: Path, table: StudyTable, notes: Sequence[str], plots: Mapping[str, Figure]
+) -> None:
+    """Write a study's page.
+
+    Args:
+        path: The file.
+        table: Its figures.
+        notes: Paragraphs above the table.
+        plots: Figures below it, by what they show.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    images = [(name, embedded_png(figure)) for name, figure in plots.items()]
+    page = environment.from_string(_PAGE).render(table=table, notes=notes, plots=images)
+    write_bytes_atomically(path, page.encode())

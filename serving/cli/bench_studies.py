@@ -1,0 +1,93 @@
+"""`bfm bench ablations` and `bfm bench scaling`: what the recipe is made of, what more buys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from serving.cli.console import out, print_table
+
+if TYPE_CHECKING:
+    from behavior_model.benchmark.study_page import StudyTable
+
+InteractionsOption = Annotated[
+    Path,
+    typer.Option("--interactions", help="Parquet: user_id, item_id, and event_time or position."),
+]
+ItemsOption = Annotated[
+    Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
+]
+FolderOption = Annotated[
+    Path, typer.Option("--out", help="Folder for figures and page; what is done is kept there.")
+]
+
+
+def register(bench: typer.Typer) -> None:
+    """Add the commands of this module to the group of benchmarks."""
+    bench.command("ablations")(ablations)
+    bench.command("scaling")(scaling)
+
+
+def ablations(
+    interactions: InteractionsOption,
+    out_path: FolderOption,
+    items: ItemsOption = None,
+    size: Annotated[
+        str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
+    ] = "tiny",
+    num_seeds: Annotated[int, typer.Option("--num-seeds", help="Trainings of each variant.")] = 3,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 10,
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Only this one; may be repeated.")
+    ] = None,
+) -> None:
+    """The recipe beside itself with one thing changed, on validation items."""
+    from behavior_model.benchmark.ablations import PAGE_FILE, AblationOptions, ablation_table, run
+    from behavior_model.benchmark.variants import VARIANTS
+
+    options = AblationOptions(
+        interactions=interactions.resolve(),
+        items=None if items is None else items.resolve(),
+        out=out_path.resolve(),
+        size=size,
+        num_seeds=num_seeds,
+        epochs=epochs,
+        variants=tuple(variant or VARIANTS),
+    )
+    rows = run(options, lambda line: out.print(line, markup=False))
+    _print(ablation_table(options, rows))
+    out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
+
+
+def scaling(
+    interactions: InteractionsOption,
+    out_path: FolderOption,
+    items: ItemsOption = None,
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="Parameters of the transformer's body, with commas.")
+    ] = "0.1M,0.4M,1.6M",
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 5,
+) -> None:
+    """Trainings by size and amount of data, and the law of their loss on held-out users."""
+    from behavior_model.benchmark.scaling import PAGE_FILE, ScalingOptions, run
+    from behavior_model.benchmark.scaling_study import law_table, runs_table
+
+    options = ScalingOptions(
+        interactions=interactions.resolve(),
+        items=None if items is None else items.resolve(),
+        out=out_path.resolve(),
+        sizes=tuple(size.strip() for size in sizes.split(",")),
+        epochs=epochs,
+    )
+    study = run(options, lambda line: out.print(line, markup=False))
+    _print(runs_table(study, epochs))
+    _print(law_table(study))
+    for doubt in study.doubts():
+        out.print(doubt, markup=False)
+    out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
+
+
+def _print(table: StudyTable) -> None:
+    print_table(table.title, table.header, table.rows)
