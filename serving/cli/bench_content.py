@@ -70,7 +70,7 @@ def transfer(
         f"Transfer, full ranking: core from {home.num_users:,} users, {home.num_items:,} items, "
         f"{home.num_events:,} interactions (there NDCG@10 {home.model:.4f}), asked about "
         f"{last.num_users:,} users, {last.num_items:,} items",
-        ["share of users", "interactions", *_header("adapter", *BASELINES), "seconds"],
+        ["share", "interactions", *_header("adapter", *BASELINES), "seconds"],
         [
             [
                 split.partition("/")[2],

@@ -36,7 +36,7 @@ def test_a_core_answers_in_another_shop_with_adapters_and_without(tmp_path: Path
         "--shares", "0,0.1,1", "--budget-minutes", "0.3",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "share of users" in done.stdout
+    assert "Transfer, full ranking: core from 80 users" in done.stdout
     found = by_split(out, "ndcg@10")
     assert list(found) == ["source", "test/0", "test/0.1", "test/1"]
     assert {result.task for result in found.values()} == {"transfer"}
