@@ -1,0 +1,121 @@
+"""Speed of the benchmark's training beside a plain SASRec, and how near it comes to the processor.
+
+Run: `python tests/perf/bench_next_item.py --interactions FILE [--items FILE]`. One thread each, in
+turns, three rounds. Processor time, so that a busy machine disturbs the figures little; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from behavior_model.benchmark.baselines.sasrec import SasrecConfig
+from behavior_model.benchmark.baselines.sequence_training import (
+    SequenceTraining,
+    SequenceTrainingConfig,
+)
+from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.shop import Shop, new_model, training_run
+from behavior_model.benchmark.training import multiplies_bfloat16
+from behavior_model.training.loop import TrainingRun
+
+WIDTH_64 = "0.1M"
+NUM_USERS = 4_000
+ROUNDS = 3
+WARM_STEPS = 3
+STEPS = 20
+SQUARE = 1_024
+
+
+def new_run(history: Interactions, size: str, cache: Path) -> TrainingRun:
+    """The recipe of a size on a history, as the benchmark trains it."""
+    recipe = recipe_for(size, history, budget_minutes=0, bfloat16=multiplies_bfloat16())
+    if size == WIDTH_64:
+        recipe = replace(recipe, model=replace(recipe.model, width=64, num_layers=2, num_heads=2))
+    shop = Shop.of(history, recipe, cache)
+    return training_run(new_model(shop, recipe, 0), shop, recipe, 0)
+
+
+def our_speed(history: Interactions, cache: Path) -> float:
+    """Events per processor second at width 64, two layers."""
+    events, started = 0, 0.0
+    for report in new_run(history, WIDTH_64, cache).steps():
+        if report.progress.global_step == WARM_STEPS:
+            started = time.process_time()
+        elif report.progress.global_step > WARM_STEPS:
+            events += report.num_events
+        if report.progress.global_step == WARM_STEPS + STEPS:
+            break
+    return events / (time.process_time() - started)
+
+
+def sasrec_speed(history: Interactions) -> float:
+    """Events per processor second of a plain SASRec of the same width and depth."""
+    training = SequenceTraining(history, SequenceTrainingConfig(encoder=SasrecConfig(width=64)), 0)
+    started = time.process_time()
+    training.run_epoch()
+    return history.num_events / (time.process_time() - started)
+
+
+def multiplication_share(history: Interactions, cache: Path) -> tuple[float, float]:
+    """(rate of a whole training step, rate of multiplying large matrices), at size small.
+
+    Both in floating-point operations per processor second, in the precision of the recipe.
+    """
+    run = new_run(history, "small", cache)
+    steps = run.steps()
+    for _ in range(WARM_STEPS):
+        next(steps)
+    with FlopCounterMode(display=False) as counter:
+        next(steps)
+    seconds = [timed(lambda: next(steps)) for _ in range(2 * ROUNDS)]
+    dtype = torch.bfloat16 if run.config.bfloat16 else torch.float32
+    square = torch.randn(SQUARE, SQUARE).to(dtype)
+    peak = median(timed(lambda: square @ square) for _ in range(STEPS))
+    return counter.get_total_flops() / median(seconds), 2 * SQUARE**3 / peak
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Processor seconds of a piece of work."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--interactions", type=Path, required=True)
+    parser.add_argument("--items", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    full = read_interactions(arguments.interactions, arguments.items)
+    users = np.linspace(0, len(full) - 1, min(NUM_USERS, len(full))).astype(np.int64)
+    history = full.select(np.unique(users)).without_last()
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = [(our_speed(history, Path(folder)), sasrec_speed(history)) for _ in range(ROUNDS)]
+        step, peak = multiplication_share(history, Path(folder))
+    ours, plain = (median(side) for side in zip(*pairs, strict=True))
+    print(f"{len(history):,} users, {history.num_items:,} items, {history.num_events:,} events")
+    print(f"this recipe at width 64: {ours:,.0f} events per processor second")
+    print(f"plain SASRec at width 64: {plain:,.0f}; ratio {median(a / b for a, b in pairs):.2f}")
+    print(
+        f"size small, one step: {step / 1e9:.1f} GFLOP/s of {peak / 1e9:.1f} that large matrices "
+        f"reach: {step / peak:.0%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
