@@ -21,6 +21,7 @@ from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
 from behavior_model.benchmark.features import SHOWN_ALONE, feature_table
 from behavior_model.benchmark.interactions import (
+    Interactions,
     Longs,
     masks_history,
     read_interactions,
@@ -28,7 +29,7 @@ from behavior_model.benchmark.interactions import (
 from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import Doubles, alone, fit_mixture, top_lists
-from behavior_model.benchmark.recipe import EPOCHS, recipe_for
+from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.split import Fold, Split
 from behavior_model.benchmark.training import (
@@ -99,7 +100,7 @@ def run(options: Options, say: Say) -> list[Result]:
     say(str(split.test))
     job = _test_job(options, split.test)
     validation, test = _questions(split, job, say)
-    job, num_members = _within_budget(options, job, say)
+    job, num_members = _within_budget(options, job, split.test.history, say)
     runs: list[ModelRun] = []
     for seed in options.seeds:
         runs.append(_model_run(job, validation, test, seed, num_members, say))
@@ -156,7 +157,9 @@ def _question(fold: Fold, job: BenchmarkJob, mask_history: bool) -> Question:
     )
 
 
-def _within_budget(options: Options, job: BenchmarkJob, say: Say) -> tuple[BenchmarkJob, int]:
+def _within_budget(
+    options: Options, job: BenchmarkJob, history: Interactions, say: Say
+) -> tuple[BenchmarkJob, int]:
     """The training with as many epochs as are affordable, and the number of its members.
 
     A small budget pays for fewer epochs, a large one for more members.
@@ -171,8 +174,7 @@ def _within_budget(options: Options, job: BenchmarkJob, say: Say) -> tuple[Bench
         f"{epochs} epochs of about {epoch_s:.1f} s, two trainings side by side, "
         f"{num_members} of each"
     )
-    training = replace(job.recipe.training, epochs=epochs)
-    return replace(job, recipe=replace(job.recipe, training=training)), num_members
+    return replace(job, recipe=with_epochs(job.recipe, history, epochs)), num_members
 
 
 def _model_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ SPARSE_DROPOUT: Final = 0.5
 DENSE_DROPOUT: Final = 0.2
 SPARSE_EVENTS_PER_ITEM: Final = 16.0
 DROPOUT_PER_OCTAVE: Final = 0.1
+FEW_EPOCHS: Final = 8
 TEXTS_PER_MINUTE: Final = 500
 
 
@@ -31,8 +33,8 @@ def recipe_for(
     Expected time and score of `tiny` on Amazon Beauty: 17 minutes on two cores, NDCG@10 .0737 (see
     docs/benchmarks.md). The other sizes have not been run.
 
-    Dropout follows from how often an item was seen: a half where items are rare, less for every
-    doubling above that. The context holds nine histories in ten whole, within bounds.
+    Dropout follows from the data and the passes, see `dropout_for`. The context holds nine
+    histories in ten whole, within bounds.
 
     Args:
         size: The dial: a name, or parameters of the transformer's body, "1.6M".
@@ -45,9 +47,7 @@ def recipe_for(
         UserError: no such size.
     """
     shape = shape_for(parameters_of(size))
-    per_item = history.num_events / max(history.num_items, 1)
-    octaves = max(math.log2(max(per_item, 1.0) / SPARSE_EVENTS_PER_ITEM), 0.0)
-    dropout = max(SPARSE_DROPOUT - DROPOUT_PER_OCTAVE * octaves, DENSE_DROPOUT)
+    dropout = dropout_for(history, epochs)
     usual_length = int(np.quantile(history.lengths, CONTEXT_QUANTILE)) if len(history) else 0
     return Recipe(
         size=size,
@@ -73,3 +73,27 @@ def recipe_for(
             bfloat16=bfloat16,
         ),
     )
+
+
+def with_epochs(recipe: Recipe, history: Interactions, epochs: int) -> Recipe:
+    """The recipe of the same history for another number of passes."""
+    dropout = dropout_for(history, epochs)
+    return replace(
+        recipe,
+        model=replace(recipe.model, dropout=dropout, input_dropout=dropout),
+        training=replace(recipe.training, epochs=epochs),
+    )
+
+
+def dropout_for(history: Interactions, epochs: int) -> float:
+    """How much is dropped.
+
+    At the full number of passes a half where items are rare, less for every doubling of the events
+    per item. A few passes learn nothing by heart and get the least; between few and all it rises
+    with their number.
+    """
+    per_item = history.num_events / max(history.num_items, 1)
+    octaves = max(math.log2(max(per_item, 1.0) / SPARSE_EVENTS_PER_ITEM), 0.0)
+    most = max(SPARSE_DROPOUT - DROPOUT_PER_OCTAVE * octaves, DENSE_DROPOUT)
+    share = min(max((epochs - FEW_EPOCHS) / (EPOCHS - FEW_EPOCHS), 0.0), 1.0)
+    return DENSE_DROPOUT + share * (most - DENSE_DROPOUT)

@@ -18,7 +18,7 @@ from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chu
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
 from behavior_model.benchmark.memories import LASTING_DECAY, profile
-from behavior_model.benchmark.recipe import EPOCHS, recipe_for
+from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
 from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode
 from behavior_model.benchmark.training import (
     Outputs,
@@ -137,7 +137,7 @@ def within(shop: Shop, recipe: Recipe, seed: int, seconds: float) -> Recipe:
     """The recipe with as many epochs as fit into a time on this machine, at least one."""
     probe = training_run(new_model(shop, recipe, seed), shop, recipe, seed)
     epochs = max(1, min(EPOCHS, int(seconds / epoch_seconds(probe))))
-    return replace(recipe, training=replace(recipe.training, epochs=epochs))
+    return with_epochs(recipe, shop.learned, epochs)
 
 
 def learn(run: TrainingRun, name: str, say: Say) -> None:

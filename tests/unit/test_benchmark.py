@@ -14,7 +14,7 @@ from behavior_model.benchmark.features import feature_table
 from behavior_model.benchmark.interactions import NO_ITEM, masks_history, read_interactions
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
-from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.recipe import recipe_for, with_epochs
 from behavior_model.benchmark.sequences import SequenceLoader, encode
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
 from behavior_model.benchmark.training import BenchmarkJob, Outputs, train
@@ -112,6 +112,10 @@ def test_dropout_and_context_follow_from_the_data(shop: tuple[Path, Path]) -> No
     assert rare.model.dropout == 0.5
     assert common.model.dropout == 0.2
     assert (rare.model.context, common.model.context) == (50, 200)
+    few = with_epochs(rare, full.without_last(4), 8)
+    assert (few.model.dropout, few.model.input_dropout, few.training.epochs) == (0.2, 0.2, 8)
+    half_way = recipe_for("tiny", full.without_last(4), budget_minutes=1, bfloat16=False, epochs=24)
+    assert half_way.model.dropout == pytest.approx(0.35)
 
 
 def test_an_epoch_shows_every_next_item_once_in_long_histories_too(
