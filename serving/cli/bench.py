@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.cli import bench_studies
+from serving.cli import bench_content, bench_studies
+from serving.cli.bench_options import (
+    BudgetOption,
+    FolderOption,
+    InteractionsOption,
+    ItemsOption,
+    SeedOption,
+    SizeOption,
+)
 from serving.cli.console import out, print_table
 
 if TYPE_CHECKING:
     from behavior_model.benchmark.split import Splitter
     from behavior_model.evaluation.results import Result
 
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for predictions and figures.")]
-ItemsOption = Annotated[
-    Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
-]
-SizeOption = Annotated[
-    str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the first run.")]
 NumSeedsOption = Annotated[
     int, typer.Option("--num-seeds", min=1, help="Runs to average; they share the budget.")
 ]
-BudgetOption = Annotated[float, typer.Option("--budget-minutes", help="Wall time to aim at.")]
 BaselinesOption = Annotated[
     bool, typer.Option("--baselines/--no-baselines", help="Whether to run the baselines too.")
 ]
@@ -40,19 +39,15 @@ bench = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    bench_content.register(bench)
     bench_studies.register(bench)
     app.add_typer(bench, name="bench")
 
 
 @bench.command("leave-one-out")
 def leave_one_out(
-    interactions: Annotated[
-        Path,
-        typer.Option(
-            "--interactions", help="Parquet: user_id, item_id, and event_time or position."
-        ),
-    ],
-    out_path: OutOption,
+    interactions: InteractionsOption,
+    out_path: FolderOption,
     items: ItemsOption = None,
     size: SizeOption = "tiny",
     seed: SeedOption = 0,
@@ -80,7 +75,7 @@ def time_split(
     interactions: Annotated[
         Path, typer.Option("--interactions", help="Parquet: user_id, item_id, event_time.")
     ],
-    out_path: OutOption,
+    out_path: FolderOption,
     items: ItemsOption = None,
     test_share: Annotated[
         float, typer.Option("--test-share", help="Share of all interactions, the last, to test on.")

@@ -9,25 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UserError
-from serving.cli.bench import bench
+from serving.cli.bench_options import (
+    BudgetOption,
+    FolderOption,
+    InteractionsOption,
+    SeedOption,
+    SizeOption,
+    TextedItemsOption,
+)
 from serving.cli.console import out, print_table
 
 if TYPE_CHECKING:
     from behavior_model.evaluation.results import Result
 
-Interactions = Annotated[
-    Path,
-    typer.Option("--interactions", help="Parquet: user_id, item_id, and event_time or position."),
-]
-Items = Annotated[Path, typer.Option("--items", help="Parquet: item_id, text.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
-Size = Annotated[str, typer.Option("--size", help="tiny, small, base or large.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all draws.")]
-Budget = Annotated[float, typer.Option("--budget-minutes", help="Wall time to aim at.")]
 
-
-def register(_: typer.Typer) -> None:
-    """Add the commands of this module to the group of benchmarks, which is in the app already."""
+def register(bench: typer.Typer) -> None:
+    """Add the commands of this module to the group of benchmarks."""
     bench.command("transfer")(transfer)
     bench.command("cold-items")(cold_items)
 
@@ -39,15 +36,15 @@ def transfer(
     source_items: Annotated[
         Path, typer.Option("--source-items", help="Texts of that shop: item_id, text.")
     ],
-    interactions: Interactions,
-    items: Items,
-    out_path: Out,
+    interactions: InteractionsOption,
+    items: TextedItemsOption,
+    out_path: FolderOption,
     shares: Annotated[
         str, typer.Option("--shares", help="Shares of the target's users to learn from.")
     ] = "0,0.01,0.1,1",
-    size: Size = "tiny",
-    seed: Seed = 0,
-    budget_minutes: Budget = 30.0,
+    size: SizeOption = "tiny",
+    seed: SeedOption = 0,
+    budget_minutes: BudgetOption = 30.0,
 ) -> None:
     """A core trained on one shop answers in another, with low-rank adapters or without."""
     from behavior_model.benchmark.transfer import BASELINES, TransferOptions, run
@@ -86,15 +83,15 @@ def transfer(
 
 
 def cold_items(
-    interactions: Interactions,
-    items: Items,
-    out_path: Out,
+    interactions: InteractionsOption,
+    items: TextedItemsOption,
+    out_path: FolderOption,
     held_out: Annotated[
         float, typer.Option("--held-out", help="Share of items that training never sees.")
     ] = 0.1,
-    size: Size = "tiny",
-    seed: Seed = 0,
-    budget_minutes: Budget = 30.0,
+    size: SizeOption = "tiny",
+    seed: SeedOption = 0,
+    budget_minutes: BudgetOption = 30.0,
 ) -> None:
     """Items that nobody took yet, ranked among all others; users with short histories."""
     from behavior_model.benchmark.cold_items import BASELINES, RATIO, ColdItemsOptions, run

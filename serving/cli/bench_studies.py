@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.cli.bench_options import FolderOption, InteractionsOption, ItemsOption, SizeOption
 from serving.cli.console import out, print_table
 
 if TYPE_CHECKING:
     from behavior_model.benchmark.study_page import StudyTable
-
-InteractionsOption = Annotated[
-    Path,
-    typer.Option("--interactions", help="Parquet: user_id, item_id, and event_time or position."),
-]
-ItemsOption = Annotated[
-    Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
-]
-FolderOption = Annotated[
-    Path, typer.Option("--out", help="Folder for figures and page; what is done is kept there.")
-]
 
 
 def register(bench: typer.Typer) -> None:
@@ -34,9 +23,7 @@ def ablations(
     interactions: InteractionsOption,
     out_path: FolderOption,
     items: ItemsOption = None,
-    size: Annotated[
-        str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
-    ] = "tiny",
+    size: SizeOption = "tiny",
     num_seeds: Annotated[int, typer.Option("--num-seeds", help="Trainings of each variant.")] = 3,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 10,
     variant: Annotated[
