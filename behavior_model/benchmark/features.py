@@ -5,7 +5,7 @@ Legend: U users, B users of a chunk, N items, P pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -40,7 +40,23 @@ QUOTAS: Final[Mapping[str, int]] = {
 def feature_table(
     task: LeaveOneOutTask, outputs: Sequence[Outputs], memories: HistoryMemories
 ) -> FeatureTable:
-    """Candidates of all users and their features, a few hundred users at a time.
+    """Candidates of all users and their features; arguments as in `feature_tables`."""
+    parts = [
+        (users.start + table.users, table)
+        for users, table in feature_tables(task, outputs, memories)
+    ]
+    return FeatureTable(
+        users=np.concatenate([users for users, _ in parts]),
+        targets=np.concatenate([table.targets for _, table in parts]),
+        values=np.concatenate([table.values for _, table in parts]),
+        names=parts[0][1].names,
+    )
+
+
+def feature_tables(
+    task: LeaveOneOutTask, outputs: Sequence[Outputs], memories: HistoryMemories
+) -> Iterator[tuple[slice, FeatureTable]]:
+    """A few hundred users at a time; users of a table count from the start of their slice.
 
     Args:
         task: The question.
@@ -48,13 +64,8 @@ def feature_table(
             their log shares is the transformer's opinion.
         memories: Of the same history.
     """
-    tables = [_chunk(task, outputs, memories, users) for users in chunks(task)]
-    return FeatureTable(
-        users=np.concatenate([table.users for table in tables]),
-        targets=np.concatenate([table.targets for table in tables]),
-        values=np.concatenate([table.values for table in tables]),
-        names=tables[0].names,
-    )
+    for users in chunks(task):
+        yield users, _chunk(task, outputs, memories, users)
 
 
 def _chunk(
@@ -71,7 +82,7 @@ def _chunk(
     if not task.mask_history:
         values |= _own(asked, rows, columns)
     return FeatureTable(
-        users=users.start + rows,
+        users=rows,
         targets=columns,
         values=np.stack([np.asarray(one, np.float32) for one in values.values()], axis=1),
         names=tuple(values),

@@ -10,8 +10,9 @@ likewise. Nothing looks at a test item but the metric.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,8 +20,9 @@ import numpy as np
 from behavior_model.benchmark.baselines.ranking import filled, popular_items
 from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
-from behavior_model.benchmark.features import SHOWN_ALONE, feature_table
+from behavior_model.benchmark.features import SHOWN_ALONE, feature_table, feature_tables
 from behavior_model.benchmark.interactions import (
+    NO_ITEM,
     Interactions,
     Longs,
     masks_history,
@@ -28,7 +30,7 @@ from behavior_model.benchmark.interactions import (
 )
 from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
 from behavior_model.benchmark.memories import HistoryMemories
-from behavior_model.benchmark.mixture import Doubles, alone, fit_mixture, top_lists
+from behavior_model.benchmark.mixture import Scorer, alone, fit_mixture, top_lists
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.split import Fold, Split
@@ -58,6 +60,10 @@ SIDE_BY_SIDE: Final = 1.3
 MAX_MEMBERS: Final = 4
 """Backbones from different seeds whose opinions are averaged, as many as the budget pays for."""
 
+MAX_LEARNED_USERS: Final = 50_000
+"""Judged users that the mixture learns from; memory does not grow with the others."""
+
+MIXTURE: Final = "mixture"
 BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline that is trained step by step."""
 
@@ -192,16 +198,12 @@ def _model_run(
         _train_side_by_side(member)
     say(f"seed {seed}: trained in {time.monotonic() - started:.0f} s")
     for_validation, for_test = zip(*members, strict=True)
-    earlier = feature_table(validation.task, _outputs(for_validation), validation.memories)
-    mixture = fit_mixture(earlier, validation.fold.truth, seed=seed)
+    table, truth = _learning_table(validation, _outputs(for_validation))
+    mixture = fit_mixture(table, truth, seed=seed)
     outputs = _outputs(for_test)
-    table = feature_table(test.task, outputs, test.memories)
-    lists = _lists(test.task, table, mixture.score(table))
-    parts = {
-        name: _lists(test.task, table, alone(table, name))
-        for name in SHOWN_ALONE
-        if name in table.names
-    }
+    scorers = {name: partial(alone, name=name) for name in SHOWN_ALONE if name in table.names}
+    parts = _ranked(test, outputs, {MIXTURE: mixture.score, **scorers})
+    lists = parts.pop(MIXTURE)
     speed = float(np.mean([one.events_per_second for one in outputs]))
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
     say(f"seed {seed}: {speed:,.0f} events per second and thread")
@@ -226,10 +228,30 @@ def _outputs(members: Sequence[BenchmarkJob]) -> list[Outputs]:
     return [Outputs.load(member.folder) for member in members]
 
 
-def _lists(task: LeaveOneOutTask, table: FeatureTable, values: Doubles) -> Longs:
-    """int64[U, K]: the best candidates, then popular items."""
-    lists = top_lists(table, values, len(task.history), K)
-    return filled(task, lists, popular_items(task.history))
+def _learning_table(validation: Question, outputs: Sequence[Outputs]) -> tuple[FeatureTable, Longs]:
+    """Candidates of judged users, and what is true of each of these users."""
+    task, truth = validation.task, validation.fold.truth
+    judged = np.flatnonzero(validation.fold.judged)
+    if len(judged) == 0:
+        judged = np.arange(len(truth))
+    chosen = judged[:: -(-len(judged) // MAX_LEARNED_USERS)]
+    asked = [replace(one, queries=one.queries[chosen]) for one in outputs]
+    sample = replace(task, history=task.history.select(chosen))
+    return feature_table(sample, asked, validation.memories), truth[chosen]
+
+
+def _ranked(
+    question: Question, outputs: Sequence[Outputs], scorers: Mapping[str, Scorer]
+) -> dict[str, Longs]:
+    """int64[U, K] by each score: the best candidates, then popular items."""
+    task = question.task
+    lists = {name: np.full((len(task.history), K), NO_ITEM, dtype=np.int64) for name in scorers}
+    for users, table in feature_tables(task, outputs, question.memories):
+        for name, score in scorers.items():
+            best = top_lists(table, score(table), users.stop - users.start, K)
+            lists[name][users] = best
+    popular = popular_items(task.history)
+    return {name: filled(task, one, popular) for name, one in lists.items()}
 
 
 def _baselines(options: Options, task: LeaveOneOutTask, say: Say) -> dict[str, Ranked]:
