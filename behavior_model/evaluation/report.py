@@ -48,9 +48,13 @@ intervals over users; the best baseline is the strongest of all on the same spli
 <tr><td>{{ r.task }}</td><td class="name">{{ r.metric }}</td><td class="name">{{ r.split }}</td>
 <td><b>{{ "%.4f"|format(r.model) }}</b></td>
 <td>{{ "%.4f"|format(r.interval[0]) }} to {{ "%.4f"|format(r.interval[1]) }}</td>
+{% if r.baselines %}
 <td>{{ "%.4f"|format(r.best_baseline[1]) }}</td><td class="name">{{ r.best_baseline[0] }}</td>
 <td class="{{ 'win' if wins(r) else 'loss' }}">
 {{ "%+.4f"|format(r.model - r.best_baseline[1]) }}</td>
+{% else %}
+<td>not run</td><td class="name"></td><td></td>
+{% endif %}
 <td>{{ "{:,}".format(r.num_users) }}</td><td>{{ "{:,}".format(r.num_items) }}</td>
 <td>{{ "{:,}".format(r.num_events) }}</td><td>{{ "%.0f"|format(r.seconds) }}</td></tr>
 {% endfor %}
@@ -94,8 +98,9 @@ def _bars(result: Result) -> str:
     axes = figure.subplots()
     axes.barh([b[0] for b in bars], [b[1] for b in bars], color=[b[2] for b in bars])
     axes.hlines([b[0] for b in bars].index("model"), *result.interval, color="black", linewidth=1.5)
-    for position, (_, value, _) in enumerate(bars):
-        axes.text(value, position, f" {value:.3f}", va="center", fontsize=8)
+    for position, (name, value, _) in enumerate(bars):
+        end = max(value, result.interval[1]) if name == "model" else value
+        axes.text(end, position, f" {value:.4f}", va="center", fontsize=8)
     axes.set_title(f"{result.task}: {result.metric} ({result.split})", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)

@@ -64,6 +64,9 @@ def test_a_time_split_judges_users_on_both_sides_of_the_cut(tmp_path: Path) -> N
     results = json.loads((out / "evaluation.json").read_text())["results"]
     (result,) = [one for one in results if one["metric"] == "recall@10"]
     assert result["task"] == "time-split"
+    page = (out / "evaluation.html").read_text()
+    assert "not run" in page
+    assert "nan" not in page.split('<div class="plots">')[0]
     cut = int(result["cut"])
     table = pq.read_table(interactions).to_pandas().sort_values("event_time")
     future = table[table.event_time >= cut].groupby("user_id").item_id.first()
