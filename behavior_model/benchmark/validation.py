@@ -90,8 +90,8 @@ def validate(full: Interactions, outputs: Outputs, *, seconds: float) -> Validat
         outputs: The transformer alone.
         seconds: Wall time of the training.
     """
-    history = full.without_last(NUM_HIDDEN)
-    task = LeaveOneOutTask(history=history, mask_history=masks_history(full))
+    history, known = full.without_last(NUM_HIDDEN), full.without_last(NUM_HIDDEN - 1)
+    task = LeaveOneOutTask(history=history, mask_history=masks_history(known))
     truth = full.last(NUM_HIDDEN - 1)
     judged = truth != NO_ITEM
     lists = rank_users(task, K, lambda users: outputs.queries[users] @ outputs.items.T)[judged]
