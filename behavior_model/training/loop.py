@@ -22,18 +22,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from behavior_model.model.batch import PackedBatch
 from behavior_model.recipes import TrainingConfig
 
 FINAL_RATE_SHARE = 0.05
 _STEP_PRIME = 1_000_003
 
 
+class Events(Protocol):
+    """What a batch holds, as far as the loop cares."""
+
+    @property
+    def num_events(self) -> int:
+        """How many there are."""
+
+
 class Batch(Protocol):
     """What a model is given in a step."""
 
     @property
-    def packed(self) -> PackedBatch:
+    def packed(self) -> Events:
         """Its events."""
 
 
