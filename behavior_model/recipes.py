@@ -110,13 +110,13 @@ def _epochs(num_events: int, event_budget: int) -> int:
 
 
 def tiny(num_events: int) -> Recipe:
-    """Two cores and five minutes.
+    """Two cores and five to nine minutes.
 
     Command: `bfm pretrain --workspace DIR --size tiny`.
-    Expected time: 460 processor seconds for 4 epochs of 985,197 events (Complete Journey before
-    2017-09-03), so about 240 s on two free cores by division; less than 2 GiB of memory.
+    Expected time: 494 s for 4 epochs of 985,197 events (Complete Journey before 2017-09-03), at
+    9,371 events per second on two cores that other work shared in part; 1.9 GiB of memory.
     Expected score: nothing fitted on top, test cut 2017-10-01, one seed: categories of the next 28
-    days NDCG@10 .629, products .256, churn AUC .879 (see docs/ablations.md for the protocol).
+    days NDCG@10 .627, products .255, churn AUC .875 (see docs/ablations.md for the protocol).
     """
     return Recipe(
         size="tiny",
