@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from behavior_model.dial import SIZES, shape_for
 from pipelines.errors import UnknownNameError
 
 
@@ -109,8 +110,19 @@ def _epochs(num_events: int, event_budget: int) -> int:
     return max(1, min(MAX_EPOCHS, round(event_budget / max(num_events, 1))))
 
 
+def _model(size: str, *, context: int) -> ModelConfig:
+    """The shape that the dial has at a name."""
+    shape = shape_for(SIZES[size])
+    return ModelConfig(
+        width=shape.width,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        context=context,
+    )
+
+
 def tiny(num_events: int) -> Recipe:
-    """Two cores and five to nine minutes.
+    """Two cores and less than ten minutes.
 
     Command: `bfm pretrain --workspace DIR --size tiny`.
     Expected time: 494 s for 4 epochs of 985,197 events (Complete Journey before 2017-09-03), at
@@ -120,7 +132,7 @@ def tiny(num_events: int) -> Recipe:
     """
     return Recipe(
         size="tiny",
-        model=ModelConfig(width=128, num_layers=2, num_heads=4, context=256),
+        model=_model("tiny", context=256),
         training=TrainingConfig(
             epochs=_epochs(num_events, 4_000_000),
             batch_tokens=2_048,
@@ -134,12 +146,12 @@ def small(num_events: int) -> Recipe:
     """One workstation and an hour.
 
     Command: `bfm pretrain --workspace DIR --size small`.
-    Expected time: not run yet; by operations about 15 times the work of tiny.
+    Expected time: not run yet; by parameters and events about 30 times the work of tiny.
     Expected score: not measured; tiny's is the figure to beat.
     """
     return Recipe(
         size="small",
-        model=ModelConfig(width=192, num_layers=4, num_heads=6, context=512),
+        model=_model("small", context=512),
         training=TrainingConfig(
             epochs=_epochs(num_events, 20_000_000),
             batch_tokens=8_192,
@@ -158,7 +170,7 @@ def base(num_events: int) -> Recipe:
     """
     return Recipe(
         size="base",
-        model=ModelConfig(width=512, num_layers=8, num_heads=8, context=1_024),
+        model=_model("base", context=1_024),
         training=TrainingConfig(
             epochs=_epochs(num_events, 1_000_000_000),
             batch_tokens=65_536,
@@ -177,7 +189,7 @@ def large(num_events: int) -> Recipe:
     """
     return Recipe(
         size="large",
-        model=ModelConfig(width=1_024, num_layers=16, num_heads=16, context=2_048),
+        model=_model("large", context=2_048),
         training=TrainingConfig(
             epochs=_epochs(num_events, 20_000_000_000),
             batch_tokens=524_288,

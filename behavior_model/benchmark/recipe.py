@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from behavior_model.benchmark.dial import parameters_of, shape_for
 from behavior_model.benchmark.interactions import Interactions
+from behavior_model.dial import parameters_of, shape_for
 from behavior_model.recipes import ModelConfig, Recipe, TrainingConfig
 
 EPOCHS: Final = 40

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from behavior_model.benchmark.dial import parameters_of, shape_for
 from behavior_model.benchmark.full_ranking import Say
 from behavior_model.benchmark.interactions import (
     POSITION,
@@ -39,6 +38,7 @@ from behavior_model.benchmark.split import BeforeLast
 from behavior_model.benchmark.study_page import write_study_page
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
+from behavior_model.dial import parameters_of, shape_for
 from behavior_model.recipes import Recipe
 from pipelines.contracts import ITEM_ID, USER_ID
 from pipelines.errors import UserError

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from behavior_model.dial import feed_forward_width
 from behavior_model.model.dropout import dropout
 from behavior_model.model.rotary import frequencies, rotate, rotation
-
-FEED_FORWARD_ROUNDING = 32
 
 
 class Attention(nn.Module):
@@ -38,11 +37,6 @@ class Attention(nn.Module):
             )
         mixed = self.out(mixed_BHLK.transpose(1, 2).reshape(batch, length, width))
         return dropout(mixed, self.dropout, self.training)
-
-
-def feed_forward_width(width: int) -> int:
-    """Two thirds of the usual four widths, rounded up: a gated block has one matrix more."""
-    return -(-(8 * width // 3) // FEED_FORWARD_ROUNDING) * FEED_FORWARD_ROUNDING
 
 
 class FeedForward(nn.Module):

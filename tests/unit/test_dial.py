@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from behavior_model.benchmark.dial import (
+from behavior_model.dial import (
     SIZES,
     Shape,
     body_parameters,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from behavior_model.model.transformer import feed_forward_width
 from pipelines.errors import UnknownNameError, UserError
 
 SIZES: Final = {
@@ -25,6 +24,7 @@ SIZES: Final = {
 }
 """Names for points on the dial, in parameters."""
 
+FEED_FORWARD_ROUNDING: Final = 32
 SMALLEST: Final = 80_000
 LARGEST: Final = 350_000_000
 MILLION: Final = 1_000_000
@@ -107,6 +107,11 @@ def body_parameters(width: int, num_layers: int) -> int:
     attention = 4 * width**2
     feed_forward = 3 * width * feed_forward_width(width)
     return num_layers * (attention + feed_forward + 2 * width) + width
+
+
+def feed_forward_width(width: int) -> int:
+    """Two thirds of the usual four widths, rounded up: a gated block has one matrix more."""
+    return -(-(8 * width // 3) // FEED_FORWARD_ROUNDING) * FEED_FORWARD_ROUNDING
 
 
 @cache
