@@ -39,6 +39,7 @@ from behavior_model.benchmark.shop import (
     training_run,
     within,
 )
+from behavior_model.benchmark.split import LAST
 from behavior_model.benchmark.training import Outputs
 from behavior_model.evaluation.metrics import Doubles, bootstrap_interval
 from behavior_model.evaluation.results import Result
@@ -113,6 +114,7 @@ def run(options: ColdItemsOptions, say: Say) -> list[Result]:
     model, shop = _trained(options, learned, started, say)
     judge = Judge(
         task=TASK,
+        cut=LAST,
         truths=full.last(),
         num_items=full.num_items,
         num_events=learned.num_events,
@@ -128,11 +130,11 @@ def run(options: ColdItemsOptions, say: Say) -> list[Result]:
         asked = replace(variants[MODEL], queries=queries)
         found += judge.results(
             f"test/history of {num}",
-            rank(short, product_scores(asked), K),
+            [rank(short, product_scores(asked), K)],
             _baselines(short, shop, options.seed),
             users=history.lengths >= num,
         )
-    write_results(options.out, found)
+    write_results(options.out, found, company=options.interactions.parent.name)
     return found
 
 
@@ -227,10 +229,11 @@ def _cold_and_warm(
     """Everybody, users whose test item is cold, the others, and how the two compare."""
     lists = {name: rank(task, product_scores(one), K) for name, one in variants.items()}
     model = lists.pop(MODEL)
+    parts = {name: [one] for name, one in lists.items()}
     baselines = _baselines(task, shop, judge.seed)
     found = []
     for name, users in (("all", None), ("cold", is_cold), ("warm", ~is_cold)):
-        found += judge.results(f"test/{name}", model, baselines, parts=lists, users=users)
+        found += judge.results(f"test/{name}", [model], baselines, parts=parts, users=users)
     return [*found, _ratio(judge, model, baselines, is_cold)]
 
 
@@ -264,4 +267,5 @@ def _ratio(judge: Judge, lists: Longs, baselines: Mapping[str, Longs], is_cold: 
         {name: ratio(judge.per_user(RECALL, one), everybody) for name, one in baselines.items()},
         num_users=len(everybody),
         parts={},
+        spread={},
     )

@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from behavior_model.benchmark.answers import ModelRun, Options, write_predictions
 from behavior_model.benchmark.baselines.ranking import filled, popular_items
 from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
@@ -28,7 +29,7 @@ from behavior_model.benchmark.interactions import (
     masks_history,
     read_interactions,
 )
-from behavior_model.benchmark.judgement import ModelRun, Options, results, write_predictions
+from behavior_model.benchmark.judge import Judge, write_results
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import Scorer, alone, fit_mixture, top_lists
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
@@ -43,14 +44,14 @@ from behavior_model.benchmark.training import (
     text_encoder,
     train,
 )
-from behavior_model.evaluation.report import write_page
-from behavior_model.evaluation.results import Result, write_evaluation
+from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.training.ray_session import ray_session
 from behavior_model.training.tracking import follow, progress_line
 from pipelines.errors import UserError
 
 K: Final = 20
+JUDGED_AT: Final = (10, 5, 20)
 TRAINING_SHARE: Final = {True: 0.5, False: 0.75}
 """Of the budget, for the trainings, with baselines and without."""
 
@@ -68,8 +69,6 @@ BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline that is trained step by step."""
 
 PREDICTIONS_FILE: Final = "predictions.parquet"
-EVALUATION_FILE: Final = "evaluation.json"
-PAGE_FILE: Final = "evaluation.html"
 
 Say = Callable[[str], None]
 
@@ -114,9 +113,24 @@ def run(options: Options, say: Say) -> list[Result]:
             write_predictions(options.out / PREDICTIONS_FILE, runs[0].lists, split.test)
             say(f"predictions: {options.out / PREDICTIONS_FILE}")
     baselines = _baselines(options, test.task, say) if options.with_baselines else {}
-    found = results(full, split, options, runs, baselines, time.monotonic() - started)
-    write_evaluation(options.out / EVALUATION_FILE, found)
-    write_page(options.out / PAGE_FILE, found, company=options.interactions.parent.name)
+    judge = Judge(
+        task=split.name,
+        cut=split.cut,
+        truths=split.test.truth,
+        num_items=full.num_items,
+        num_events=full.num_events,
+        seed=options.seeds[0],
+        started=started,
+        judged_at=JUDGED_AT,
+    )
+    found = judge.results(
+        split.test.name,
+        [one.lists for one in runs],
+        {name: one.lists for name, one in baselines.items()},
+        parts={name: [one.parts[name] for one in runs] for name in runs[0].parts},
+        users=split.test.judged,
+    )
+    write_results(options.out, found, company=options.interactions.parent.name)
     return found
 
 
@@ -208,7 +222,7 @@ def _model_run(
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
     say(f"seed {seed}: {speed:,.0f} events per second and thread")
     say(f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged})")
-    return ModelRun(lists, parts, mixture, time.monotonic() - started, speed)
+    return ModelRun(lists, parts)
 
 
 def _member(job: BenchmarkJob, fold: Fold, seed: int) -> BenchmarkJob:

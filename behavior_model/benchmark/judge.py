@@ -1,4 +1,4 @@
-"""Lists against the item that each user took last: results that share the facts of one run.
+"""Lists against the true item of each user: results that share the facts of one run.
 
 Legend: U users, K length of the lists.
 """
@@ -21,14 +21,12 @@ from behavior_model.evaluation.report import write_page
 from behavior_model.evaluation.results import Result, write_evaluation
 
 K: Final = 10
-CUT: Final = "the last interaction of each user"
 EVALUATION_FILE: Final = "evaluation.json"
 PAGE_FILE: Final = "evaluation.html"
 
 Measure = Callable[[npt.NDArray[np.integer], Sequence[npt.NDArray[np.integer]], int], Doubles]
-NDCG: Final = f"ndcg@{K}"
+METRICS: Final[Mapping[str, Measure]] = {"ndcg": ndcg_at_k, "recall": recall_at_k}
 RECALL: Final = f"recall@{K}"
-METRICS: Final[Mapping[str, Measure]] = {NDCG: ndcg_at_k, RECALL: recall_at_k}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,61 +35,73 @@ class Judge:
 
     Args:
         task: Task name.
+        cut: Where the test begins.
         truths: int64[U], the item to be found.
         num_items: Items that are ranked.
-        num_events: Events that were learned from.
-        seed: Seed of the run.
+        num_events: Events of the run.
+        seed: Seed of the run, or of the first of several.
         started: When what is judged began, on the monotonic clock.
+        judged_at: Lengths of the lists that metrics read.
     """
 
     task: str
+    cut: str
     truths: Longs
     num_items: int
     num_events: int
     seed: int
     started: float
+    judged_at: Sequence[int] = (K,)
 
     def results(
         self,
         split: str,
-        model: Longs,
+        model: Sequence[Longs],
         baselines: Mapping[str, Longs],
         *,
-        parts: Mapping[str, Longs] | None = None,
+        parts: Mapping[str, Sequence[Longs]] | None = None,
         users: Bools | None = None,
     ) -> list[Result]:
-        """One result per metric.
+        """One result per metric and length, means over the model's seeds.
 
         Args:
             split: "test", with a slice named after a slash.
-            model: int64[U, K], the best first.
-            baselines: Likewise, by name.
-            parts: Likewise, of the model.
+            model: int64[U, K] per seed, the best first.
+            baselines: int64[U, K] by name.
+            parts: Of the model: int64[U, K] per seed, by name.
             users: bool[U], who is judged; everybody where None.
         """
         chosen = np.ones(len(self.truths), np.bool_) if users is None else users
+        found = []
+        for metric in (f"{name}@{k}" for name in METRICS for k in self.judged_at):
 
-        def means(metric: str, lists: Mapping[str, Longs]) -> dict[str, float]:
-            return {
-                name: float(self.per_user(metric, one)[chosen].mean())
-                for name, one in lists.items()
-            }
+            def mean(lists: Longs, metric: str = metric) -> float:
+                return float(self.per_user(metric, lists)[chosen].mean())
 
-        return [
-            self.result(
-                metric,
-                split,
-                mean_with_interval(self.per_user(metric, model)[chosen]),
-                means(metric, baselines),
-                num_users=int(chosen.sum()),
-                parts=means(metric, parts or {}),
+            per_seed = np.stack([self.per_user(metric, one)[chosen] for one in model])
+            found.append(
+                self.result(
+                    metric,
+                    split,
+                    mean_with_interval(per_seed.mean(axis=0)),
+                    {name: mean(one) for name, one in baselines.items()},
+                    num_users=int(chosen.sum()),
+                    parts={
+                        name: float(np.mean([mean(one) for one in seeds]))
+                        for name, seeds in (parts or {}).items()
+                    },
+                    spread={
+                        "model": float(per_seed.mean(axis=1).std()),
+                        "seeds": float(len(per_seed)),
+                    },
+                )
             )
-            for metric in METRICS
-        ]
+        return found
 
     def per_user(self, metric: str, lists: Longs) -> Doubles:
-        """float64[U]: a metric of `METRICS` for each user."""
-        return METRICS[metric](lists, list(self.truths[:, None]), K)
+        """float64[U]: a metric for each user, such as "ndcg@10"."""
+        name, _, k = metric.partition("@")
+        return METRICS[name](lists, list(self.truths[:, None]), int(k))
 
     def result(
         self,
@@ -102,17 +112,19 @@ class Judge:
         *,
         num_users: int,
         parts: Mapping[str, float],
+        spread: Mapping[str, float],
     ) -> Result:
         """One figure with the facts of the run; the model's comes with its interval."""
         return Result(
             task=self.task,
             metric=metric,
             split=split,
-            cut=CUT,
+            cut=self.cut,
             model=model[0],
             interval=model[1],
             baselines=baselines,
             parts=parts,
+            spread=spread,
             num_users=num_users,
             num_items=self.num_items,
             num_events=self.num_events,
@@ -122,7 +134,7 @@ class Judge:
         )
 
 
-def write_results(out: Path, results: Sequence[Result]) -> None:
-    """Write the evaluation and its page into a folder."""
+def write_results(out: Path, results: Sequence[Result], *, company: str) -> None:
+    """Write the evaluation and its page, which names a company, into a folder."""
     write_evaluation(out / EVALUATION_FILE, results)
-    write_page(out / PAGE_FILE, results, company=out.name)
+    write_page(out / PAGE_FILE, results, company=company)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
 from pipelines.errors import SourceError, UserError
+
+LAST: Final = "the last interaction of each user"
 
 
 class Cutoff(Protocol):
@@ -106,7 +108,7 @@ def leave_one_out(full: Interactions) -> Split:
     """The last item of each user is the test item, the second last the validation item."""
     return Split(
         name="leave-one-out",
-        cut="the last interaction of each user",
+        cut=LAST,
         validation=_without_last("validation", 2, full),
         test=_without_last("test", 1, full),
     )

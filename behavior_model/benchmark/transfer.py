@@ -34,6 +34,7 @@ from behavior_model.benchmark.shop import (
     training_run,
     within,
 )
+from behavior_model.benchmark.split import LAST
 from behavior_model.evaluation.results import Result
 from behavior_model.model.adapters import (
     AdapterConfig,
@@ -128,7 +129,7 @@ def run(options: TransferOptions, say: Say) -> list[Result]:
     for position, share in enumerate(shares):
         seconds = (ends - time.monotonic()) / (len(shares) - position)
         found += _judge_share(options, target, share, seconds, say)
-    write_results(options.out, found)
+    write_results(options.out, found, company=options.interactions.parent.name)
     return found
 
 
@@ -210,10 +211,11 @@ def _judge(
         baselines[POPULARITY] = rank(task, popularity_scores(shop.learned), K)
     judge = Judge(
         task=TASK,
+        cut=LAST,
         truths=full.last(),
         num_items=full.num_items,
         num_events=shop.learned.num_events,
         seed=options.seed,
         started=started,
     )
-    return judge.results(split, lists, baselines)
+    return judge.results(split, [lists], baselines)

@@ -112,8 +112,8 @@ def _run(
     budget_minutes: float,
     with_baselines: bool,
 ) -> None:
+    from behavior_model.benchmark.answers import Options
     from behavior_model.benchmark.full_ranking import run
-    from behavior_model.benchmark.judgement import Options
 
     options = Options(
         interactions=interactions.resolve(),
