@@ -55,6 +55,7 @@ JUDGED_AT: Final = (10, 5, 20)
 TRAINING_SHARE: Final = {True: 0.5, False: 0.75}
 """Of the budget, for the trainings, with baselines and without."""
 
+NUM_SIDE_BY_SIDE: Final = 2
 SIDE_BY_SIDE: Final = 1.3
 """How much slower a training is beside another one on the same memory."""
 
@@ -107,11 +108,12 @@ def run(options: Options, say: Say) -> list[Result]:
     validation, test = _questions(split, job, say)
     job, num_members = _within_budget(options, job, split.test.history, say)
     runs: list[ModelRun] = []
-    for seed in options.seeds:
-        runs.append(_model_run(job, validation, test, seed, num_members, say))
-        if len(runs) == 1:
-            write_predictions(options.out / PREDICTIONS_FILE, runs[0].lists, split.test)
-            say(f"predictions: {options.out / PREDICTIONS_FILE}")
+    with ray_session(NUM_SIDE_BY_SIDE):
+        for seed in options.seeds:
+            runs.append(_model_run(job, validation, test, seed, num_members, say))
+            if len(runs) == 1:
+                write_predictions(options.out / PREDICTIONS_FILE, runs[0].lists, split.test)
+                say(f"predictions: {options.out / PREDICTIONS_FILE}")
     baselines = _baselines(options, test.task, say) if options.with_baselines else {}
     judge = Judge(
         task=split.name,
@@ -231,9 +233,10 @@ def _member(job: BenchmarkJob, fold: Fold, seed: int) -> BenchmarkJob:
 
 
 def _train_side_by_side(jobs: list[BenchmarkJob]) -> None:
+    """Under a running Ray session, one task each."""
     import ray
 
-    with progress_line() as line, follow(jobs[-1].log_path, [line]), ray_session(len(jobs)):
+    with progress_line() as line, follow(jobs[-1].log_path, [line]):
         remote = ray.remote(num_cpus=1)(train)
         ray.get([remote.remote(job) for job in jobs])
 
