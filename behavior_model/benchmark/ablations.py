@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from behavior_model.benchmark.full_ranking import Say
+from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.interactions import read_interactions
 from behavior_model.benchmark.runs import run_all, study_recipe
 from behavior_model.benchmark.split import BeforeLast

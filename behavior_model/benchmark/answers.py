@@ -5,6 +5,7 @@ Legend: U users, K length of the lists.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ import pyarrow.parquet as pq
 from behavior_model.benchmark.interactions import NO_ITEM, Longs
 from behavior_model.benchmark.split import Fold, Splitter
 from pipelines.contracts import ITEM_ID, USER_ID
+from pipelines.errors import UserError
+
+Say = Callable[[str], None]
+"""Takes a line of progress for the person who waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,19 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     budget_minutes: float = 30.0
     with_baselines: bool = True
+
+    def __post_init__(self) -> None:
+        require_budget(self.budget_minutes)
+
+
+def require_budget(minutes: float) -> None:
+    """Refuse a budget that is none.
+
+    Raises:
+        UserError: not above 0.
+    """
+    if minutes <= 0:
+        raise UserError(f"--budget-minutes {minutes:g}: give a number above 0.")
 
 
 @dataclass(frozen=True, eq=False)

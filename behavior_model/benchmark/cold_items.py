@@ -18,29 +18,26 @@ from typing import Final
 
 import numpy as np
 
+from behavior_model.benchmark.answers import Say, require_budget
 from behavior_model.benchmark.baselines.ranking import Scorer
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.cold_placement import placed_by_neighbours, with_even_exposure
 from behavior_model.benchmark.interactions import Bools, Interactions, Longs, masks_history
 from behavior_model.benchmark.judge import RECALL, Judge, K, write_results
-from behavior_model.benchmark.shop import (
-    Say,
-    Shop,
-    ask,
+from behavior_model.benchmark.shop import Outputs, Shop, ask, new_model, queries_of, training_run
+from behavior_model.benchmark.split import LAST
+from behavior_model.benchmark.texted import (
+    CONTENT,
+    POPULARITY,
     content_scores,
     learn,
-    new_model,
     popularity_scores,
     product_scores,
-    queries_of,
     rank,
     read_texted,
     text_recipe,
-    training_run,
     within,
 )
-from behavior_model.benchmark.split import LAST
-from behavior_model.benchmark.training import Outputs
 from behavior_model.evaluation.metrics import Doubles, bootstrap_interval
 from behavior_model.evaluation.results import Result
 from behavior_model.objectives.next_item import NextItemModel
@@ -49,8 +46,6 @@ from pipelines.errors import UserError
 
 TASK: Final = "cold-items"
 RATIO: Final = f"{RECALL} cold / warm"
-CONTENT: Final = "content"
-POPULARITY: Final = "popularity"
 RANDOM: Final = "random"
 BASELINES: Final = (CONTENT, POPULARITY, RANDOM)
 MODEL: Final = "model"
@@ -87,8 +82,7 @@ class ColdItemsOptions:
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out < 1.0:
             raise UserError(f"--held-out {self.held_out:g}: give a share between 0 and 1.")
-        if self.budget_minutes <= 0:
-            raise UserError(f"--budget-minutes {self.budget_minutes}: give a number above 0.")
+        require_budget(self.budget_minutes)
 
 
 def run(options: ColdItemsOptions, say: Say) -> list[Result]:
@@ -148,23 +142,12 @@ def drawn_items(num_items: int, share: float, seed: int) -> Bools:
 
 def without_items(history: Interactions, held_out: Bools) -> Interactions:
     """The same users and catalogue without any interaction with the given items."""
-    kept = ~held_out[history.items]
-    lengths = np.bincount(history.users[kept], minlength=len(history))
-    return replace(
-        history,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        items=history.items[kept],
-    )
+    return history.where(~held_out[history.items])
 
 
 def last_events(history: Interactions, num: int) -> Interactions:
     """The same users with their last `num` interactions alone."""
-    lengths = np.minimum(history.lengths, num)
-    return replace(
-        history,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        items=history.items[history.places_from_end < num],
-    )
+    return history.where(history.places_from_end < num)
 
 
 def content_first(recipe: Recipe) -> Recipe:
@@ -239,7 +222,7 @@ def _cold_and_warm(
 
 def _baselines(task: LeaveOneOutTask, shop: Shop, seed: int) -> dict[str, Longs]:
     scorers: dict[str, Scorer] = {
-        CONTENT: content_scores(task, shop.texts),
+        CONTENT: content_scores(task, shop),
         POPULARITY: popularity_scores(shop.learned),
         RANDOM: random_scores(task.history.num_items, seed),
     }

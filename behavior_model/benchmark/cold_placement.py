@@ -15,8 +15,8 @@ import numpy as np
 from behavior_model.benchmark.baselines.ranking import chunks
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import Bools
-from behavior_model.benchmark.shop import allowed_scores, product_scores
-from behavior_model.benchmark.training import Outputs
+from behavior_model.benchmark.shop import Outputs
+from behavior_model.benchmark.texted import allowed_scores, product_scores
 
 MAX_NEIGHBOURS: Final = 20
 LARGEST_NEIGHBOUR_SHARE: Final = 0.05

@@ -15,7 +15,7 @@ from behavior_model.benchmark.baselines.ranking import best_columns, chunks, mas
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
 from behavior_model.benchmark.memories import HistoryMemories, most_alike, profile
-from behavior_model.benchmark.training import Outputs
+from behavior_model.benchmark.shop import Outputs
 from behavior_model.heads.pair_features import FeatureTable
 
 TRANSFORMER: Final = "transformer/log_share"
@@ -75,7 +75,7 @@ def _chunk(
     shares = [log_softmax(one.queries[users] @ one.items.T, axis=1) for one in outputs]
     scores: dict[str, Floats] = {TRANSFORMER: np.mean(shares, axis=0)}
     scores |= memories.scores(asked)
-    rows, columns = _candidates(task, users, scores)
+    rows, columns = _candidates(task, users, asked, scores)
     values = {name: dense[rows, columns] for name, dense in scores.items()}
     values |= _statistics(asked, memories, rows, columns)
     values |= _likeness(asked, outputs, memories, rows, columns)
@@ -90,7 +90,7 @@ def _chunk(
 
 
 def _candidates(
-    task: LeaveOneOutTask, users: slice, scores: Mapping[str, Floats]
+    task: LeaveOneOutTask, users: slice, asked: Interactions, scores: Mapping[str, Floats]
 ) -> tuple[Longs, Longs]:
     """Rows of the chunk and items, ascending, each pair once."""
     num_items = task.history.num_items
@@ -104,22 +104,14 @@ def _candidates(
             allowed = masked(task, users, allowed)
         elif task.mask_history:
             # A user without history keeps what the transformer's biases say: what is popular.
-            events = _events(task, users)
-            allowed[events] = -np.inf
+            allowed[asked.users, asked.items] = -np.inf
         best = best_columns(allowed, quota)
         rows, places = np.nonzero(best != NO_ITEM)
         keys.append(rows * num_items + best[rows, places])
     if not task.mask_history:
-        rows, columns = _events(task, users)
-        keys.append(rows * num_items + columns)
+        keys.append(asked.users * num_items + asked.items)
     distinct = np.unique(np.concatenate(keys))
     return distinct // num_items, distinct % num_items
-
-
-def _events(task: LeaveOneOutTask, users: slice) -> tuple[Longs, Longs]:
-    history = task.history
-    events = slice(history.offsets[users.start], history.offsets[users.stop])
-    return history.users[events] - users.start, history.items[events]
 
 
 def _statistics(

@@ -10,14 +10,14 @@ likewise. Nothing looks at a test item but the metric.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 
-from behavior_model.benchmark.answers import ModelRun, Options, write_predictions
+from behavior_model.benchmark.answers import ModelRun, Options, Say, write_predictions
 from behavior_model.benchmark.baselines.ranking import filled, popular_items
 from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
@@ -33,22 +33,18 @@ from behavior_model.benchmark.judge import Judge, write_results
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import Scorer, alone, fit_mixture, top_lists
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
-from behavior_model.benchmark.sequences import encode
-from behavior_model.benchmark.split import Fold, Split
-from behavior_model.benchmark.training import (
-    BenchmarkJob,
+from behavior_model.benchmark.shop import (
     Outputs,
-    content_of,
+    Shop,
     multiplies_bfloat16,
-    seconds_per_epoch,
     text_encoder,
-    train,
 )
+from behavior_model.benchmark.split import Fold, Split
+from behavior_model.benchmark.training import BenchmarkJob, seconds_per_epoch, train
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.training.ray_session import ray_session
 from behavior_model.training.tracking import follow, progress_line
-from pipelines.errors import UserError
 
 K: Final = 20
 JUDGED_AT: Final = (10, 5, 20)
@@ -70,8 +66,6 @@ BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline that is trained step by step."""
 
 PREDICTIONS_FILE: Final = "predictions.parquet"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,8 +90,6 @@ def run(options: Options, say: Say) -> list[Result]:
         UserError: a file that cannot be used or split, an unknown size, or a budget that is not
             positive.
     """
-    if options.budget_minutes <= 0:
-        raise UserError(f"--budget-minutes {options.budget_minutes}: give a number above 0.")
     started = time.monotonic()
     full = read_interactions(options.interactions, options.items)
     say(f"{len(full):,} users, {full.num_items:,} items, {full.num_events:,} interactions")
@@ -168,10 +160,8 @@ def _questions(split: Split, job: BenchmarkJob, say: Say) -> tuple[Question, Que
 def _question(fold: Fold, job: BenchmarkJob, mask_history: bool) -> Question:
     history, texts, words = fold.history, None, None
     if history.has_texts:
-        encoded = encode(history)
-        content = content_of(history, encoded, job.recipe, job.text_cache)
-        texts = content.descriptors[content.descriptor_idx[encoded.item_idx]]
-        words = content.words[encoded.item_idx]
+        shop = Shop.of(history, job.recipe, job.text_cache)
+        texts, words = shop.descriptors, shop.words
     return Question(
         fold=fold,
         task=LeaveOneOutTask(history=history, mask_history=mask_history, text_embeddings=texts),

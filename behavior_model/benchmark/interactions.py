@@ -108,7 +108,7 @@ class Interactions:
 
     def without_last(self, num: int = 1) -> Interactions:
         """The same users without their last `num` interactions."""
-        return self._where(self.places_from_end >= num)
+        return self.where(self.places_from_end >= num)
 
     def before(self, time: Any) -> Interactions:
         """The same users with what happened before a time alone.
@@ -116,7 +116,7 @@ class Interactions:
         Raises:
             SourceError: the file says only what came first.
         """
-        return self._where(self.known_times() < time)
+        return self.where(self.known_times() < time)
 
     def known_times(self) -> Times:
         """[E]: `event_times`.
@@ -140,8 +140,8 @@ class Interactions:
         chosen = self.user_ids.take(pa.array(users))
         return replace(self._rows(rows, offsets), user_ids=chosen)
 
-    def _where(self, kept: Bools) -> Interactions:
-        """The same users with some of their interactions: bool[E]."""
+    def where(self, kept: Bools) -> Interactions:
+        """The same users and catalogue with some of the interactions: bool[E]."""
         lengths = np.bincount(self.users[kept], minlength=len(self))
         return self._rows(np.flatnonzero(kept), _offsets(lengths))
 

@@ -64,8 +64,8 @@ class HistoryMemories:
             follow=steps.follow,
             succeed=_successions(history),
             accompany=whole.accompany,
-            texts=None if texts is None else _unit(texts),
-            words=None if words is None else _unit(words),
+            texts=None if texts is None else unit_rows(texts),
+            words=None if words is None else unit_rows(words),
             counts=np.log1p(history.counts).astype(np.float32),
             latest=np.log1p(_counts(history, history.places_from_end == 0)).astype(np.float32),
         )
@@ -130,6 +130,7 @@ def _counts(history: Interactions, chosen: Bools) -> Longs:
     return np.bincount(history.items[chosen], minlength=history.num_items).astype(np.int64)
 
 
-def _unit(rows: Floats) -> Floats:
+def unit_rows(rows: Floats) -> Floats:
+    """The same rows at length 1; rows of 0 stay."""
     length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return np.asarray(rows / length, dtype=np.float32)

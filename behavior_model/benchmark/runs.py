@@ -6,17 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from behavior_model.benchmark.full_ranking import Say
+from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.recipe import recipe_for
-from behavior_model.benchmark.sequences import encode
-from behavior_model.benchmark.training import (
-    BenchmarkJob,
-    Outputs,
-    content_of,
-    multiplies_bfloat16,
-    train,
-)
+from behavior_model.benchmark.shop import Outputs, Shop, multiplies_bfloat16
+from behavior_model.benchmark.training import BenchmarkJob, train
 from behavior_model.benchmark.validation import Validation, validate
 from behavior_model.recipes import Recipe
 from behavior_model.training.ray_session import ray_session
@@ -75,8 +69,7 @@ def _judged(job: BenchmarkJob) -> Validation:
 
 def _read_texts(job: BenchmarkJob) -> None:
     """Fill the cache that all trainings share, so that no two of them read the same text."""
-    history = job.history()
-    content_of(history, encode(history), job.recipe, job.text_cache)
+    Shop.of(job.history(), job.recipe, job.text_cache)
 
 
 def _run_side_by_side(jobs: Sequence[BenchmarkJob], say: Say) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from behavior_model.benchmark.full_ranking import Say
+from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.interactions import (
     POSITION,
     TEXT,

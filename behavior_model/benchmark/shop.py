@@ -1,47 +1,37 @@
-"""One shop and a next-item model of it in this process: fit, ask, rank.
+"""One shop and a next-item model of it: make, train, ask.
 
-Legend: U users, B users of a chunk, N items, D width, K length of the lists.
+Legend: U users, N items, D width.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save
 
-from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chunks
-from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
-from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
-from behavior_model.benchmark.memories import LASTING_DECAY, profile
-from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
-from behavior_model.benchmark.sequences import Encoded, SequenceLoader, encode
-from behavior_model.benchmark.training import (
-    Outputs,
-    content_of,
-    epoch_seconds,
-    multiplies_bfloat16,
-    user_queries,
-)
+from behavior_model.benchmark.baselines.task import Floats
+from behavior_model.benchmark.interactions import Interactions
+from behavior_model.benchmark.sequences import Encoded, SequenceLoader, catalogue_of, encode, pack
 from behavior_model.embedding import item_embeddings
-from behavior_model.items import ItemContent
+from behavior_model.items import ItemContent, build_item_content
 from behavior_model.model.backbone import new_backbone
 from behavior_model.objectives.next_item import NextItemModel
 from behavior_model.recipes import Recipe
+from behavior_model.text_encoder import HashedBackend, TextEncoder
 from behavior_model.training.loop import TrainingRun
-from pipelines.errors import SourceError
 from pipelines.tokens.binning import DAY_US
+from pipelines.workspace import write_bytes_atomically
 
-MIN_EVENTS: Final = 2
-"""One to look back on and one to be found."""
-
-REPORT_EVERY_S: Final = 30.0
-
-Say = Callable[[str], None]
+BATCH_USERS: Final = 256
+PROBE_STEPS: Final = 24
+WARM_STEPS: Final = 4
+TEXTLESS_WIDTH: Final = 8
+_OUTPUTS: Final = "outputs.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,50 +50,78 @@ class Shop:
 
     @classmethod
     def of(cls, learned: Interactions, recipe: Recipe, text_cache: Path) -> Shop:
-        """Encode histories and read the texts of the catalogue."""
+        """Encode histories and read the texts of the catalogue, as many as the recipe pays for."""
         encoded = encode(learned)
-        return cls(learned, encoded, content_of(learned, encoded, recipe, text_cache))
+        content = build_item_content(
+            catalogue_of(learned),
+            encoded.vocabulary,
+            text_encoder(learned, text_cache),
+            max_descriptors=recipe.model.max_descriptors,
+            word_width=recipe.model.word_width,
+        )
+        return cls(learned, encoded, content)
 
     @property
-    def texts(self) -> Floats:
-        """float32[N, T1], the encoder's embedding of each item's text, of length 1 or 0."""
-        rows = self.content.descriptors[self.content.descriptor_idx[self.encoded.item_idx]]
-        lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-        return np.asarray(rows / lengths, dtype=np.float32)
+    def descriptors(self) -> Floats:
+        """float32[N, T1], the encoder's embedding of each item's text, of any length."""
+        rows = self.content.descriptor_idx[self.encoded.item_idx]
+        return np.asarray(self.content.descriptors[rows])
+
+    @property
+    def words(self) -> Floats:
+        """float32[N, T2], hashed words of each item's text."""
+        return np.asarray(self.content.words[self.encoded.item_idx])
 
 
-def read_texted(path: Path, items_path: Path) -> Interactions:
-    """Users with a history and something to be found after it, items with texts.
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a trained backbone says; the score of an item is a product.
 
-    Raises:
-        SourceError: a file cannot be used, nothing is written about any item, or no user took
-            two items.
+    Args:
+        queries: float32[U, D + 1], what each user takes next; 0 but for the last column where a
+            user has no history, so that the items' biases, their popularity, decide.
+        items: float32[N, D + 1], in the order of the files.
+        events_per_second: Events read per second of training, on one thread.
     """
-    full = read_interactions(path, items_path)
-    if not full.has_texts:
-        raise SourceError(
-            f"{items_path}: no item has a text. This benchmark knows items by their texts alone; "
-            "fill in the column 'text'."
-        )
-    judged = np.flatnonzero(full.lengths >= MIN_EVENTS)
-    if not len(judged):
-        raise SourceError(
-            f"{path}: no user has {MIN_EVENTS} interactions. The last one is the test and needs "
-            "a history before it; give longer histories."
-        )
-    return full.select(judged)
+
+    queries: Floats
+    items: Floats
+    events_per_second: float
+
+    def save(self, folder: Path) -> None:
+        """Write as one safetensors file, whole or not at all."""
+        tensors = {
+            "queries": self.queries,
+            "items": self.items,
+            "events_per_second": np.asarray([self.events_per_second]),
+        }
+        write_bytes_atomically(folder / _OUTPUTS, save(tensors))
+
+    @classmethod
+    def load(cls, folder: Path) -> Outputs:
+        """Read what `save` wrote."""
+        tensors = load_file(folder / _OUTPUTS)
+        return cls(tensors["queries"], tensors["items"], float(tensors["events_per_second"][0]))
+
+    @staticmethod
+    def delete(folder: Path) -> None:
+        """Remove what `save` wrote."""
+        (folder / _OUTPUTS).unlink(missing_ok=True)
 
 
-def text_recipe(size: str, history: Interactions, budget_minutes: float) -> Recipe:
-    """The benchmark's recipe of a size, in which every text is read, whatever the budget.
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for it; elsewhere it would only be slower."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())
 
-    Raises:
-        UnknownNameError: no such size.
-    """
-    recipe = recipe_for(
-        size, history, budget_minutes=budget_minutes, bfloat16=multiplies_bfloat16()
+
+def text_encoder(history: Interactions, cache: Path) -> TextEncoder:
+    """The best encoder of this machine; where nothing is written, one that costs nothing."""
+    return (
+        TextEncoder(cache)
+        if history.has_texts
+        else TextEncoder(None, HashedBackend(TEXTLESS_WIDTH))
     )
-    return replace(recipe, model=replace(recipe.model, max_descriptors=history.num_items))
 
 
 def new_model(
@@ -133,23 +151,17 @@ def training_run(model: NextItemModel, shop: Shop, recipe: Recipe, seed: int) ->
     return TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=seed)
 
 
-def within(shop: Shop, recipe: Recipe, seed: int, seconds: float) -> Recipe:
-    """The recipe with as many epochs as fit into a time on this machine, at least one."""
-    probe = training_run(new_model(shop, recipe, seed), shop, recipe, seed)
-    epochs = max(1, min(EPOCHS, int(seconds / epoch_seconds(probe))))
-    return with_epochs(recipe, shop.learned, epochs)
-
-
-def learn(run: TrainingRun, name: str, say: Say) -> None:
-    """Take all steps and leave the model ready to be asked."""
-    started = reported = time.monotonic()
-    say(f"{name}: {run.config.epochs} epochs of {len(run.loaders[0].epoch(0)):,} steps")
-    for report in run.steps():
-        now = time.monotonic()
-        if report.is_last or now - reported >= REPORT_EVERY_S:
-            reported = now
-            say(f"{name}: {report.share_done:.0%} after {now - started:.0f} s")
-    run.model.eval()
+def epoch_seconds(run: TrainingRun) -> float:
+    """Seconds of one epoch of a run, from its first few steps; the run is of no use afterwards."""
+    num_steps = -(-len(run.loaders[0].epoch(0)) // run.config.accumulated_batches)
+    started, counted = time.monotonic(), 0
+    for position, _ in enumerate(run.steps()):
+        if position == WARM_STEPS:
+            started = time.monotonic()
+        if position >= min(PROBE_STEPS, num_steps - 1):
+            counted = max(position - WARM_STEPS, 1)
+            break
+    return (time.monotonic() - started) / counted * num_steps
 
 
 def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:
@@ -169,53 +181,19 @@ def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:
 
 def queries_of(model: NextItemModel, shop: Shop, history: Interactions) -> Floats:
     """float32[U, D + 1]: what each user takes next; arguments as in `ask`."""
-    return user_queries(model, shop.encoded.encode(history), model.backbone.config.model.context)
-
-
-def product_scores(outputs: Outputs) -> Scorer:
-    """Scores by a model's outputs."""
-    return lambda users: outputs.queries[users] @ outputs.items.T
-
-
-def popularity_scores(learned: Interactions) -> Scorer:
-    """How often each item was taken in what was learned from, the same for every user."""
-    counts = learned.counts.astype(np.float32)
-    return lambda users: np.tile(counts, (users.stop - users.start, 1))
-
-
-def content_scores(task: LeaveOneOutTask, texts: Floats) -> Scorer:
-    """Likeness of an item's text to those of the history, the latest most; nothing is learned.
-
-    Args:
-        task: Users and their histories.
-        texts: float32[N, T], `Shop.texts`.
-    """
-
-    def score(users: slice) -> Floats:
-        asked = task.history.select(np.arange(users.start, users.stop))
-        return np.asarray((profile(asked, LASTING_DECAY) @ texts) @ texts.T, dtype=np.float32)
-
-    return score
-
-
-def rank(task: LeaveOneOutTask, score: Scorer, k: int) -> Longs:
-    """int64[U, K]: the items of the highest scores; nothing is filled up from anywhere else.
-
-    Args:
-        task: The question.
-        score: Scores of all items.
-        k: K.
-    """
-    lists = np.full((len(task.history), k), NO_ITEM, dtype=np.int64)
-    for users in chunks(task):
-        lists[users] = best_columns(allowed_scores(task, score, users), k)
-    return lists
-
-
-def allowed_scores(task: LeaveOneOutTask, score: Scorer, users: slice) -> Floats:
-    """float32[B, N]: scores, -inf where an item must not be in a user's list."""
-    scores = score(users)
-    if task.mask_history:
-        asked = task.history.select(np.arange(users.start, users.stop))
-        scores[asked.users, asked.items] = -np.inf
-    return scores
+    encoded = shop.encoded.encode(history)
+    histories = encoded.histories
+    context = model.backbone.config.model.context
+    width = model.backbone.config.model.width
+    queries = np.zeros((len(histories), width + 1), dtype=np.float32)
+    queries[:, -1] = 1.0
+    some = np.flatnonzero(histories.lengths > 0)
+    with torch.inference_mode():
+        for start in range(0, len(some), BATCH_USERS):
+            users = some[start : start + BATCH_USERS]
+            stops = histories.offsets[users + 1]
+            starts = np.maximum(histories.offsets[users], stops - context)
+            batch = pack(encoded, starts, stops, context)
+            last = batch.event_flat[torch.from_numpy(np.cumsum(stops - starts) - 1)]
+            queries[users] = model.queries(batch, last).numpy()
+    return queries

@@ -15,26 +15,25 @@ from typing import Final
 
 import numpy as np
 
+from behavior_model.benchmark.answers import Say, require_budget
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.core import content_alone, load_core, save_core
 from behavior_model.benchmark.interactions import Interactions, Longs, masks_history
 from behavior_model.benchmark.judge import Judge, K, write_results
-from behavior_model.benchmark.shop import (
-    Say,
-    Shop,
-    ask,
+from behavior_model.benchmark.shop import Shop, ask, new_model, training_run
+from behavior_model.benchmark.split import LAST
+from behavior_model.benchmark.texted import (
+    CONTENT,
+    POPULARITY,
     content_scores,
     learn,
-    new_model,
     popularity_scores,
     product_scores,
     rank,
     read_texted,
     text_recipe,
-    training_run,
     within,
 )
-from behavior_model.benchmark.split import LAST
 from behavior_model.evaluation.results import Result
 from behavior_model.model.adapters import (
     AdapterConfig,
@@ -50,8 +49,6 @@ from pipelines.errors import UserError
 TASK: Final = "transfer"
 SOURCE_SPLIT: Final = "source"
 SCRATCH: Final = "from scratch"
-CONTENT: Final = "content"
-POPULARITY: Final = "popularity"
 BASELINES: Final = (SCRATCH, CONTENT, POPULARITY)
 SHARES: Final = (0.0, 0.01, 0.1, 1.0)
 SOURCE_BUDGET: Final = 0.4
@@ -96,8 +93,7 @@ class TransferOptions:
         if wrong or not self.shares:
             came = ", ".join(f"{share:g}" for share in wrong) or "nothing"
             raise UserError(f"--shares {came}: give shares between 0 and 1, such as 0,0.01,0.1,1.")
-        if self.budget_minutes <= 0:
-            raise UserError(f"--budget-minutes {self.budget_minutes}: give a number above 0.")
+        require_budget(self.budget_minutes)
 
     @property
     def text_cache(self) -> Path:
@@ -204,7 +200,7 @@ def _judge(
     history = full.without_last()
     task = LeaveOneOutTask(history=history, mask_history=masks_history(history))
     lists = rank(task, product_scores(ask(model, shop, history)), K)
-    baselines = {CONTENT: rank(task, content_scores(task, shop.texts), K)}
+    baselines = {CONTENT: rank(task, content_scores(task, shop), K)}
     if scratch is not None:
         baselines[SCRATCH] = rank(task, product_scores(ask(scratch, shop, history)), K)
     if shop.learned.num_events:

@@ -28,8 +28,7 @@ from behavior_model.benchmark.baselines.sequence_training import (
 )
 from behavior_model.benchmark.interactions import Interactions, read_interactions
 from behavior_model.benchmark.recipe import recipe_for
-from behavior_model.benchmark.shop import Shop, new_model, training_run
-from behavior_model.benchmark.training import multiplies_bfloat16
+from behavior_model.benchmark.shop import Shop, multiplies_bfloat16, new_model, training_run
 from behavior_model.training.loop import TrainingRun
 
 WIDTH_64 = "0.1M"

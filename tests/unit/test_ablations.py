@@ -16,8 +16,9 @@ from behavior_model.benchmark.ablations import (
 )
 from behavior_model.benchmark.interactions import read_interactions
 from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.shop import Outputs
 from behavior_model.benchmark.split import BeforeLast
-from behavior_model.benchmark.training import BenchmarkJob, Outputs
+from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import Validation, require_validation, validate
 from behavior_model.benchmark.variants import FULL, VARIANTS
 from pipelines.errors import SourceError, UnknownNameError, UserError

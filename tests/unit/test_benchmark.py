@@ -16,8 +16,9 @@ from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
 from behavior_model.benchmark.recipe import recipe_for, with_epochs
 from behavior_model.benchmark.sequences import SequenceLoader, encode
+from behavior_model.benchmark.shop import Outputs
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
-from behavior_model.benchmark.training import BenchmarkJob, Outputs, train
+from behavior_model.benchmark.training import BenchmarkJob, train
 from behavior_model.recipes import Recipe
 from pipelines.errors import SourceError, UnknownNameError
 from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, ring_recipe, write_shop

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from behavior_model.benchmark.answers import Options
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.cold_items import (
     ColdItemsOptions,
@@ -18,8 +19,9 @@ from behavior_model.benchmark.cold_items import (
 )
 from behavior_model.benchmark.cold_placement import placed_by_neighbours, with_even_exposure
 from behavior_model.benchmark.interactions import Interactions, read_interactions
-from behavior_model.benchmark.shop import Shop, ask, new_model, product_scores, rank, training_run
-from behavior_model.benchmark.training import Outputs
+from behavior_model.benchmark.shop import Outputs, Shop, ask, new_model, training_run
+from behavior_model.benchmark.split import leave_one_out
+from behavior_model.benchmark.texted import product_scores, rank
 from pipelines.errors import SourceError, UserError
 from tests.ring_shop import NUM_ITEMS, NUM_USERS, ring_recipe, write_shop
 
@@ -92,6 +94,17 @@ def test_a_short_history_is_the_end_of_the_long_one(full: Interactions) -> None:
     assert all(short.of(u).tolist() == full.of(u)[-2:].tolist() for u in range(NUM_USERS))
 
 
+def test_event_times_stay_with_their_events(full: Interactions) -> None:
+    timed = replace(full, event_times=np.arange(full.num_events))
+    held_out = np.arange(full.num_items) == 3
+    kept = without_items(timed, held_out)
+    assert kept.event_times is not None
+    np.testing.assert_array_equal(full.items[kept.event_times], kept.items)
+    short = last_events(timed, 2).without_last()
+    assert short.event_times is not None
+    np.testing.assert_array_equal(full.items[short.event_times], full.last(1))
+
+
 def test_an_unseen_item_stands_where_seen_items_like_it_stand() -> None:
     angles = np.concatenate([np.linspace(0, 0.1, 20), np.linspace(3, 3.1, 20), [0.05]])
     items = np.stack([np.cos(angles), np.sin(angles), np.repeat(-1.0, 41)], axis=1)
@@ -139,6 +152,15 @@ def test_what_cannot_be_judged_is_refused(paths: tuple[Path, Path], tmp_path: Pa
     nothing = ColdItemsOptions(interactions=interactions, items=items, out=tmp_path, held_out=0.001)
     with pytest.raises(UserError, match="0 of 80 users have a test item that training never saw"):
         run(nothing, lambda line: None)
+
+
+def test_a_budget_of_nothing_is_refused(paths: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--budget-minutes 0: give a number above 0"):
+        ColdItemsOptions(interactions=paths[0], items=paths[1], out=tmp_path, budget_minutes=0.0)
+    with pytest.raises(UserError, match="--budget-minutes -1: give"):
+        Options(
+            interactions=paths[0], items=None, out=tmp_path, split=leave_one_out, budget_minutes=-1
+        )
 
 
 def test_a_shop_without_texts_is_refused(paths: tuple[Path, Path], tmp_path: Path) -> None:
