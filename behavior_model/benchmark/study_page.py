@@ -10,7 +10,7 @@ from typing import Final
 import jinja2
 from matplotlib.figure import Figure
 
-from behavior_model.evaluation.report import embedded_png
+from behavior_model.evaluation.report import STYLE, embedded_png
 from pipelines.workspace import write_bytes_atomically
 
 _PAGE: Final = """<!doctype html>
@@ -19,14 +19,7 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{{ table.title }}</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px;
-       margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
-th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem;
-         border-bottom: 1px solid #e3e3e3; }
-th:first-child, td:first-child { text-align: left; }
-th { font-weight: 600; border-bottom: 2px solid #999; }
-img { width: 100%; max-width: 900px; }
+{{ style|safe }}img { width: 100%; max-width: 900px; }
 </style>
 </head>
 <body>
@@ -67,5 +60,7 @@ def write_study_page(
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     images = [(name, embedded_png(figure)) for name, figure in plots.items()]
-    page = environment.from_string(_PAGE).render(table=table, notes=notes, plots=images)
+    page = environment.from_string(_PAGE).render(
+        style=STYLE, table=table, notes=notes, plots=images
+    )
     write_bytes_atomically(path, page.encode())

@@ -34,8 +34,13 @@ def item_scale_of_one(job: BenchmarkJob) -> BenchmarkJob:
 
 
 def dropout_of_a_fifth(job: BenchmarkJob) -> BenchmarkJob:
-    """Dropout does not follow from how often items were seen."""
+    """The dropout of few passes, whatever the number of passes."""
     return _with_model(job, dropout=0.2, input_dropout=0.2)
+
+
+def dropout_of_a_half(job: BenchmarkJob) -> BenchmarkJob:
+    """The dropout of many passes, whatever the number of passes."""
+    return _with_model(job, dropout=0.5, input_dropout=0.5)
 
 
 def few_negatives(job: BenchmarkJob) -> BenchmarkJob:
@@ -65,6 +70,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "no identities": no_identities,
     "item scale 1": item_scale_of_one,
     "dropout .2": dropout_of_a_fifth,
+    "dropout .5": dropout_of_a_half,
     "256 negatives": few_negatives,
     "1 layer": one_layer,
     "float32": full_precision,

@@ -18,12 +18,7 @@ MODEL_COLOUR: Final = "#1b6ca8"
 PART_COLOUR: Final = "#8fbcdb"
 BASELINE_COLOUR: Final = "#c9c9c9"
 
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Evaluation: {{ company }}</title>
-<style>
+STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1400px;
        margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
@@ -31,7 +26,17 @@ th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem;
          border-bottom: 1px solid #e3e3e3; }
 th:first-child, td:first-child, td.name, th.name { text-align: left; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
-.win { color: #17703a; font-weight: 600; } .loss { color: #a13030; font-weight: 600; }
+"""
+"""Of every page with figures."""
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Evaluation: {{ company }}</title>
+<style>
+{{ style|safe }}.win { color: #17703a; font-weight: 600; }
+.loss { color: #a13030; font-weight: 600; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1rem; }
 .plots img { width: 100%; } small { color: #666; }
 </style>
@@ -80,6 +85,7 @@ def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:
     """Write the evaluation page: one table and one bar chart per result."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(_PAGE).render(
+        style=STYLE,
         company=company,
         cut=results[0].cut if results else "",
         results=results,

@@ -30,6 +30,7 @@ from behavior_model.benchmark.interactions import Interactions, read_interaction
 from behavior_model.benchmark.recipe import recipe_for
 from behavior_model.benchmark.shop import Shop, multiplies_bfloat16, new_model, training_run
 from behavior_model.training.loop import TrainingRun
+from tests.perf.training_speed import events_per_processor_second
 
 WIDTH_64 = "0.1M"
 NUM_USERS = 4_000
@@ -50,15 +51,8 @@ def new_run(history: Interactions, size: str, cache: Path) -> TrainingRun:
 
 def our_speed(history: Interactions, cache: Path) -> float:
     """Events per processor second at width 64, two layers."""
-    events, started = 0, 0.0
-    for report in new_run(history, WIDTH_64, cache).steps():
-        if report.progress.global_step == WARM_STEPS:
-            started = time.process_time()
-        elif report.progress.global_step > WARM_STEPS:
-            events += report.num_events
-        if report.progress.global_step == WARM_STEPS + STEPS:
-            break
-    return events / (time.process_time() - started)
+    run = new_run(history, WIDTH_64, cache)
+    return events_per_processor_second(run, warm_steps=WARM_STEPS, steps=STEPS)
 
 
 def sasrec_speed(history: Interactions) -> float:

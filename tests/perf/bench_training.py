@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.recipes import recipe_for
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import TrainingRun
+from tests.perf.training_speed import events_per_processor_second
 from tests.rhythm_shop import CUT_US, WINDOW_US, shop_content, shop_histories, shop_vocabulary
 
 BASELINE = Path(__file__).parent / "training_baseline.json"
@@ -52,15 +52,7 @@ def events_per_second() -> float:
         seed=0,
     )
     run = TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=0)
-    events, started = 0, 0.0
-    for report in run.steps():
-        if report.progress.global_step == WARM_STEPS:
-            started = time.process_time()
-        elif report.progress.global_step > WARM_STEPS:
-            events += report.num_events
-        if report.progress.global_step == WARM_STEPS + STEPS:
-            break
-    return events / (time.process_time() - started)
+    return events_per_processor_second(run, warm_steps=WARM_STEPS, steps=STEPS)
 
 
 def main() -> int:
