@@ -53,6 +53,16 @@ def read(
     return table.to_pyarrow_table(columns=list(columns) if columns else None, filters=filters)
 
 
+def num_rows(workspace: Workspace, name: str) -> int:
+    """Rows of a Delta table, as its log tells.
+
+    Raises:
+        WorkspaceError: the workspace has no such table.
+    """
+    files = pa.table(open_table(workspace, name).get_add_actions(flatten=True))
+    return sum(files.column("num_records").to_pylist())
+
+
 def read_histories(
     workspace: Workspace,
     vocabulary: Vocabulary,

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from pipelines.contracts import (
-    CATALOGUE,
-    EVENTS,
-    LABELS,
-    PREDICTION_TIME,
-    QUARANTINE,
-    TOKEN_SEQUENCES,
-    USER_ID,
-)
+from pipelines.contracts import LABELS, QUARANTINE, TOKEN_SEQUENCES
 from pipelines.erasure import suppressed_digests
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-    from pipelines.tokens.vocabulary import Vocabulary
 
 
 def _table_names(context: StageContext) -> list[str]:
@@ -69,55 +56,14 @@ def _tokenize_outputs(context: StageContext) -> Parts:
 
 
 def _tokenize(context: StageContext) -> None:
-    from pipelines.stages.vocabulary import fit_vocabulary
+    from pipelines.flow.tokenize import tokenize
 
-    events = _load(context, EVENTS.name)
-    has_catalogue = CATALOGUE.name in _table_names(context)
-    catalogue = _load(context, CATALOGUE.name) if has_catalogue else None
-    contract = context.company.contract("events")
-    vocabulary = fit_vocabulary(
-        context.company.name, events, catalogue, contract, context.training_cut
-    )
-    vocabulary.save(context.workspace.vocabulary_path)
-    context.say(
-        f"  vocabulary {vocabulary.vocabulary_id}: {len(vocabulary.fields)} fields, "
-        f"{len(vocabulary.items):,} items, {len(vocabulary.categories):,} categories"
-    )
-    _store_sequences(context, events, vocabulary)
-    _store_labels(context, events, catalogue)
-
-
-def _store_sequences(context: StageContext, events: DataFrame, vocabulary: Vocabulary) -> None:
-    from pipelines.stages.sequences import token_sequences
-
-    _store(context, TOKEN_SEQUENCES.name, token_sequences(events, vocabulary), [USER_ID])
-
-
-def _store_labels(context: StageContext, events: DataFrame, catalogue: DataFrame | None) -> None:
-    from pipelines.stages.labels import future_labels
-
-    labels = future_labels(events, catalogue, context.as_of, context.settings.window_days)
-    _store(context, LABELS.name, labels, [PREDICTION_TIME, USER_ID])
-
-
-def _store(context: StageContext, name: str, frame: DataFrame, cluster: list[str]) -> None:
-    from pipelines.stages.delta import replace
-
-    rows = frame.persist()
-    try:
-        changed = replace(rows, context.workspace.table(name), cluster)
-        context.say(f"  {name}: {rows.count():,} rows{'' if changed else ', unchanged'}")
-    finally:
-        rows.unpersist()
-
-
-def _load(context: StageContext, name: str) -> DataFrame:
-    return context.spark().read.format("delta").load(str(context.workspace.table(name)))
+    tokenize(context)
 
 
 INGEST: Final = Stage(
     name="ingest",
-    version=1,
+    version=2,
     needs=(),
     inputs=_ingest_inputs,
     outputs=_ingest_outputs,
@@ -127,7 +73,7 @@ INGEST: Final = Stage(
 
 TOKENIZE: Final = Stage(
     name="tokenize",
-    version=1,
+    version=2,
     needs=("ingest",),
     inputs=_tokenize_inputs,
     outputs=_tokenize_outputs,

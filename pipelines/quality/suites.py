@@ -26,6 +26,7 @@ MAX_UNKNOWN_ITEM_SHARE: Final = 0.001
 
 _SPARK_TYPE_NAMES: Final = {
     ColumnType.STRING: "StringType",
+    ColumnType.LONG: "LongType",
     ColumnType.DOUBLE: "DoubleType",
     ColumnType.TIMESTAMP: "TimestampType",
 }

@@ -149,7 +149,7 @@ def _unreadable(request: SourceRequest, path: Path, error: PySparkException) -> 
     )
 
 
-PARQUET: Final = Reader(read=_read_parquet, files=_files)
+PARQUET: Final = Reader(read=_read_parquet, files=_files, reread=True)
 CSV: Final = Reader(read=_read_csv, files=_files, options=tuple(_CSV_OPTIONS))
 JSONL: Final = Reader(read=_read_jsonl, files=_files)
-DELTA: Final = Reader(read=_read_delta, files=_delta_log, options=("version",))
+DELTA: Final = Reader(read=_read_delta, files=_delta_log, options=("version",), reread=True)

@@ -74,11 +74,13 @@ class Reader:
         read: Makes the raw rows as a DataFrame.
         files: The files behind them, without Spark.
         options: Names that `source.options` may hold.
+        reread: Whether reading the rows again is cheaper than keeping them.
     """
 
     read: Callable[[SparkSession, SourceRequest], DataFrame]
     files: Callable[[SourceRequest], list[Path]]
     options: tuple[str, ...] = ()
+    reread: bool = False
 
 
 def files_below(path: Path) -> list[Path]:

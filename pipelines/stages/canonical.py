@@ -18,7 +18,6 @@ from pipelines.contracts import (
     RAW_ROW,
     RULE,
     SOURCE_TABLE,
-    ColumnType,
     SemanticType,
     TableContract,
 )
@@ -37,7 +36,6 @@ from pipelines.stages.casts import (
 )
 from pipelines.stages.schemas import SPARK_TYPES
 
-HASH_LENGTH: Final = 32
 WITHOUT_TIME_ZONE: Final = "without_time_zone"
 
 
@@ -69,18 +67,15 @@ def canonical_rows(
     }
     values = {name: cast.value for name, cast in casts.items()}
     if EVENT_ID in contract.key and EVENT_ID not in values:
-        mapped = [
-            (column.name, column.type) for column in contract.columns if column.name in values
-        ]
-        values[EVENT_ID] = _hash(values, mapped)
+        mapped = [column.name for column in contract.columns if column.name in values]
+        values[EVENT_ID] = _derived_id(values, mapped)
     typed = {
         column.name: values.get(column.name, F.lit(None)).cast(SPARK_TYPES[column.type])
         for column in contract.columns
     }
-    content = [(column.name, column.type) for column in contract.columns]
     return raw.select(
         *(value.alias(name) for name, value in typed.items()),
-        _hash(typed, content).alias(CONTENT_HASH),
+        F.xxhash64(*_tagged(typed, list(typed))).alias(CONTENT_HASH),
         F.lit(table.name).alias(SOURCE_TABLE),
         _first_failure(raw, casts).alias(RULE),
         F.to_json(F.struct(*map(quoted, raw.columns)), {"ignoreNullFields": "false"}).alias(
@@ -202,10 +197,19 @@ def _first_failure(raw: DataFrame, casts: dict[str, Cast]) -> Column:
     return F.coalesce(*failures, F.lit(None).cast("string"))
 
 
-def _hash(values: dict[str, Column], columns: list[tuple[str, ColumnType]]) -> Column:
-    """128 bits of SHA-256 over the values that are there: a new empty column is no change."""
-    exact = [
-        (F.unix_micros(values[name]) if kind is ColumnType.TIMESTAMP else values[name]).alias(name)
-        for name, kind in columns
+def _derived_id(values: dict[str, Column], names: list[str]) -> Column:
+    """An id of 128 bits from what a row says, for sources that name none."""
+    halves = [F.xxhash64(F.lit(half), *_tagged(values, names)) for half in range(2)]
+    return F.concat_ws("-", *(F.lower(F.hex(half)) for half in halves))
+
+
+def _tagged(values: dict[str, Column], names: list[str]) -> list[Column]:
+    """Each value behind its name; both are null and so not hashed where there is none.
+
+    So a new empty column changes no hash, and a value hashes otherwise in another column.
+    """
+    return [
+        part
+        for name in names
+        for part in (F.when(values[name].isNotNull(), F.lit(name)), values[name])
     ]
-    return F.left(F.sha2(F.to_json(F.struct(*exact)), 256), F.lit(HASH_LENGTH))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.storagelevel import StorageLevel
@@ -18,74 +18,142 @@ from pipelines.contracts import CONTENT_HASH, TableContract
 from pipelines.errors import WorkspaceError
 
 ROWS_PER_FILE: Final = 500_000
-_WRITE_OPTIONS: Final = {"delta.enableDeletionVectors": "false", "compression": "zstd"}
+MAX_BROADCAST_ROWS: Final = 1_000_000
+_OLD_HASH: Final = "old_hash"
+_NEW_HASH: Final = "new_hash"
+_WRITE_OPTIONS: Final = {"compression": "zstd", "delta.enableDeletionVectors": "false"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a write changed; both are 0 when there was nothing to commit."""
+    """What a write changed; all are 0 when there was nothing to commit."""
 
-    inserted: int
-    updated: int
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
 
 
-def merge(frame: DataFrame, path: Path, contract: TableContract, cluster: list[str]) -> Written:
-    """Insert new keys and update rows whose content changed, in one commit or none.
+def merge(
+    frame: DataFrame,
+    path: Path,
+    contract: TableContract,
+    cluster: list[str],
+    *,
+    num_rows: int,
+    within: DataFrame | None = None,
+) -> Written:
+    """Insert new keys and update rows whose content changed.
+
+    Updates are one commit and inserts another; what a kill between them leaves undone, the same
+    merge does when it comes again.
 
     Args:
         frame: Rows of the contract, one per key.
         path: Folder of the table; made when it does not exist.
-        contract: Its key identifies a row; with a content hash, changed rows are updated.
-        cluster: Columns that rows are sorted by across files, so that few files hold one user.
+        contract: Its key identifies a row.
+        cluster: Columns that rows are sorted by; files are cut by the first.
+        num_rows: Rows of the frame, or a little more.
+        within: Users whose rows the frame holds whole: other rows of theirs are deleted.
 
     Raises:
         WorkspaceError: a column of the table has another type than the contract says now.
     """
     spark = frame.sparkSession
     if not has_table(spark, path):
-        rows = frame.count()
-        _write(_clustered(frame, cluster, rows), path)
-        return Written(inserted=rows, updated=0)
+        _write(_clustered(frame, cluster, num_rows), path, cluster)
+        return Written(inserted=num_rows)
     _add_columns(spark, path, frame.schema)
-    key = list(contract.key)
-    same = [*key, CONTENT_HASH] if CONTENT_HASH in frame.columns else key
-    target = DeltaTable.forPath(spark, str(path))
-    changes = frame.join(target.toDF().select(*same), same, "left_anti").persist(
+    if not num_rows and within is None:
+        return Written()
+    changes = _changes(frame, path, contract, num_rows, within).persist(
         StorageLevel.MEMORY_AND_DISK
     )
     try:
-        total = changes.count()
-        if not total:
-            return Written(inserted=0, updated=0)
-        updated = changes.join(target.toDF().select(*key), key, "left_semi").count()
-        condition = " AND ".join(f"old.{name} = new.{name}" for name in key)
-        (
-            target.alias("old")
-            .merge(_clustered(changes, cluster, total).alias("new"), condition)
-            .whenMatchedUpdateAll()
-            .whenNotMatchedInsertAll()
-            .execute()
-        )
-        return Written(inserted=total - updated, updated=updated)
+        return _apply(changes, path, contract, cluster)
     finally:
         changes.unpersist()
+
+
+def _changes(
+    frame: DataFrame, path: Path, contract: TableContract, num_rows: int, within: DataFrame | None
+) -> DataFrame:
+    """Rows to write, with the hashes of old and new content; a hash is null where there is none."""
+    key = list(contract.key)
+    stored = frame.sparkSession.read.format("delta").load(str(path))
+    stored = stored.select(*key, _content_hash(stored).alias(_OLD_HASH))
+    if within is None:
+        known = stored.join(_small(frame.select(*key), num_rows), key, "left_semi")
+    else:
+        known = stored.join(F.broadcast(within), within.columns, "left_semi")
+    joined = frame.withColumn(_NEW_HASH, _content_hash(frame)).join(known, key, "full")
+    return joined.where(~F.col(_OLD_HASH).eqNullSafe(F.col(_NEW_HASH)))
+
+
+def _content_hash(frame: DataFrame) -> Column:
+    return F.col(CONTENT_HASH) if CONTENT_HASH in frame.columns else F.xxhash64(*frame.columns)
+
+
+def _apply(changes: DataFrame, path: Path, contract: TableContract, cluster: list[str]) -> Written:
+    is_new, is_gone = F.col(_OLD_HASH).isNull(), F.col(_NEW_HASH).isNull()
+    counted = changes.agg(F.count_if(is_new), F.count_if(is_gone), F.count("*")).first()
+    inserted, deleted, total = counted or (0, 0, 0)
+    written = Written(inserted=inserted, updated=total - inserted - deleted, deleted=deleted)
+    if written.updated or written.deleted:
+        _change(changes.where(~is_new), path, contract, total - inserted)
+    if written.inserted:
+        rows = changes.where(is_new).drop(_OLD_HASH, _NEW_HASH)
+        _clustered(rows, cluster, inserted).write.format("delta").mode("append").save(str(path))
+    return written
+
+
+def _change(changes: DataFrame, path: Path, contract: TableContract, num_rows: int) -> None:
+    """Update and delete: with few changes the table's files are rewritten in their own order."""
+    names = [name for name in changes.columns if name not in (_OLD_HASH, _NEW_HASH)]
+    (
+        DeltaTable.forPath(changes.sparkSession, str(path))
+        .alias("old")
+        .merge(
+            _small(changes, num_rows).alias("new"),
+            " AND ".join(f"old.{name} = new.{name}" for name in contract.key),
+        )
+        .whenMatchedDelete(f"new.{_NEW_HASH} IS NULL")
+        .whenMatchedUpdate(set={f"`{name}`": f"new.`{name}`" for name in names})
+        .execute()
+    )
+
+
+def _small(frame: DataFrame, num_rows: int) -> DataFrame:
+    """The frame, sent whole to every task where it is small: a big table is not shuffled for it."""
+    return F.broadcast(frame) if num_rows <= MAX_BROADCAST_ROWS else frame
 
 
 def replace(frame: DataFrame, path: Path, cluster: list[str]) -> bool:
     """Make a table hold exactly these rows in one commit; False when it does already.
 
     Args:
-        frame: The rows; persisted by the caller when they are dear to make.
+        frame: The rows, already in files' order: every partition becomes a file.
         path: Folder of the table; made when it does not exist.
-        cluster: Columns that rows are sorted by across files.
+        cluster: Columns that rows are sorted by.
     """
     spark = frame.sparkSession
-    if has_table(spark, path):
+    if not has_table(spark, path):
+        _write(frame, path, cluster)
+        return True
+    rows = frame.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
         current = spark.read.format("delta").load(str(path))
-        if current.dtypes == frame.dtypes and content_of(current) == content_of(frame):
+        if current.dtypes == rows.dtypes and content_of(current) == content_of(rows):
             return False
-    _write(_clustered(frame, cluster, frame.count()), path)
-    return True
+        _write(rows, path, cluster)
+        return True
+    finally:
+        rows.unpersist()
+
+
+def sort_again(spark: SparkSession, path: Path, cluster: list[str]) -> None:
+    """Sort a table's rows into files anew; its content stays, and readers of changes see none."""
+    rows = spark.read.format("delta").load(str(path))
+    _write(_clustered(rows, cluster, rows.count()), path, cluster, dataChange="false")
 
 
 def content_of(frame: DataFrame) -> tuple[int, int]:
@@ -106,10 +174,16 @@ def has_table(spark: SparkSession, path: Path) -> bool:
     return False
 
 
-def _write(frame: DataFrame, path: Path) -> None:
+def _write(frame: DataFrame, path: Path, cluster: list[str], **options: str) -> None:
+    """Files keep the range of the first two columns that they are sorted by, and no other.
+
+    What intake writes also keeps its changes, so that later rooms see which users they touch.
+    """
     (
         frame.write.format("delta")
-        .options(**_WRITE_OPTIONS)
+        .options(**_WRITE_OPTIONS, **options)
+        .option("delta.dataSkippingStatsColumns", ",".join(cluster[:2]))
+        .option("delta.enableChangeDataFeed", str(CONTENT_HASH in frame.columns).lower())
         .option("overwriteSchema", "true")
         .mode("overwrite")
         .save(str(path))
@@ -120,7 +194,7 @@ def _clustered(frame: DataFrame, cluster: list[str], rows: int) -> DataFrame:
     files = math.ceil(rows / ROWS_PER_FILE)
     if files <= 1:
         return frame.coalesce(1).sortWithinPartitions(*cluster)
-    return frame.repartitionByRange(files, *cluster).sortWithinPartitions(*cluster)
+    return frame.repartitionByRange(files, cluster[0]).sortWithinPartitions(*cluster)
 
 
 def _add_columns(spark: SparkSession, path: Path, schema: StructType) -> None:

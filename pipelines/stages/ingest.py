@@ -27,11 +27,12 @@ from pipelines.erasure import suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
 from pipelines.quality.gate import Gated, Ledger, gate
 from pipelines.quality.report import Finding, validate, write_report
-from pipelines.sources.registry import read_source
+from pipelines.sources.registry import read_source, reader_for
 from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
 from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
 from pipelines.stages.schemas import stored
+from pipelines.stages.user_ranges import user_ranges
 from pipelines.workspace import Workspace
 
 Into = Literal["catalogue", "profiles", "events"]
@@ -40,8 +41,9 @@ _CLUSTER: Final = {
     "catalogue": [ITEM_ID],
     "profiles": [USER_ID],
     "events": [USER_ID, EVENT_TIME, SESSION_ID, EVENT_ID],
-    "quarantine": [SOURCE_TABLE, ROW_HASH],
+    "quarantine": [ROW_HASH],
 }
+MAX_READ_SHARE: Final = 3.0
 
 Say = Callable[[str], None]
 
@@ -103,7 +105,9 @@ def _gate(
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path) for table in tables]
     rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
-    return gate(rows, stored(contract), tables)
+    requests = [SourceRequest.of(table, company_path) for table in tables]
+    reread = all(reader_for(request).reread for request in requests)
+    return gate(rows, stored(contract), tables, reread=reread)
 
 
 def _canonical(
@@ -187,15 +191,32 @@ def _describe(
     return "\n".join(lines)
 
 
+def _sort_again(workspace: Workspace, spark: SparkSession) -> None:
+    """Many small intakes lie across all users; from time to time events are sorted as a whole."""
+    path = workspace.table(EVENTS.name)
+    if user_ranges(path).read_share > MAX_READ_SHARE:
+        delta.sort_again(spark, path, _CLUSTER[EVENTS.name])
+
+
 def _store(workspace: Workspace, gated: Sequence[Gated]) -> dict[str, delta.Written]:
     quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])
     written = {
         QUARANTINE.name: delta.merge(
-            quarantine, workspace.table(QUARANTINE.name), QUARANTINE, _CLUSTER[QUARANTINE.name]
+            quarantine,
+            workspace.table(QUARANTINE.name),
+            QUARANTINE,
+            _CLUSTER[QUARANTINE.name],
+            num_rows=sum(ledger.quarantined for one in gated for ledger in one.ledgers),
         )
     }
     for one in gated:
         name = one.contract.name
-        path = workspace.table(name)
-        written[name] = delta.merge(one.accepted, path, one.contract, _CLUSTER[name])
+        written[name] = delta.merge(
+            one.accepted,
+            workspace.table(name),
+            one.contract,
+            _CLUSTER[name],
+            num_rows=sum(ledger.accepted for ledger in one.ledgers),
+        )
+    _sort_again(workspace, gated[0].accepted.sparkSession)
     return written

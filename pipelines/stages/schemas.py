@@ -47,7 +47,7 @@ def spark_schema(contract: TableContract) -> StructType:
 
 def stored(contract: TableContract) -> TableContract:
     """A company's contract with the columns that intake adds before it writes."""
-    made = [CONTENT_HASH, SOURCE_TABLE] if contract.name == EVENTS.name else [CONTENT_HASH]
-    return contract.with_fields(
-        tuple(Column(name=name, type=ColumnType.STRING, required=True) for name in made)
-    )
+    made = [Column(name=CONTENT_HASH, type=ColumnType.LONG, required=True)]
+    if contract.name == EVENTS.name:
+        made.append(Column(name=SOURCE_TABLE, type=ColumnType.STRING, required=True))
+    return contract.with_fields(tuple(made))

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, IntegerType, StructField, StructType
 
 from pipelines.contracts import (
     AMOUNT,
-    EVENT_ID,
-    EVENT_TIME,
     QUANTITY,
-    SESSION_ID,
     TOKEN_PREFIX,
     TOKEN_SEQUENCES,
     USER_ID,
 )
 from pipelines.stages.schemas import spark_schema
+from pipelines.stages.user_ranges import EVENT_ORDER, UserRanges
 from pipelines.tokens.encoder import encode
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 
-EVENTS_PER_PARTITION: Final = 250_000
-EVENT_ORDER: Final = (EVENT_TIME, SESSION_ID, EVENT_ID)
-"""Order of events inside a user; a missing session stands first."""
 
+def token_sequences(
+    spark: SparkSession,
+    events: UserRanges,
+    vocabulary: Vocabulary,
+    users: Sequence[str] | None = None,
+) -> DataFrame:
+    """Encode users' whole histories: rows of `token_sequences`.
 
-def token_sequences(events: DataFrame, vocabulary: Vocabulary) -> DataFrame:
-    """Encode every user's whole history: rows of `token_sequences`.
+    Tasks read the events themselves, as Arrow, one range of users each: nothing is shuffled and no
+    row passes through the JVM before it is encoded.
 
     Args:
-        events: The `events` table.
+        spark: Session whose workers reach the table's folder.
+        events: The events table, cut into ranges of users.
         vocabulary: The frozen vocabulary.
+        users: Only these users; all by default.
     """
-    columns = dict.fromkeys([USER_ID, *EVENT_ORDER, *_read_columns(vocabulary, events)])
-    partitions = max(
-        math.ceil(events.count() / EVENTS_PER_PARTITION),
-        events.sparkSession.sparkContext.defaultParallelism,
-    )
-    ordered = (
-        events.select(*columns)
-        .repartition(partitions, USER_ID)
-        .sortWithinPartitions(USER_ID, *EVENT_ORDER)
-    )
     schema = sequence_schema(vocabulary)
-    return ordered.mapInArrow(_encoder(vocabulary), schema).select(*schema.names)
+    num = len(events.ranges)
+    positions = spark.range(num, numPartitions=num)
+    return positions.mapInArrow(_encoder(events, vocabulary, users), schema).select(*schema.names)
 
 
 def sequence_schema(vocabulary: Vocabulary) -> StructType:
@@ -75,19 +69,21 @@ def encode_sorted(events: pa.Table, vocabulary: Vocabulary) -> Histories:
     return encode(vocabulary, events, runs.values.to_pylist(), offsets)
 
 
-def _read_columns(vocabulary: Vocabulary, events: DataFrame) -> list[str]:
-    wanted = [AMOUNT, QUANTITY, *(field.column for field in vocabulary.fields if field.column)]
-    return [name for name in wanted if name in events.columns]
+def _read_columns(vocabulary: Vocabulary) -> list[str]:
+    fields = [field.column for field in vocabulary.fields if field.column]
+    return list(dict.fromkeys([USER_ID, *EVENT_ORDER, AMOUNT, QUANTITY, *fields]))
 
 
 def _encoder(
-    vocabulary: Vocabulary,
+    events: UserRanges, vocabulary: Vocabulary, users: Sequence[str] | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    def encode_partition(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held = list(batches)
-        if not held:
-            return
-        histories = encode_sorted(pa.Table.from_batches(held), vocabulary)
-        yield from histories.to_arrow(vocabulary.vocabulary_id).to_batches()
+    columns = _read_columns(vocabulary)
 
-    return encode_partition
+    def encode_ranges(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for position in batch.column(0).to_pylist():
+                rows = events.read(position, columns, users)
+                histories = encode_sorted(rows, vocabulary)
+                yield from histories.to_arrow(vocabulary.vocabulary_id).to_batches()
+
+    return encode_ranges

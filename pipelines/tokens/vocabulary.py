@@ -142,6 +142,11 @@ class Vocabulary:
         head = np.zeros(FIRST_IDX, dtype=np.int64)
         return np.concatenate([head, np.asarray(self.item_counts, dtype=np.int64)])
 
+    def category_of_items(self) -> dict[str, str | None]:
+        """Outside item id -> name of its category, None where there is none."""
+        names = [None if idx < 0 else self.categories[idx] for idx in self.item_categories]
+        return dict(zip(self.items, names, strict=True))
+
     def field(self, name: str) -> TokenField:
         """The token field of that name (KeyError when there is none)."""
         for candidate in self.fields:

@@ -19,9 +19,12 @@ from deltalake import DeltaTable
 from pipelines import lake
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, StageReport, run_stages
+from pipelines.stages.sequences import encode_sorted
+from pipelines.stages.user_ranges import sorted_events
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 from tests.tiny_company import orders, write_rows, write_tiny_company
+from tests.tiny_histories import same
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -128,6 +131,57 @@ def test_new_rows_at_the_source_run_everything_again(
         workspace, Vocabulary.load(workspace.vocabulary_path), before_us=2**62
     )
     assert histories.num_events == 121
+
+
+def last_change(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Rows that the last commit of a table updated, inserted and deleted."""
+    commit = DeltaTable(str(workspace.table(name))).history(1)[0]
+    assert commit["operation"] == "MERGE"
+    metrics = commit["operationMetrics"]
+    kinds = ("Updated", "Inserted", "Deleted")
+    return {kind: int(metrics[f"numTargetRows{kind}"]) for kind in kinds}
+
+
+def test_a_new_day_makes_only_the_users_it_names_again(
+    finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    write_rows(tmp_path / "raw" / "orders.parquet", orders(121))
+    before = versions(workspace)
+    run(workspace, tmp_path / "raw" / company.name)
+    assert versions(workspace)["token_sequences"] == before["token_sequences"] + 1
+    assert last_change(workspace, "token_sequences") == {"Updated": 1, "Inserted": 0, "Deleted": 0}
+    afresh = Workspace(tmp_path / "afresh")
+    run(afresh, tmp_path / "raw" / company.name)
+    assert content(workspace) == content(afresh)
+
+
+def test_a_corrected_event_rebuilds_what_depends_on_it(
+    finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Order 3 moves from user u3 to a new user, long before the cut; the vocabulary stays."""
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    rows = orders(120)
+    rows[3]["customer"] = "somebody new"
+    write_rows(tmp_path / "raw" / "orders.parquet", rows)
+    before = content(workspace)
+    run(workspace, tmp_path / "raw" / company.name)
+    after = content(workspace)
+    assert after["vocabulary"] == before["vocabulary"]
+    changed = [
+        row["user_id"] for row in after["token_sequences"] if row not in before["token_sequences"]
+    ]
+    assert changed == ["somebody new", "u3"]
+    vocabulary = Vocabulary.load(workspace.vocabulary_path)
+    events = sorted_events(lake.read(workspace, "events"))
+    assert same(
+        lake.read_histories(workspace, vocabulary, 2**62), encode_sorted(events, vocabulary)
+    )
+    assert {row["user_id"] for row in after["labels"] if row not in before["labels"]} == {
+        "somebody new"
+    }
 
 
 def test_history_is_read_strictly_before_the_prediction_time(finished: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from pipelines.errors import WorkspaceError
 from pipelines.stages.labels import NUM_PREDICTION_TIMES, future_labels
 from pipelines.stages.schemas import spark_schema, stored
 from pipelines.stages.sequences import encode_sorted, sequence_schema, token_sequences
+from pipelines.stages.user_ranges import user_ranges
 from pipelines.stages.vocabulary import fit_vocabulary
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import PROBE_TYPE, Vocabulary
@@ -142,12 +144,13 @@ def test_a_cut_before_all_events_is_refused(spark: SparkSession, company: Compan
 
 
 def test_spark_and_the_encoder_alone_give_the_same_bits(
-    spark: SparkSession, company: CompanyConfig
+    spark: SparkSession, company: CompanyConfig, tmp_path: Path
 ) -> None:
     rows = many()
     vocabulary = fit(spark, company, rows, CUT + DAY)
     events = frame(spark, company, rows).repartition(5)
-    sequences = token_sequences(events, vocabulary)
+    events.write.format("delta").save(str(tmp_path / "events"))
+    sequences = token_sequences(spark, user_ranges(tmp_path / "events"), vocabulary)
     assert sequences.schema == sequence_schema(vocabulary)
     by_spark = Histories.from_arrow(sequences.orderBy("user_id").toArrow())
     keys = ["user_id", "event_time", "session_id", "event_id"]

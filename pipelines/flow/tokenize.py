@@ -1,0 +1,230 @@
+"""Rooms 3 and 4 as one stage: for all users, or for those whom an intake touched.
+
+A vocabulary stays as it was fitted while its cut and the company's columns stay, the catalogue
+names no other items, and few events before the cut were changed. Then only the sequences and labels
+of touched users are made again. Otherwise all are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pipelines import lake
+from pipelines.contracts import (
+    CATALOGUE,
+    CATEGORY,
+    EVENTS,
+    ITEM_ID,
+    LABELS,
+    PREDICTION_TIME,
+    TOKEN_SEQUENCES,
+    USER_ID,
+)
+from pipelines.flow.runner import StageContext, table_stamp
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import write_json_atomically
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from pipelines.stages.changes import Changes
+    from pipelines.stages.user_ranges import UserRanges
+
+REFIT_SHARE: Final = 0.01
+"""Share of all events that may change before the training cut while the vocabulary stays."""
+REBUILD_SHARE: Final = 0.33
+"""Share of users from which on it is cheaper to make all sequences again."""
+_MADE_FROM: Final = "tokenized.json"
+_CLUSTER: Final = {TOKEN_SEQUENCES.name: [USER_ID], LABELS.name: [USER_ID, PREDICTION_TIME]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFrom:
+    """What sequences and labels were made from; written when both stand."""
+
+    events_id: str
+    events_version: int
+    vocabulary_id: str
+    as_of: str
+    window_days: int
+    columns: list[list[str]]
+
+
+def tokenize(context: StageContext) -> None:
+    """Fit the vocabulary or keep it, then make sequences and labels.
+
+    Raises:
+        WorkspaceError: no event lies before the training cut.
+    """
+    from pipelines.stages.user_ranges import user_ranges
+
+    events = user_ranges(context.workspace.table(EVENTS.name))
+    changes = _touched(context, events)
+    if changes is None:
+        vocabulary = _fit(context)
+        _store_all(context, events, vocabulary)
+    else:
+        vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
+        context.say(
+            f"  vocabulary {vocabulary.vocabulary_id} stays; "
+            f"{len(changes.user_ids):,} users have new or corrected events"
+        )
+        _store_touched(context, events, vocabulary, changes.user_ids)
+    _remember(context, _made_from(context, vocabulary.vocabulary_id))
+
+
+def _touched(context: StageContext, events: UserRanges) -> Changes | None:
+    """Changes since the last time; None when everything has to be made again."""
+    from pipelines.stages.changes import changes_since
+
+    last = _remembered(context)
+    if last is None or last.get("vocabulary_id") is None:
+        return None
+    now = asdict(_made_from(context, last["vocabulary_id"]))
+    if any(last[name] != now[name] for name in now if name != "events_version"):
+        return None
+    if not _keeps_vocabulary(context, last["vocabulary_id"]):
+        return None
+    path = context.workspace.table(EVENTS.name)
+    changes = changes_since(context.spark(), path, last["events_version"], context.training_cut)
+    if changes is None or changes.num_early > REFIT_SHARE * events.num_events:
+        return None
+    num_users = lake.num_rows(context.workspace, TOKEN_SEQUENCES.name)
+    return changes if len(changes.user_ids) <= REBUILD_SHARE * num_users else None
+
+
+def _keeps_vocabulary(context: StageContext, vocabulary_id: str) -> bool:
+    """Whether the vocabulary on disk is the one remembered and knows all of the catalogue."""
+    path = context.workspace.vocabulary_path
+    if not path.is_file():
+        return False
+    vocabulary = Vocabulary.load(path)
+    if vocabulary.vocabulary_id != vocabulary_id:
+        return False
+    if not _has_catalogue(context):
+        return True
+    rows = lake.read(context.workspace, CATALOGUE.name, [ITEM_ID, CATEGORY])
+    known = vocabulary.category_of_items()
+    return all(
+        item in known and known[item] == category
+        for item, category in zip(
+            rows.column(ITEM_ID).to_pylist(), rows.column(CATEGORY).to_pylist(), strict=True
+        )
+    )
+
+
+def _fit(context: StageContext) -> Vocabulary:
+    from pipelines.stages.vocabulary import fit_vocabulary
+
+    vocabulary = fit_vocabulary(
+        context.company.name,
+        _load(context, EVENTS.name),
+        _catalogue(context),
+        context.company.contract("events"),
+        context.training_cut,
+    )
+    vocabulary.save(context.workspace.vocabulary_path)
+    context.say(
+        f"  vocabulary {vocabulary.vocabulary_id}: {len(vocabulary.fields)} fields, "
+        f"{len(vocabulary.items):,} items, {len(vocabulary.categories):,} categories"
+    )
+    return vocabulary
+
+
+def _store_all(context: StageContext, events: UserRanges, vocabulary: Vocabulary) -> None:
+    from pipelines.stages.sequences import token_sequences
+
+    _replace(context, TOKEN_SEQUENCES.name, token_sequences(context.spark(), events, vocabulary))
+    labels = _labels(context, _load(context, EVENTS.name))
+    cluster = _CLUSTER[LABELS.name]
+    in_order = labels.repartitionByRange(cluster[0]).sortWithinPartitions(*cluster)
+    _replace(context, LABELS.name, in_order)
+
+
+def _replace(context: StageContext, name: str, frame: DataFrame) -> None:
+    from pipelines.stages.delta import replace
+
+    changed = replace(frame, context.workspace.table(name), _CLUSTER[name])
+    rows = lake.num_rows(context.workspace, name)
+    context.say(f"  {name}: {rows:,} rows{'' if changed else ', unchanged'}")
+
+
+def _store_touched(
+    context: StageContext, events: UserRanges, vocabulary: Vocabulary, user_ids: list[str]
+) -> None:
+    from pipelines.stages.delta import merge
+    from pipelines.stages.sequences import token_sequences
+
+    if not user_ids:
+        return
+    spark = context.spark()
+    users = spark.createDataFrame([(user,) for user in user_ids], f"{USER_ID} string")
+    theirs = _load(context, EVENTS.name).join(_broadcast(users), USER_ID, "left_semi")
+    frames = {
+        TOKEN_SEQUENCES: token_sequences(spark, events, vocabulary, user_ids),
+        LABELS: _labels(context, theirs),
+    }
+    for contract, frame in frames.items():
+        written = merge(
+            frame,
+            context.workspace.table(contract.name),
+            contract,
+            _CLUSTER[contract.name],
+            num_rows=len(user_ids),
+            within=users,
+        )
+        context.say(
+            f"  {contract.name}: {written.inserted:,} inserted, {written.updated:,} updated, "
+            f"{written.deleted:,} deleted"
+        )
+
+
+def _broadcast(frame: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    return F.broadcast(frame)
+
+
+def _labels(context: StageContext, events: DataFrame) -> DataFrame:
+    from pipelines.stages.labels import future_labels
+
+    return future_labels(events, _catalogue(context), context.as_of, context.settings.window_days)
+
+
+def _catalogue(context: StageContext) -> DataFrame | None:
+    return _load(context, CATALOGUE.name) if _has_catalogue(context) else None
+
+
+def _has_catalogue(context: StageContext) -> bool:
+    return any(table.into == CATALOGUE.name for table in context.company.tables)
+
+
+def _load(context: StageContext, name: str) -> DataFrame:
+    return context.spark().read.format("delta").load(str(context.workspace.table(name)))
+
+
+def _made_from(context: StageContext, vocabulary_id: str) -> MadeFrom:
+    stamp = table_stamp(context.workspace, EVENTS.name)[EVENTS.name]
+    columns = context.company.contract("events").columns
+    return MadeFrom(
+        events_id=stamp["id"],
+        events_version=stamp["version"],
+        vocabulary_id=vocabulary_id,
+        as_of=context.as_of.isoformat(),
+        window_days=context.settings.window_days,
+        columns=[[column.name, str(column.semantic)] for column in columns],
+    )
+
+
+def _remembered(context: StageContext) -> dict[str, Any] | None:
+    path = context.workspace.root / _MADE_FROM
+    if not path.is_file():
+        return None
+    remembered: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return remembered
+
+
+def _remember(context: StageContext, made_from: MadeFrom) -> None:
+    write_json_atomically(context.workspace.root / _MADE_FROM, asdict(made_from))

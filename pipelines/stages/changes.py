@@ -1,0 +1,52 @@
+"""Which users an intake touched: read from the changes that Delta keeps of the events table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.contracts import EVENT_TIME, USER_ID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What became of events between two versions of their table.
+
+    Args:
+        user_ids: Users with an event that was added, corrected or deleted, sorted.
+        num_early: Such events before the training cut.
+    """
+
+    user_ids: list[str]
+    num_early: int
+
+
+def changes_since(
+    spark: SparkSession, events: Path, version: int, training_cut: datetime
+) -> Changes | None:
+    """Changes after a version; None when Delta no longer holds them (after a vacuum, say).
+
+    Args:
+        spark: Session with Delta.
+        events: Folder of the events table.
+        version: The last version whose events are known.
+        training_cut: Before it, an event counts as early.
+    """
+    rows = spark.read.format("delta").option("readChangeFeed", "true")
+    try:
+        found = (
+            rows.option("startingVersion", str(version + 1))
+            .load(str(events))
+            .groupBy(USER_ID)
+            .agg(F.count_if(F.col(EVENT_TIME) < F.lit(training_cut)).alias("early"))
+            .toArrow()
+        )
+    except PySparkException:
+        return None
+    early = sum(found.column("early").to_pylist())
+    return Changes(user_ids=sorted(found.column(USER_ID).to_pylist()), num_early=early)
