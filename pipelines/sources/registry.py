@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from pyspark.sql import DataFrame, SparkSession
@@ -9,13 +10,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.errors import SourceError, UnknownNameError
 from pipelines.sources.complete_journey.source import COMPLETE_JOURNEY
 from pipelines.sources.files import CSV, DELTA, JSONL, PARQUET
-from pipelines.sources.request import Reader, SourceRequest
+from pipelines.sources.kafka import KAFKA
+from pipelines.sources.request import Reader, SourceRequest, Stamp
 
 READERS: Final[dict[str, Reader]] = {
     "parquet": PARQUET,
     "csv": CSV,
     "jsonl": JSONL,
     "delta": DELTA,
+    "kafka": KAFKA,
     "complete_journey": COMPLETE_JOURNEY,
 }
 
@@ -53,12 +56,20 @@ def read_source(spark: SparkSession, request: SourceRequest) -> DataFrame:
     return frame
 
 
-def source_fingerprint(request: SourceRequest) -> list[list[str | int]]:
-    """Name, size and modification time of every file behind a table, without reading any.
+def source_fingerprint(request: SourceRequest) -> Stamp:
+    """What decides whether a table has new rows, told without reading any.
 
     Raises:
         UnknownNameError: unknown format or option.
         SourceError: no such file.
     """
-    stats = [(path, path.stat()) for path in sorted(reader_for(request).files(request))]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return reader_for(request).stamp(request)
+
+
+def needed_jars(requests: Iterable[SourceRequest]) -> tuple[str, ...]:
+    """Names of the sets of Java libraries that reading these tables needs.
+
+    Raises:
+        UnknownNameError: unknown format or option.
+    """
+    return tuple(sorted({name for one in requests for name in reader_for(one).jars(one)}))

@@ -23,8 +23,7 @@ from pipelines.contracts import (
     TableContract,
 )
 from pipelines.errors import CompanyConfigError, SourceError
-from pipelines.sources.files import quoted
-from pipelines.sources.request import MALFORMED_ROW
+from pipelines.sources.request import MALFORMED_ROW, quoted
 from pipelines.stages.casts import (
     Cast,
     Caster,
