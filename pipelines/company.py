@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -58,6 +59,10 @@ RESERVED_FIELDS: Final = (
     *("item", "gap", "hour", "weekday", "session_start"),
 )
 """Names of columns and tokens that the platform makes itself."""
+
+
+SECRET_OPTIONS: Final = ("password", "pass", "pwd", "secret", "token")
+_SECRET_IN_URL: Final = re.compile(r"(?i)\b(password|passwd|pwd)\s*=|://[^/@\s]*:[^/@\s]*@")
 
 
 class _Strict(BaseModel):
@@ -125,6 +130,17 @@ class SourceConfig(_Strict):
     format: str
     path: str | None = None
     options: dict[str, str | int | float | bool] = {}
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, given in value.items():
+            if name in SECRET_OPTIONS or _SECRET_IN_URL.search(str(given)):
+                raise ValueError(
+                    f"'{name}' holds a password. Put the password into an environment variable "
+                    "and give that variable's name as 'password_variable'."
+                )
+        return value
 
 
 class TableConfig(_Strict):

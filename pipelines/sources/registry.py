@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.errors import SourceError, UnknownNameError
 from pipelines.sources.complete_journey.source import COMPLETE_JOURNEY
 from pipelines.sources.files import CSV, DELTA, JSONL, PARQUET
+from pipelines.sources.jdbc import JDBC
 from pipelines.sources.kafka import KAFKA
 from pipelines.sources.request import Reader, SourceRequest, Stamp
 
@@ -18,6 +19,7 @@ READERS: Final[dict[str, Reader]] = {
     "csv": CSV,
     "jsonl": JSONL,
     "delta": DELTA,
+    "jdbc": JDBC,
     "kafka": KAFKA,
     "complete_journey": COMPLETE_JOURNEY,
 }

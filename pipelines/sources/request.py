@@ -119,8 +119,10 @@ def stamp_of_now(request: SourceRequest) -> Stamp:
 
 
 def reason_of(error: Exception) -> str:
-    """What Spark or the Java library behind it said, in one line."""
+    """What Spark or the Java library behind it said, in one line: the first cause."""
     java: Any = getattr(error, "java_exception", None)
+    while java is not None and java.getCause() is not None:
+        java = java.getCause()
     text = str(error) if java is None else str(java.toString())
     return text.strip().splitlines()[0].rstrip(".")
 

@@ -24,6 +24,10 @@ def load(folder: Path, *tables: dict[str, Any], **top: Any) -> CompanyConfig:
     return load_company(write(folder, *tables, **top))
 
 
+def jdbc(after: str = "", host: str = "h", **options: Any) -> dict[str, Any]:
+    return {"format": "jdbc", "options": {"url": f"jdbc:postgresql://{host}/db{after}", **options}}
+
+
 def columns(**changes: Any) -> dict[str, Any]:
     return {**events_table()["columns"], **changes}
 
@@ -48,6 +52,9 @@ def columns(**changes: Any) -> dict[str, Any]:
         ),
         ([events_table(time_zone="Europe/Berln")], {}, r"'Europe/Berln' .* mean 'Europe/Berlin'\?"),
         ([events_table(time_unit="minutes")], {}, r"time_unit: Input should be 's', 'ms', 'us'"),
+        ([events_table(source=jdbc(password="s3cret"))], {}, r"options: 'password' holds a passw"),
+        ([events_table(source=jdbc("?user=a&password=s3cret"))], {}, r"'url' holds a password"),
+        ([events_table(source=jdbc(host="a:s3cret@h"))], {}, r"'password_variable'"),
         ([events_table(max_quarantined_share=1.5)], {}, r"max_quarantined_share: Input should be"),
         ([events_table(fields={"amount": {"type": "number"}})], {}, r"name of a contract column"),
         ([events_table(fields={"gap": {"type": "number"}})], {}, r"name that the platform uses"),
@@ -68,6 +75,7 @@ def test_a_wrong_description_names_file_and_key(
     with pytest.raises(CompanyConfigError, match=message) as caught:
         load(tmp_path, *tables, **top)
     assert str(tmp_path / "company.yaml") in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
