@@ -142,7 +142,7 @@ class StageContext:
             log_path = self.workspace.logs / "spark.log"
             log_path.parent.mkdir(parents=True, exist_ok=True)
             path = self.settings.company_path
-            jar_sets = needed_jars(SourceRequest.of(one, path) for one in self.company.tables)
+            jar_sets = needed_jars(SourceRequest.of(one, path) for one in self.company.sources)
             session = spark_session("bfm", jar_sets=jar_sets, log_path=log_path)
             self._session = self._spark.enter_context(session)
         return self._session

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.company import CompanyConfig
 from pipelines.errors import SourceError, UnknownNameError
 from pipelines.sources.complete_journey.source import COMPLETE_JOURNEY
 from pipelines.sources.files import CSV, DELTA, JSONL, PARQUET
@@ -33,7 +35,7 @@ def reader_for(request: SourceRequest) -> Reader:
     """
     name = request.source.format
     if name not in READERS:
-        kind = f"source format in {request.company_path} (tables.{request.table}.source.format)"
+        kind = f"source format at {request.place}.source.format"
         raise UnknownNameError(kind, name, READERS)
     reader = READERS[name]
     for option in request.source.options:
@@ -56,6 +58,19 @@ def read_source(spark: SparkSession, request: SourceRequest) -> DataFrame:
     if not frame.columns:
         raise SourceError(f"{request.place}: no columns in {request.where}. Give a file with data.")
     return frame
+
+
+def read_lookups(
+    spark: SparkSession, company: CompanyConfig, company_path: Path
+) -> dict[str, DataFrame]:
+    """The lookup tables of a company by name.
+
+    Raises:
+        UnknownNameError, SourceError: as `read_source`.
+    """
+    return {
+        one.name: read_source(spark, SourceRequest.of(one, company_path)) for one in company.lookups
+    }
 
 
 def source_fingerprint(request: SourceRequest) -> Stamp:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.company import SourceConfig, TableConfig, resolve_path
+from pipelines.company import LookupConfig, SourceConfig, TableConfig, resolve_path
 from pipelines.errors import CompanyConfigError, SourceError
 
 MALFORMED_ROW: Final = "_malformed_row"
@@ -26,21 +26,26 @@ class SourceRequest:
         table: Name of the table in `company.yaml`.
         source: Its `source` block.
         company_path: The `company.yaml` that relative paths start from.
+        section: Where the table stands in it: `tables` or `lookups`.
     """
 
     table: str
     source: SourceConfig
     company_path: Path
+    section: str = "tables"
 
     @classmethod
-    def of(cls, table: TableConfig, company_path: Path) -> SourceRequest:
+    def of(cls, table: TableConfig | LookupConfig, company_path: Path) -> SourceRequest:
         """The request behind a table of `company.yaml`."""
-        return cls(table=table.name, source=table.source, company_path=company_path)
+        section = "lookups" if isinstance(table, LookupConfig) else "tables"
+        return cls(
+            table=table.name, source=table.source, company_path=company_path, section=section
+        )
 
     @property
     def place(self) -> str:
         """File and key, for messages."""
-        return f"{self.company_path}: tables.{self.table}"
+        return f"{self.company_path}: {self.section}.{self.table}"
 
     @property
     def where(self) -> str:

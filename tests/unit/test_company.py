@@ -28,6 +28,10 @@ def jdbc(after: str = "", host: str = "h", **options: Any) -> dict[str, Any]:
     return {"format": "jdbc", "options": {"url": f"jdbc:postgresql://{host}/db{after}", **options}}
 
 
+PARSE = {"column": "time", "format": "dd.MM.yyyy"}
+LOOKUP = {"table": "rates", "key": "currency", "on": "code", "column": "rate"}
+
+
 def columns(**changes: Any) -> dict[str, Any]:
     return {**events_table()["columns"], **changes}
 
@@ -55,6 +59,33 @@ def columns(**changes: Any) -> dict[str, Any]:
         ([events_table(source=jdbc(password="s3cret"))], {}, r"options: 'password' holds a passw"),
         ([events_table(source=jdbc("?user=a&password=s3cret"))], {}, r"'url' holds a password"),
         ([events_table(source=jdbc(host="a:s3cret@h"))], {}, r"'password_variable'"),
+        (
+            [events_table(columns=columns(amount={"product": []}))],
+            {},
+            r"product: Value should have at",
+        ),
+        ([events_table(columns=columns(query={"concat": "ab"}))], {}, r"concat: Input should"),
+        (
+            [events_table(columns=columns(event_time={"parse": {"column": "t"}}))],
+            {},
+            r"columns\.event_time\.parse\.format: Field required",
+        ),
+        (
+            [events_table(columns=columns(event_time={"parse": {**PARSE, "time_zone": "Berlin"}}))],
+            {},
+            r"parse\.time_zone: 'Berlin' is not an IANA time zone",
+        ),
+        (
+            [events_table(columns=columns(amount={"product": ["paid", {"lookup": LOOKUP}]}))],
+            {"lookups": [{"name": "stores", "source": {"format": "csv"}}]},
+            r"tables\.orders\.columns\.amount: table 'rates' does not stand under 'lookups' "
+            r"\(there: \['stores'\]\); add it",
+        ),
+        (
+            [events_table()],
+            {"lookups": [{"name": "orders", "source": {"format": "csv"}}]},
+            r"table names \['orders'\] appear twice",
+        ),
         ([events_table(max_quarantined_share=1.5)], {}, r"max_quarantined_share: Input should be"),
         ([events_table(fields={"amount": {"type": "number"}})], {}, r"name of a contract column"),
         ([events_table(fields={"gap": {"type": "number"}})], {}, r"name that the platform uses"),
