@@ -100,7 +100,8 @@ class TableConfig(Strict):
 
     `time_zone` (IANA name) is needed where times hold no zone; `time_unit` where they are numbers
     since 1970-01-01 UTC. `max_quarantined_share` is the share of rows that may break a rule before
-    the line stops.
+    the line stops. Rows with a negative quantity or amount go to quarantine, or become events of
+    type `return` with the values' sizes (`negative_quantity: return_event`).
     """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -108,6 +109,7 @@ class TableConfig(Strict):
     source: SourceConfig
     time_zone: TimeZone = None
     time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    negative_quantity: Literal["quarantine", "return_event"] = "quarantine"
     max_quarantined_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     columns: dict[str, Expression]
     fields: dict[Annotated[str, Field(pattern=FIELD_PATTERN)], ExtraField] = Field(
@@ -137,6 +139,8 @@ class TableConfig(Strict):
                 f"columns {unknown} are not columns of '{self.into}' (allowed: {sorted(known)}); "
                 "put a company's own columns under 'fields'"
             )
+        if self.negative_quantity != "quarantine" and self.into != "events":
+            raise ValueError(f"negative_quantity is for 'events'; take it out of '{self.into}'")
         clash = sorted(set(self.fields) & known)
         if clash:
             raise ValueError(f"fields {clash} have the name of a contract column; rename them")

@@ -15,7 +15,7 @@ it says EXPRESSION, any expression may stand.
     lookup:                               a value of a table that stands under `lookups`
       table: NAME
       key: EXPRESSION                     of this table
-      on: EXPRESSION                      of that table; equal to the key as text
+      equals: EXPRESSION                  of that table; compared with the key as text
       column: NAME                        of that table
       default: 1.0                        where the key is not found or has no value; else null
 
@@ -130,6 +130,6 @@ class Lookup(Strict):
 
     table: str
     key: Expression
-    on: Expression
+    equals: Expression
     column: str
     default: str | float | int | None = None

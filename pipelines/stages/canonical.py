@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +13,13 @@ from pyspark.sql import functions as F
 
 from pipelines.company import ColumnExpression, TableConfig
 from pipelines.contracts import (
+    AMOUNT,
     CONTENT_HASH,
     EVENT_ID,
+    EVENT_TYPE,
+    QUANTITY,
     RAW_ROW,
+    RETURN,
     RULE,
     SOURCE_TABLE,
     ColumnType,
@@ -73,6 +78,8 @@ def canonical_rows(
         if column.name in table.columns or column.name in table.fields
     }
     values = {name: cast.value for name, cast in casts.items()}
+    if table.negative_quantity == "return_event":
+        values |= _returns(values)
     if EVENT_ID in contract.key and EVENT_ID not in values:
         mapped = [
             (column.name, column.type) for column in contract.columns if column.name in values
@@ -162,6 +169,16 @@ def _caster(semantic: SemanticType | None, table: TableConfig) -> Caster:
     if semantic is SemanticType.TIMESTAMP:
         return partial(to_timestamp, zone=table.time_zone, unit=table.time_unit)
     return to_text
+
+
+def _returns(values: dict[str, Column]) -> dict[str, Column]:
+    """Negative quantities and amounts as events of their own type, with the sizes."""
+    sizes: dict[str, Column] = {
+        name: F.abs(values[name]) for name in (QUANTITY, AMOUNT) if name in values
+    }
+    negative = [F.coalesce(values[name] < 0, F.lit(False)) for name in sizes]
+    is_return = reduce(or_, negative, F.lit(False)) & values[EVENT_TYPE].isNotNull()
+    return {**sizes, EVENT_TYPE: F.when(is_return, F.lit(RETURN)).otherwise(values[EVENT_TYPE])}
 
 
 def _first_failure(raw: DataFrame, casts: dict[str, Cast]) -> Column:

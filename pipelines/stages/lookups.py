@@ -68,7 +68,7 @@ def with_lookups(
         for lookup in expression.lookups:
             rows = tables[lookup.table]
             place = f"{company_path}: lookups.{lookup.table}"
-            wanted = (*lookup.on.source_columns, lookup.column)
+            wanted = (*lookup.equals.source_columns, lookup.column)
             refuse_missing(rows, wanted, f"{place}, asked by {key}")
             if _question(lookup) not in scope.joined:
                 scope = _joined(scope, lookup, rows, key_text, place)
@@ -79,7 +79,7 @@ def _joined(scope: Scope, lookup: Lookup, rows: DataFrame, key_text: KeyText, pl
     name = f"_lookup_{len(scope.joined)}"
     there = Scope.of(rows)
     keyed = rows.select(
-        key_text(there, lookup.on).alias(f"{name}_key"),
+        key_text(there, lookup.equals).alias(f"{name}_key"),
         F.struct(*map(quoted, rows.columns)).alias(name),
     ).where(F.col(f"{name}_key").isNotNull())
     _refuse_unsound(rows, keyed, f"{name}_key", place)
@@ -125,4 +125,4 @@ def refuse_missing(rows: DataFrame, names: Sequence[str], place: str) -> None:
 
 def _question(lookup: Lookup) -> str:
     """What is joined once, whichever of its columns are wanted."""
-    return lookup.model_dump_json(include={"table", "key", "on"})
+    return lookup.model_dump_json(include={"table", "key", "equals"})

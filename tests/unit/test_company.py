@@ -29,7 +29,7 @@ def jdbc(after: str = "", host: str = "h", **options: Any) -> dict[str, Any]:
 
 
 PARSE = {"column": "time", "format": "dd.MM.yyyy"}
-LOOKUP = {"table": "rates", "key": "currency", "on": "code", "column": "rate"}
+LOOKUP = {"table": "rates", "key": "currency", "equals": "code", "column": "rate"}
 
 
 def columns(**changes: Any) -> dict[str, Any]:
@@ -85,6 +85,11 @@ def columns(**changes: Any) -> dict[str, Any]:
             [events_table()],
             {"lookups": [{"name": "orders", "source": {"format": "csv"}}]},
             r"table names \['orders'\] appear twice",
+        ),
+        (
+            [events_table(), catalogue_table(negative_quantity="return_event")],
+            {},
+            r"negative_quantity is for 'events'; take it out of 'catalogue'",
         ),
         ([events_table(max_quarantined_share=1.5)], {}, r"max_quarantined_share: Input should be"),
         ([events_table(fields={"amount": {"type": "number"}})], {}, r"name of a contract column"),
