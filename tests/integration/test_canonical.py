@@ -231,9 +231,11 @@ def looking_up(
 
 
 SALES = [(1.0, 10.0), (2.0, 10.0), (3.0, 10.0), (4.0, 10.0), (None, None)]
-MONEY = {"lookup": {"table": "stores", "key": "shop", "on": "no", "column": "money"}}
-CITY = {"lookup": {"table": "stores", "key": "shop", "on": "no", "column": "city", "default": "?"}}
-RATE = {"lookup": {"table": "rates", "key": MONEY, "on": "code", "column": "rate"}}
+MONEY = {"lookup": {"table": "stores", "key": "shop", "equals": "no", "column": "money"}}
+CITY = {
+    "lookup": {"table": "stores", "key": "shop", "equals": "no", "column": "city", "default": "?"}
+}
+RATE = {"lookup": {"table": "rates", "key": MONEY, "equals": "code", "column": "rate"}}
 
 
 def test_values_of_other_tables(spark: SparkSession, tmp_path: Path) -> None:
@@ -257,7 +259,11 @@ def test_values_of_other_tables(spark: SparkSession, tmp_path: Path) -> None:
     ("change", "stores", "message"),
     [
         ({}, [*STORES, STORES[1]], r"lookups\.stores: the key '2' stands more than once"),
-        ({"on": "nr"}, STORES, r"lookups\.stores.*columns\.market: the source has no column 'nr'"),
+        (
+            {"equals": "nr"},
+            STORES,
+            r"lookups\.stores.*columns\.market: the source has no column 'nr'",
+        ),
         ({"column": "citty"}, STORES, r"no column 'citty'.*Did you mean 'city'\?"),
         ({"key": "shopp"}, STORES, r"tables\.orders\.columns\.market: .*Did you mean 'shop'\?"),
     ],
