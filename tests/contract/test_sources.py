@@ -15,8 +15,6 @@ from deltalake import write_deltalake
 from pipelines.company import SourceConfig, load_company
 from pipelines.errors import CompanyConfigError, SourceError, UnknownNameError, UserError
 from pipelines.flow.artefacts import JAR_SETS
-from pipelines.flow.spark import spark_session
-from pipelines.sources import kafka
 from pipelines.sources.complete_journey import source as complete_journey
 from pipelines.sources.json_rows import json_rows
 from pipelines.sources.registry import READERS, needed_jars, read_source, source_fingerprint
@@ -253,19 +251,6 @@ def test_json_keys_that_differ_in_case_alone_are_refused(spark: SparkSession) ->
     values = spark.createDataFrame([('{"Id": 1}',), ('{"id": 1}',)], "value string")
     with pytest.raises(SourceError, match=r"differ in case alone: Id, id\. Write a key in one way"):
         json_rows(values, request_to("kafka", {}))
-
-
-def test_a_broker_that_cannot_be_reached_is_named(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kafka, "_TIMEOUT_MS", "500")
-    with (
-        spark_session("with Kafka", jar_sets=["kafka"]) as session,
-        pytest.raises(
-            SourceError, match=r"topic 'orders' at 127\.0\.0\.1:1 cannot be read: .*Timed out"
-        ),
-    ):
-        read_source(session, request_to("kafka", SERVERS["kafka"]))
 
 
 class TestCompleteJourney:
