@@ -15,6 +15,7 @@ from pipelines.sources.files import CSV, DELTA, JSONL, PARQUET
 from pipelines.sources.jdbc import JDBC
 from pipelines.sources.kafka import KAFKA
 from pipelines.sources.request import Reader, SourceRequest, Stamp
+from pipelines.sources.whitespace import WHITESPACE
 
 READERS: Final[dict[str, Reader]] = {
     "parquet": PARQUET,
@@ -23,6 +24,7 @@ READERS: Final[dict[str, Reader]] = {
     "delta": DELTA,
     "jdbc": JDBC,
     "kafka": KAFKA,
+    "whitespace": WHITESPACE,
     "complete_journey": COMPLETE_JOURNEY,
 }
 

@@ -89,7 +89,7 @@ def described(
 
 
 def test_every_reader_but_the_example_is_tested_here() -> None:
-    assert set(FORMATS) == set(READERS) - {"complete_journey", *SERVERS}
+    assert set(FORMATS) == set(READERS) - {"complete_journey", "whitespace", *SERVERS}
 
 
 def test_every_set_of_jars_that_a_reader_needs_is_known() -> None:
@@ -162,6 +162,7 @@ def test_a_missing_file_is_named(spark: SparkSession, tmp_path: Path, format_: s
         ("csv", "", r"orders\.txt is empty\. Give a file with a header line"),
         ("jsonl", "not json\n", r"orders\.txt holds no JSON objects"),
         ("jsonl", "", r"orders\.txt holds no JSON objects"),
+        ("whitespace", " \n", r"orders\.txt is empty\. Give a file with lines"),
         ("delta", "x", r"orders\.txt cannot be read as delta"),
     ],
 )
@@ -208,6 +209,7 @@ def test_csv_without_a_header_and_with_a_byte_order_mark(
     ("format_", "content", "num_sound"),
     [
         ("csv", "id,customer,time,kind\n1,u1,2024-01-01,buy\n2,u2,2024-01-01,buy,extra\n3,u3\n", 1),
+        ("whitespace", " id customer  time  kind\n\n 1 u1 2024-01-01  buy\r\n 2 u2  buy\n", 1),
         (
             "jsonl",
             '{"id":"1","customer":"u1","time":"2024-01-01","kind":"buy"}\n{"id":"2","cust\n',
@@ -251,6 +253,22 @@ def test_json_keys_that_differ_in_case_alone_are_refused(spark: SparkSession) ->
     values = spark.createDataFrame([('{"Id": 1}',), ('{"id": 1}',)], "value string")
     with pytest.raises(SourceError, match=r"differ in case alone: Id, id\. Write a key in one way"):
         json_rows(values, request_to("kafka", {}))
+
+
+def test_columns_apart_by_blanks(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"user_id": "_c0", "event_time": "_c2", "event_type": "_c1"}
+    path = described(
+        tmp_path, "whitespace", "log.txt", {"header": False}, columns=columns, fields={}
+    )
+    (tmp_path / "log.txt").write_text("\n 00001\tbuy   2024-01-01\n\n02  buy 2024-01-02 \n")
+    rows = canonical(spark, path).orderBy("user_id").toArrow().to_pylist()
+    assert [(row["user_id"], row["event_time"].day, row["rule"]) for row in rows] == [
+        ("00001", 1, None),
+        ("02", 2, None),
+    ]
+    before = source_fingerprint(request_of(path))
+    (tmp_path / "log.txt").write_text("1 buy 2024-01-01")
+    assert source_fingerprint(request_of(path)) != before
 
 
 class TestCompleteJourney:
