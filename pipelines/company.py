@@ -1,22 +1,20 @@
 """`company.yaml`: a business describes its data once, and every room reads it from here.
 
 The file is typed and unknown keys are refused. A column of the contract is filled by a *column
-expression*: the name of a source column, `{constant: value}`, `{concat: [a, b], separator: "/"}`
-or `{coalesce: [a, b]}`. Source columns that the contract does not know become extra fields with
-a semantic type.
+expression*: the name of a source column, or one of the ways in `pipelines.expressions`. Source
+columns that the contract does not know become extra fields with a semantic type. Tables that
+expressions look values up in stand under `lookups`.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
-import zoneinfo
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -45,6 +43,7 @@ from pipelines.contracts import (
     TableContract,
 )
 from pipelines.errors import CompanyConfigError
+from pipelines.expressions import ColumnExpression, Expression, Strict, TimeZone
 
 PACKAGE_PREFIX: Final = "package:"
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
@@ -60,53 +59,11 @@ RESERVED_FIELDS: Final = (
 """Names of columns and tokens that the platform makes itself."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+SECRET_OPTIONS: Final = ("password", "pass", "pwd", "secret", "token")
+_SECRET_IN_URL: Final = re.compile(r"(?i)\b(password|passwd|pwd)\s*=|://[^/@\s]*:[^/@\s]*@")
 
 
-class ColumnExpression(_Strict):
-    """How one column is made from the columns of a source table. Exactly one way is given.
-
-    `values` renames values of the result (`{buy: purchase}`); others stay as they are.
-    """
-
-    column: str | None = None
-    constant: str | float | int | None = None
-    concat: tuple[str, ...] | None = None
-    coalesce: tuple[str, ...] | None = None
-    separator: str = " "
-    values: dict[str, str] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists_to_tuples(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> ColumnExpression:
-        ways = (self.column, self.constant, self.concat, self.coalesce)
-        if sum(way is not None for way in ways) != 1:
-            raise ValueError("give exactly one of: column, constant, concat, coalesce")
-        return self
-
-    @property
-    def source_columns(self) -> tuple[str, ...]:
-        """Names of the source columns that this expression reads."""
-        if self.column is not None:
-            return (self.column,)
-        return self.concat or self.coalesce or ()
-
-
-def _expression(value: Any) -> Any:
-    return {"column": value} if isinstance(value, str) else value
-
-
-Expression = Annotated[ColumnExpression, BeforeValidator(_expression)]
-
-
-class ExtraField(_Strict):
+class ExtraField(Strict):
     """A source column that the contract does not know, with its meaning."""
 
     type: Annotated[SemanticType, Field(strict=False)]
@@ -115,7 +72,7 @@ class ExtraField(_Strict):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
-class SourceConfig(_Strict):
+class SourceConfig(Strict):
     """Where a table's raw rows come from.
 
     `format` names a registered reader; `path` is relative to the folder of `company.yaml`,
@@ -124,25 +81,40 @@ class SourceConfig(_Strict):
 
     format: str
     path: str | None = None
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, given in value.items():
+            if name in SECRET_OPTIONS or _SECRET_IN_URL.search(str(given)):
+                raise ValueError(
+                    f"'{name}' holds a password. Put the password into an environment variable "
+                    "and give that variable's name as 'password_variable'."
+                )
+        return value
 
 
-class TableConfig(_Strict):
+class TableConfig(Strict):
     """One source table and how its columns become a canonical table.
 
     `time_zone` (IANA name) is needed where times hold no zone; `time_unit` where they are numbers
     since 1970-01-01 UTC. `max_quarantined_share` is the share of rows that may break a rule before
-    the line stops.
+    the line stops. Rows with a negative quantity or amount go to quarantine, or become events of
+    type `return` with the values' sizes (`negative_quantity: return_event`).
     """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     into: Literal["events", "catalogue", "profiles"]
     source: SourceConfig
-    time_zone: str | None = None
+    time_zone: TimeZone = None
     time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    negative_quantity: Literal["quarantine", "return_event"] = "quarantine"
     max_quarantined_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     columns: dict[str, Expression]
-    fields: dict[Annotated[str, Field(pattern=FIELD_PATTERN)], ExtraField] = {}
+    fields: dict[Annotated[str, Field(pattern=FIELD_PATTERN)], ExtraField] = Field(
+        default_factory=dict
+    )
 
     @property
     def contract(self) -> TableContract:
@@ -152,15 +124,11 @@ class TableConfig(_Strict):
         """The expression behind an extra field; by default the source column of that name."""
         return self.fields[name].source or ColumnExpression(column=name)
 
-    @field_validator("time_zone")
-    @classmethod
-    def _zone_known(cls, value: str | None) -> str | None:
-        zones = zoneinfo.available_timezones()
-        if value is not None and value not in zones:
-            close = difflib.get_close_matches(value, zones, n=1)
-            guess = f" Did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"'{value}' is not an IANA time zone like 'Europe/Berlin'.{guess}")
-        return value
+    @property
+    def expressions(self) -> dict[str, ColumnExpression]:
+        """All expressions by their keys."""
+        columns = {f"columns.{name}": expression for name, expression in self.columns.items()}
+        return columns | {f"fields.{name}": self.field_expression(name) for name in self.fields}
 
     @model_validator(mode="after")
     def _columns_known_and_complete(self) -> TableConfig:
@@ -171,6 +139,8 @@ class TableConfig(_Strict):
                 f"columns {unknown} are not columns of '{self.into}' (allowed: {sorted(known)}); "
                 "put a company's own columns under 'fields'"
             )
+        if self.negative_quantity != "quarantine" and self.into != "events":
+            raise ValueError(f"negative_quantity is for 'events'; take it out of '{self.into}'")
         clash = sorted(set(self.fields) & known)
         if clash:
             raise ValueError(f"fields {clash} have the name of a contract column; rename them")
@@ -188,16 +158,30 @@ class TableConfig(_Strict):
         return self
 
 
-class CompanyConfig(_Strict):
-    """A company: its name and its tables."""
+class LookupConfig(Strict):
+    """A table that column expressions look values up in."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    source: SourceConfig
+
+
+class CompanyConfig(Strict):
+    """A company: its name, its tables, and the tables that these look values up in."""
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(tuple), Field(min_length=1)]
 
+    lookups: Annotated[tuple[LookupConfig, ...], BeforeValidator(tuple)] = ()
+
+    @property
+    def sources(self) -> tuple[TableConfig | LookupConfig, ...]:
+        """All tables that are read."""
+        return (*self.tables, *self.lookups)
+
     @model_validator(mode="after")
     def _consistent(self) -> CompanyConfig:
-        names = [table.name for table in self.tables]
+        names = [one.name for one in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"table names {twice} appear twice")
@@ -205,7 +189,19 @@ class CompanyConfig(_Strict):
             raise ValueError("no table goes into 'events'; at least one is needed")
         for into in ("events", "catalogue", "profiles"):
             self._field_types(into)
+        self._refuse_unknown_lookups()
         return self
+
+    def _refuse_unknown_lookups(self) -> None:
+        known = sorted(lookup.name for lookup in self.lookups)
+        for table in self.tables:
+            for key, expression in table.expressions.items():
+                for lookup in expression.lookups:
+                    if lookup.table not in known:
+                        raise ValueError(
+                            f"tables.{table.name}.{key}: table '{lookup.table}' does not stand "
+                            f"under 'lookups' (there: {known}); add it with its name and source"
+                        )
 
     def _field_types(self, into: str) -> dict[str, SemanticType]:
         types: dict[str, SemanticType] = {}
@@ -287,6 +283,7 @@ __all__ = [
     "ColumnExpression",
     "CompanyConfig",
     "ExtraField",
+    "LookupConfig",
     "SourceConfig",
     "TableConfig",
     "load_company",

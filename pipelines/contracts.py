@@ -138,7 +138,18 @@ PAGE_VIEW: Final = "page_view"
 CART: Final = "cart"
 COUPON_REDEEMED: Final = "coupon_redeemed"
 CAMPAIGN_RECEIVED: Final = "campaign_received"
-EVENT_TYPES: Final = (PURCHASE, SEARCH, PAGE_VIEW, CART, COUPON_REDEEMED, CAMPAIGN_RECEIVED)
+RETURN: Final = "return"
+CANCELLATION: Final = "cancellation"
+EVENT_TYPES: Final = (
+    PURCHASE,
+    SEARCH,
+    PAGE_VIEW,
+    CART,
+    COUPON_REDEEMED,
+    CAMPAIGN_RECEIVED,
+    RETURN,
+    CANCELLATION,
+)
 """Event types the platform knows by name; a company may add its own."""
 
 

@@ -98,14 +98,17 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_company(
-    folder: Path, *tables: Mapping[str, Any], files: Mapping[str, Sequence[Mapping[str, Any]]]
+    folder: Path,
+    *tables: Mapping[str, Any],
+    files: Mapping[str, Sequence[Mapping[str, Any]]],
+    **top: Any,
 ) -> Path:
     """Write raw files and the `company.yaml` that describes them; gives the path of the latter."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         write_rows(folder / name, rows)
     path = folder / "company.yaml"
-    text = yaml.safe_dump({"name": "tiny-company", "tables": list(tables)}, sort_keys=False)
+    text = yaml.safe_dump({"name": "tiny-company", "tables": list(tables), **top}, sort_keys=False)
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from pipelines.errors import EnvironmentProblemError
+from pipelines.flow.artefacts import DELTA
 from pipelines.flow.jars import local_jars
 from pipelines.flow.java import find_java
 
@@ -110,7 +111,7 @@ def check_spark() -> Check:
 def check_jars() -> Check:
     """Delta's Java libraries are on this machine."""
     try:
-        jars = local_jars()
+        jars = local_jars(DELTA)
     except EnvironmentProblemError as error:
         return Check(name="Delta jars", ok=False, found="incomplete", remedy=str(error))
     if jars is None:

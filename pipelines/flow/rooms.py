@@ -22,7 +22,7 @@ def _ingest_inputs(context: StageContext) -> Parts:
         "company": context.company.model_dump(mode="json"),
         "sources": {
             table.name: source_fingerprint(SourceRequest.of(table, path))
-            for table in context.company.tables
+            for table in context.company.sources
         },
         "suppressed": suppressed_digests(context.workspace),
     }

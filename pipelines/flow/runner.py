@@ -136,10 +136,15 @@ class StageContext:
         """The run's Spark session, started at the first call."""
         if self._session is None:
             from pipelines.flow.spark import spark_session
+            from pipelines.sources.registry import needed_jars
+            from pipelines.sources.request import SourceRequest
 
             log_path = self.workspace.logs / "spark.log"
             log_path.parent.mkdir(parents=True, exist_ok=True)
-            self._session = self._spark.enter_context(spark_session("bfm", log_path=log_path))
+            path = self.settings.company_path
+            jar_sets = needed_jars(SourceRequest.of(one, path) for one in self.company.sources)
+            session = spark_session("bfm", jar_sets=jar_sets, log_path=log_path)
+            self._session = self._spark.enter_context(session)
         return self._session
 
     def stop_spark(self) -> None:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from pipelines.errors import BfmError, EnvironmentProblemError
-from pipelines.flow.jars import delta_jars
+from pipelines.flow.jars import find_jars, jar_set
 from pipelines.flow.java import find_java
 
 _ENV_PREFIX: Final = "BFM_SPARK_"
@@ -88,6 +88,7 @@ def num_cores() -> int:
 def spark_session(
     app_name: str,
     *,
+    jar_sets: Sequence[str] = (),
     scratch: Path | None = None,
     log_path: Path | None = None,
     settings: SparkSettings | None = None,
@@ -95,27 +96,29 @@ def spark_session(
     """A Spark session with Delta; at the end its JVM has exited and returned its memory.
 
     When this process has a session already, that one is given and left running, so that a stage
-    called inside another's session shares it.
+    called inside another's session shares it; jars that it lacks are added.
 
     Args:
         app_name: Name shown in logs and on a cluster.
+        jar_sets: Names of sets of Java libraries beside Delta's.
         scratch: Folder for shuffle files; a temporary one by default.
         log_path: File that takes everything the JVM prints; a temporary one by default.
         settings: Read from the environment by default.
 
     Raises:
-        EnvironmentProblemError: No usable Java, no Delta jars, wrong settings, or Spark did not
+        EnvironmentProblemError: No usable Java, no jars, wrong settings, or Spark did not
             start.
         SparkJobError: The body let an error of the JVM escape.
     """
     running = SparkSession.getActiveSession()
     if running is not None:
+        _add_jars(running, jar_sets)
         yield running
         return
     settings = settings or read_settings()
     find_java()
     check_spark_home()
-    jars = (*delta_jars(), *_extra_jars(settings))
+    jars = (*_jars(("delta", *jar_sets)), *_extra_jars(settings))
     with tempfile.TemporaryDirectory(prefix="bfm-spark-") as temporary:
         folder = scratch or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,6 +192,17 @@ def check_spark_home() -> None:
             f"SPARK_HOME is '{home}', which is not Spark {pyspark.__version__} (no jars/{expected} "
             "there). Unset SPARK_HOME: the Python package brings its own Spark."
         )
+
+
+def _jars(names: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(path for name in names for path in find_jars(jar_set(name)))
+
+
+def _add_jars(session: SparkSession, names: Sequence[str]) -> None:
+    present = {Path(row[0]).name for row in session.sql("LIST JARS").collect()} if names else set()
+    for path in _jars(names):
+        if path.name not in present:
+            session.sql(f"ADD JAR '{path.resolve().as_uri()}'")
 
 
 def _extra_jars(settings: SparkSettings) -> tuple[Path, ...]:

@@ -13,7 +13,16 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipelines.errors import SourceError
-from pipelines.sources.request import MALFORMED_ROW, Reader, SourceRequest, files_below
+from pipelines.sources.json_rows import json_rows
+from pipelines.sources.request import (
+    MALFORMED_ROW,
+    Reader,
+    SourceRequest,
+    Stamp,
+    files_below,
+    quoted,
+    stamp_of_files,
+)
 
 _NANOS_AS_LONG: Final = "spark.sql.legacy.parquet.nanosAsLong"
 _CSV_OPTIONS: Final = {
@@ -26,11 +35,6 @@ _CSV_OPTIONS: Final = {
     "quote": "quote",
 }
 _CSV_DEFAULTS: Final = {"header": "true", "escape": '"', "multiLine": "true"}
-
-
-def quoted(name: str) -> Column:
-    """A source column by its exact name, dots and spaces included."""
-    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def read_parquet_files(spark: SparkSession, path: Path, place: str) -> DataFrame:
@@ -96,30 +100,21 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
         names = spark.read.options(**options).csv(str(path)).columns
         if not names:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
-        schema = _with_malformed([StructField(name, StringType()) for name in names])
+        fields = [StructField(name, StringType()) for name in (*names, MALFORMED_ROW)]
         return spark.read.options(**options, columnNameOfCorruptRecord=MALFORMED_ROW).csv(
-            str(path), schema=schema
+            str(path), schema=StructType(fields)
         )
     except PySparkException as error:
         raise _unreadable(request, path, error) from error
 
 
 def _read_jsonl(spark: SparkSession, request: SourceRequest) -> DataFrame:
-    path, reader = request.path(), spark.read.options(columnNameOfCorruptRecord=MALFORMED_ROW)
+    path = request.path()
     try:
-        fields = [f for f in reader.json(str(path)).schema.fields if f.name != MALFORMED_ROW]
-        if not fields:
-            raise SourceError(
-                f"{request.place}: {path} holds no JSON objects. "
-                'Give one object per line, like {"user_id": "u1"}.'
-            )
-        return reader.schema(_with_malformed(fields)).json(str(path))
+        lines = spark.read.text(str(path)).where(F.trim("value") != "")
+        return json_rows(lines, request)
     except PySparkException as error:
         raise _unreadable(request, path, error) from error
-
-
-def _with_malformed(fields: list[StructField]) -> StructType:
-    return StructType([*fields, StructField(MALFORMED_ROW, StringType())])
 
 
 def _read_delta(spark: SparkSession, request: SourceRequest) -> DataFrame:
@@ -133,12 +128,12 @@ def _read_delta(spark: SparkSession, request: SourceRequest) -> DataFrame:
         raise _unreadable(request, path, error) from error
 
 
-def _delta_log(request: SourceRequest) -> list[Path]:
-    return list((request.path() / "_delta_log").glob("*"))
+def _delta_stamp(request: SourceRequest) -> Stamp:
+    return stamp_of_files((request.path() / "_delta_log").glob("*"))
 
 
-def _files(request: SourceRequest) -> list[Path]:
-    return files_below(request.path())
+def _stamp(request: SourceRequest) -> Stamp:
+    return stamp_of_files(files_below(request.path()))
 
 
 def _unreadable(request: SourceRequest, path: Path, error: PySparkException) -> SourceError:
@@ -149,7 +144,7 @@ def _unreadable(request: SourceRequest, path: Path, error: PySparkException) -> 
     )
 
 
-PARQUET: Final = Reader(read=_read_parquet, files=_files, reread=True)
-CSV: Final = Reader(read=_read_csv, files=_files, options=tuple(_CSV_OPTIONS))
-JSONL: Final = Reader(read=_read_jsonl, files=_files)
-DELTA: Final = Reader(read=_read_delta, files=_delta_log, options=("version",), reread=True)
+PARQUET: Final = Reader(read=_read_parquet, stamp=_stamp, reread=True)
+CSV: Final = Reader(read=_read_csv, stamp=_stamp, options=tuple(_CSV_OPTIONS))
+JSONL: Final = Reader(read=_read_jsonl, stamp=_stamp)
+DELTA: Final = Reader(read=_read_delta, stamp=_delta_stamp, options=("version",), reread=True)

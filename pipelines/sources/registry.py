@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.company import CompanyConfig
 from pipelines.errors import SourceError, UnknownNameError
 from pipelines.sources.complete_journey.source import COMPLETE_JOURNEY
 from pipelines.sources.files import CSV, DELTA, JSONL, PARQUET
-from pipelines.sources.request import Reader, SourceRequest
+from pipelines.sources.jdbc import JDBC
+from pipelines.sources.kafka import KAFKA
+from pipelines.sources.request import Reader, SourceRequest, Stamp
+from pipelines.sources.whitespace import WHITESPACE
 
 READERS: Final[dict[str, Reader]] = {
     "parquet": PARQUET,
     "csv": CSV,
     "jsonl": JSONL,
     "delta": DELTA,
+    "jdbc": JDBC,
+    "kafka": KAFKA,
+    "whitespace": WHITESPACE,
     "complete_journey": COMPLETE_JOURNEY,
 }
 
@@ -28,7 +37,7 @@ def reader_for(request: SourceRequest) -> Reader:
     """
     name = request.source.format
     if name not in READERS:
-        kind = f"source format in {request.company_path} (tables.{request.table}.source.format)"
+        kind = f"source format at {request.place}.source.format"
         raise UnknownNameError(kind, name, READERS)
     reader = READERS[name]
     for option in request.source.options:
@@ -53,12 +62,33 @@ def read_source(spark: SparkSession, request: SourceRequest) -> DataFrame:
     return frame
 
 
-def source_fingerprint(request: SourceRequest) -> list[list[str | int]]:
-    """Name, size and modification time of every file behind a table, without reading any.
+def read_lookups(
+    spark: SparkSession, company: CompanyConfig, company_path: Path
+) -> dict[str, DataFrame]:
+    """The lookup tables of a company by name.
+
+    Raises:
+        UnknownNameError, SourceError: as `read_source`.
+    """
+    return {
+        one.name: read_source(spark, SourceRequest.of(one, company_path)) for one in company.lookups
+    }
+
+
+def source_fingerprint(request: SourceRequest) -> Stamp:
+    """What decides whether a table has new rows, told without reading any.
 
     Raises:
         UnknownNameError: unknown format or option.
         SourceError: no such file.
     """
-    stats = [(path, path.stat()) for path in sorted(reader_for(request).files(request))]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return reader_for(request).stamp(request)
+
+
+def needed_jars(requests: Iterable[SourceRequest]) -> tuple[str, ...]:
+    """Names of the sets of Java libraries that reading these tables needs.
+
+    Raises:
+        UnknownNameError: unknown format or option.
+    """
+    return tuple(sorted({name for one in requests for name in reader_for(one).jars(one)}))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from pipelines.company import SourceConfig, TableConfig, resolve_path
+from pipelines.company import LookupConfig, SourceConfig, TableConfig, resolve_path
 from pipelines.errors import CompanyConfigError, SourceError
 
 MALFORMED_ROW: Final = "_malformed_row"
@@ -24,21 +26,26 @@ class SourceRequest:
         table: Name of the table in `company.yaml`.
         source: Its `source` block.
         company_path: The `company.yaml` that relative paths start from.
+        section: Where the table stands in it: `tables` or `lookups`.
     """
 
     table: str
     source: SourceConfig
     company_path: Path
+    section: str = "tables"
 
     @classmethod
-    def of(cls, table: TableConfig, company_path: Path) -> SourceRequest:
+    def of(cls, table: TableConfig | LookupConfig, company_path: Path) -> SourceRequest:
         """The request behind a table of `company.yaml`."""
-        return cls(table=table.name, source=table.source, company_path=company_path)
+        section = "lookups" if isinstance(table, LookupConfig) else "tables"
+        return cls(
+            table=table.name, source=table.source, company_path=company_path, section=section
+        )
 
     @property
     def place(self) -> str:
         """File and key, for messages."""
-        return f"{self.company_path}: tables.{self.table}"
+        return f"{self.company_path}: {self.section}.{self.table}"
 
     @property
     def where(self) -> str:
@@ -65,6 +72,27 @@ class SourceRequest:
             )
         return path
 
+    def needed(self, option: str) -> str:
+        """An option that the format cannot do without.
+
+        Raises:
+            CompanyConfigError: it is not given, or is empty.
+        """
+        value = str(self.source.options.get(option, ""))
+        if not value:
+            raise CompanyConfigError(
+                f"{self.place}.source.options.{option} is missing; format "
+                f"'{self.source.format}' needs it."
+            )
+        return value
+
+
+Stamp = list[list[str | int]]
+
+
+def _no_jars(request: SourceRequest) -> tuple[str, ...]:
+    return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
@@ -72,15 +100,43 @@ class Reader:
 
     Args:
         read: Makes the raw rows as a DataFrame.
-        files: The files behind them, without Spark.
+        stamp: What decides whether the rows are new, told without Spark: equal stamps mean equal
+            rows.
         options: Names that `source.options` may hold.
         reread: Whether reading the rows again is cheaper than keeping them.
+        jars: Names of the sets of Java libraries that reading needs.
     """
 
     read: Callable[[SparkSession, SourceRequest], DataFrame]
-    files: Callable[[SourceRequest], list[Path]]
+    stamp: Callable[[SourceRequest], Stamp]
     options: tuple[str, ...] = ()
     reread: bool = False
+    jars: Callable[[SourceRequest], tuple[str, ...]] = _no_jars
+
+
+def stamp_of_files(paths: Iterable[Path]) -> Stamp:
+    """Name, size and modification time of every file."""
+    stats = [(path, path.stat()) for path in sorted(paths)]
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def stamp_of_now(request: SourceRequest) -> Stamp:
+    """For what cannot be told without asking a server: always new. Equal rows change nothing."""
+    return [[request.source.format, time.time_ns()]]
+
+
+def reason_of(error: Exception) -> str:
+    """What Spark or the Java library behind it said, in one line: the first cause."""
+    java: Any = getattr(error, "java_exception", None)
+    while java is not None and java.getCause() is not None:
+        java = java.getCause()
+    text = str(error) if java is None else str(java.toString())
+    return text.strip().splitlines()[0].rstrip(".")
+
+
+def quoted(name: str) -> Column:
+    """A source column by its exact name, dots and spaces included."""
+    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def files_below(path: Path) -> list[Path]:

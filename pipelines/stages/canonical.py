@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -13,17 +13,20 @@ from pyspark.sql import functions as F
 
 from pipelines.company import ColumnExpression, TableConfig
 from pipelines.contracts import (
+    AMOUNT,
     CONTENT_HASH,
     EVENT_ID,
+    EVENT_TYPE,
+    QUANTITY,
     RAW_ROW,
+    RETURN,
     RULE,
     SOURCE_TABLE,
     SemanticType,
     TableContract,
 )
 from pipelines.errors import CompanyConfigError, SourceError
-from pipelines.sources.files import quoted
-from pipelines.sources.request import MALFORMED_ROW
+from pipelines.sources.request import MALFORMED_ROW, quoted
 from pipelines.stages.casts import (
     Cast,
     Caster,
@@ -34,13 +37,19 @@ from pipelines.stages.casts import (
     to_text,
     to_timestamp,
 )
+from pipelines.stages.evaluation import BadPatternError, evaluate
+from pipelines.stages.lookups import Scope, refuse_missing, with_lookups
 from pipelines.stages.schemas import SPARK_TYPES
 
 WITHOUT_TIME_ZONE: Final = "without_time_zone"
 
 
 def canonical_rows(
-    raw: DataFrame, table: TableConfig, contract: TableContract, company_path: Path
+    raw: DataFrame,
+    table: TableConfig,
+    contract: TableContract,
+    company_path: Path,
+    lookups: Mapping[str, DataFrame] | None = None,
 ) -> DataFrame:
     """Every raw row in the shape of its contract, with what is wrong about it.
 
@@ -49,6 +58,7 @@ def canonical_rows(
         table: Their description.
         contract: The company's contract of the table they go into.
         company_path: Named in messages.
+        lookups: The company's lookup tables by name.
 
     Returns:
         The contract's columns, then content_hash, source_table, rule (the first cast that failed,
@@ -59,13 +69,15 @@ def canonical_rows(
             never become what the contract asks for.
         CompanyConfigError: times hold no zone or unit and the description gives none.
     """
-    _refuse_missing(raw, table, company_path)
+    scope = _scope(raw, table, lookups or {}, company_path)
     casts = {
-        column.name: _cast(raw, table, column.name, column.semantic, company_path)
+        column.name: _cast(scope, table, column.name, column.semantic, company_path)
         for column in contract.columns
         if column.name in table.columns or column.name in table.fields
     }
     values = {name: cast.value for name, cast in casts.items()}
+    if table.negative_quantity == "return_event":
+        values |= _returns(values)
     if EVENT_ID in contract.key and EVENT_ID not in values:
         mapped = [column.name for column in contract.columns if column.name in values]
         values[EVENT_ID] = _derived_id(values, mapped)
@@ -73,7 +85,7 @@ def canonical_rows(
         column.name: values.get(column.name, F.lit(None)).cast(SPARK_TYPES[column.type])
         for column in contract.columns
     }
-    return raw.select(
+    return scope.frame.select(
         *(value.alias(name) for name, value in typed.items()),
         F.xxhash64(*_tagged(typed, list(typed))).alias(CONTENT_HASH),
         F.lit(table.name).alias(SOURCE_TABLE),
@@ -84,47 +96,48 @@ def canonical_rows(
     )
 
 
-def _refuse_missing(raw: DataFrame, table: TableConfig, company_path: Path) -> None:
-    expressions = {f"columns.{name}": expression for name, expression in table.columns.items()}
-    expressions |= {f"fields.{name}": table.field_expression(name) for name in table.fields}
-    for key, expression in expressions.items():
-        for name in expression.source_columns:
-            if name in raw.columns:
-                continue
-            known = [column for column in raw.columns if column != MALFORMED_ROW]
-            close = difflib.get_close_matches(name, known, n=1)
-            guess = f" Did you mean '{close[0]}'?" if close else ""
-            raise SourceError(
-                f"{company_path}: tables.{table.name}.{key}: the source has no column '{name}'. "
-                f"It has: {', '.join(known)}.{guess}"
-            )
+def _scope(
+    raw: DataFrame, table: TableConfig, lookups: Mapping[str, DataFrame], company_path: Path
+) -> Scope:
+    place = f"{company_path}: tables.{table.name}"
+    for key, expression in table.expressions.items():
+        refuse_missing(raw, expression.source_columns, f"{place}.{key}")
+    return with_lookups(Scope.of(raw), table.expressions, lookups, _as_text, company_path)
+
+
+def _as_text(scope: Scope, expression: ColumnExpression) -> Column:
+    return evaluate(scope, expression, to_text).value
 
 
 def _cast(
-    raw: DataFrame,
+    scope: Scope,
     table: TableConfig,
     name: str,
     semantic: SemanticType | None,
     company_path: Path,
 ) -> Cast:
-    in_fields = name in table.fields
-    expression = table.field_expression(name) if in_fields else table.columns[name]
-    key = f"{company_path}: tables.{table.name}.{'fields' if in_fields else 'columns'}.{name}"
+    column = f"{'fields' if name in table.fields else 'columns'}.{name}"
+    expression, key = table.expressions[column], f"{company_path}: tables.{table.name}.{column}"
     caster = _caster(semantic, table)
     wanted = semantic.value if semantic else "value"
     try:
-        return _renamed(_evaluate(raw, expression, caster), expression)
+        return evaluate(scope, expression, caster, table.time_zone)
     except UncastableError as error:
         raise SourceError(
-            f"{key}: {_typed_sources(raw, expression)} can never become a {wanted} "
+            f"{key}: {_typed_sources(scope, expression)} can never become a {wanted} "
             f"({error} came). Name another column, or change its type at the source."
+        ) from error
+    except BadPatternError as error:
+        raise CompanyConfigError(
+            f"{key}: '{error}' is not a datetime pattern like 'dd.MM.yyyy HH:mm'. The letters are "
+            "listed at https://spark.apache.org/docs/latest/sql-ref-datetime-pattern.html."
         ) from error
     except NoTimeZoneError as error:
         raise CompanyConfigError(no_time_zone(table, company_path, name)) from error
     except NoTimeUnitError as error:
         raise CompanyConfigError(
             f"{company_path}: tables.{table.name}.time_unit is missing, and "
-            f"{_typed_sources(raw, expression)} of '{name}' holds numbers. "
+            f"{_typed_sources(scope, expression)} of '{name}' holds numbers. "
             "Give the unit since 1970-01-01 UTC: s, ms, us or ns."
         ) from error
 
@@ -137,9 +150,11 @@ def no_time_zone(table: TableConfig, company_path: Path, name: str) -> str:
     )
 
 
-def _typed_sources(raw: DataFrame, expression: ColumnExpression) -> str:
-    types = dict(raw.dtypes)
-    named = [f"column '{name}' ({types[name]})" for name in expression.source_columns]
+def _typed_sources(scope: Scope, expression: ColumnExpression) -> str:
+    named = [f"column '{name}' ({scope.types[name]})" for name in expression.source_columns]
+    named += [
+        f"lookup '{one.table}.{one.column}' ({scope.found(one)[1]})" for one in expression.lookups
+    ]
     return ", ".join(named) or f"constant {expression.constant!r}"
 
 
@@ -151,39 +166,14 @@ def _caster(semantic: SemanticType | None, table: TableConfig) -> Caster:
     return to_text
 
 
-def _evaluate(raw: DataFrame, expression: ColumnExpression, caster: Caster) -> Cast:
-    types = dict(raw.dtypes)
-    if expression.constant is not None:
-        constant = F.lit(expression.constant)
-        return caster(constant, raw.select(constant).dtypes[0][1])
-    if expression.concat is not None:
-        parts = [to_text(quoted(name), types[name]).value for name in expression.concat]
-        return caster(F.concat_ws(expression.separator, *parts), "string")
-    casts = [caster(quoted(name), types[name]) for name in expression.source_columns]
-    if len(casts) == 1:
-        return casts[0]
-    value = F.coalesce(*(cast.value for cast in casts))
-    meanings = {meaning for cast in casts for meaning in cast.failures}
-    return Cast(
-        value=value,
-        failures={
-            meaning: value.isNull()
-            & _any(c.failures[meaning] for c in casts if meaning in c.failures)
-            for meaning in sorted(meanings)
-        },
-    )
-
-
-def _any(conditions: Iterable[Column]) -> Column:
-    return reduce(lambda left, right: left | right, conditions)
-
-
-def _renamed(cast: Cast, expression: ColumnExpression) -> Cast:
-    if not expression.values:
-        return cast
-    pairs = [F.lit(text) for pair in expression.values.items() for text in pair]
-    renamed = F.coalesce(F.create_map(*pairs)[cast.value], cast.value)
-    return Cast(value=renamed, failures=cast.failures)
+def _returns(values: dict[str, Column]) -> dict[str, Column]:
+    """Negative quantities and amounts as events of their own type, with the sizes."""
+    sizes: dict[str, Column] = {
+        name: F.abs(values[name]) for name in (QUANTITY, AMOUNT) if name in values
+    }
+    negative = [F.coalesce(values[name] < 0, F.lit(False)) for name in sizes]
+    is_return = reduce(or_, negative, F.lit(False)) & values[EVENT_TYPE].isNotNull()
+    return {**sizes, EVENT_TYPE: F.when(is_return, F.lit(RETURN)).otherwise(values[EVENT_TYPE])}
 
 
 def _first_failure(raw: DataFrame, casts: dict[str, Cast]) -> Column:

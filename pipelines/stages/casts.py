@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ _TICKS_PER_S: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000
 
 _ISO_LOCAL: Final = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)?"
 _ISO_ZONE: Final = r" ?(?:Z|z|[+-]\d{2}(?::?\d{2})?)"
+_QUOTED: Final = re.compile(r"'[^']*'")
+_ZONE_LETTERS: Final = frozenset("VzOXxZ")
 _EPOCH: Final = r"^[+-]?\d+(?:\.\d+)?$"
 
 
@@ -139,6 +142,35 @@ def _from_iso(column: Column, zone: str | None) -> Cast:
     no_zone = F.lit(False) if zone else clock.isNotNull()
     broken = raw.isNotNull() & value.isNull() & ~no_zone
     return Cast(value=value, failures={"not_a_time": broken, "without_time_zone": no_zone})
+
+
+def to_timestamp_by_pattern(text: Column, pattern: str, zone: str | None) -> Cast:
+    """Instants from text in a format of its own; see `to_timestamp` for changes of clocks.
+
+    Args:
+        text: Raw times.
+        pattern: Spark's datetime pattern; an offset or zone in it wins over `zone`.
+        zone: IANA zone of times without one.
+
+    Raises:
+        NoTimeZoneError: the pattern has no zone and none is given.
+    """
+    raw = F.trim(text)
+    value = F.try_to_timestamp(raw, F.lit(pattern))
+    if not _ZONE_LETTERS & set(_QUOTED.sub("", pattern)):
+        if zone is None:
+            raise NoTimeZoneError
+        value = F.to_utc_timestamp(value, zone)
+    return Cast(value=value, failures={"not_a_time": raw.isNotNull() & value.isNull()})
+
+
+def merged(casts: Iterable[Cast]) -> dict[str, Column]:
+    """The failures of several casts: a row fails where one of them does."""
+    failures: dict[str, Column] = {}
+    for cast in casts:
+        for meaning, broken in cast.failures.items():
+            failures[meaning] = failures[meaning] | broken if meaning in failures else broken
+    return failures
 
 
 def _from_epoch(column: Column, dtype: str, unit: str) -> Column:

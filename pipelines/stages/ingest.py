@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipelines.erasure import suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
 from pipelines.quality.gate import Gated, Ledger, gate
 from pipelines.quality.report import Finding, validate, write_report
-from pipelines.sources.registry import read_source, reader_for
+from pipelines.sources.registry import read_lookups, read_source, reader_for
 from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
 from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
@@ -77,8 +77,9 @@ def ingest(
         CompanyConfigError: times need a zone or a unit.
         QualityError: a promise about a whole table is broken; the report shows which.
     """
+    lookups = read_lookups(spark, company, company_path)
     gated = [
-        _gate(spark, workspace, company, into, company_path)
+        _gate(spark, workspace, company, into, company_path, lookups)
         for into in TABLES
         if any(table.into == into for table in company.tables)
     ]
@@ -100,10 +101,11 @@ def _gate(
     company: CompanyConfig,
     into: Into,
     company_path: Path,
+    lookups: Mapping[str, DataFrame],
 ) -> Gated:
     tables = [table for table in company.tables if table.into == into]
     contract = company.contract(into)
-    frames = [_canonical(spark, table, company, company_path) for table in tables]
+    frames = [_canonical(spark, table, company, company_path, lookups) for table in tables]
     rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
     requests = [SourceRequest.of(table, company_path) for table in tables]
     reread = all(reader_for(request).reread for request in requests)
@@ -111,10 +113,14 @@ def _gate(
 
 
 def _canonical(
-    spark: SparkSession, table: TableConfig, company: CompanyConfig, company_path: Path
+    spark: SparkSession,
+    table: TableConfig,
+    company: CompanyConfig,
+    company_path: Path,
+    lookups: Mapping[str, DataFrame],
 ) -> DataFrame:
     raw = read_source(spark, SourceRequest.of(table, company_path))
-    return canonical_rows(raw, table, company.contract(table.into), company_path)
+    return canonical_rows(raw, table, company.contract(table.into), company_path, lookups)
 
 
 def _without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:

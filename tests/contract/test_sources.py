@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from pipelines.company import load_company
-from pipelines.errors import SourceError, UnknownNameError, UserError
+from pipelines.company import SourceConfig, load_company
+from pipelines.errors import CompanyConfigError, SourceError, UnknownNameError, UserError
+from pipelines.flow.artefacts import JAR_SETS
 from pipelines.sources.complete_journey import source as complete_journey
-from pipelines.sources.registry import READERS, read_source, source_fingerprint
-from pipelines.sources.request import SourceRequest
+from pipelines.sources.json_rows import json_rows
+from pipelines.sources.registry import READERS, needed_jars, read_source, source_fingerprint
+from pipelines.sources.request import MALFORMED_ROW, SourceRequest
 from pipelines.stages.canonical import canonical_rows
 from tests.tiny_company import events_table, order, orders, write_company, write_rows
 
@@ -56,6 +58,19 @@ FORMATS: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
 }
 
 
+# Formats whose rows are behind a server, with the options they cannot do without;
+# tests/integration/test_servers.py reads from real ones.
+SERVERS = {
+    "jdbc": {"url": "jdbc:postgresql://127.0.0.1:1/shop", "table": "orders"},
+    "kafka": {"servers": "127.0.0.1:1", "topic": "orders"},
+}
+
+
+def request_to(format_: str, options: dict[str, Any]) -> SourceRequest:
+    source = SourceConfig(format=format_, options=options)
+    return SourceRequest(table="orders", source=source, company_path=Path("company.yaml"))
+
+
 def request_of(path: Path) -> SourceRequest:
     return SourceRequest.of(load_company(path).tables[0], path)
 
@@ -74,7 +89,34 @@ def described(
 
 
 def test_every_reader_but_the_example_is_tested_here() -> None:
-    assert set(FORMATS) == set(READERS) - {"complete_journey"}
+    assert set(FORMATS) == set(READERS) - {"complete_journey", "whitespace", *SERVERS}
+
+
+def test_every_set_of_jars_that_a_reader_needs_is_known() -> None:
+    needed = {
+        name
+        for format_, options in SERVERS.items()
+        for name in needed_jars([request_to(format_, options)])
+    }
+    assert needed == set(JAR_SETS) - {"delta"}
+
+
+@pytest.mark.parametrize("format_", sorted(SERVERS))
+def test_a_table_behind_a_server_always_looks_new(format_: str) -> None:
+    request = request_to(format_, SERVERS[format_])
+    assert source_fingerprint(request) != source_fingerprint(request)
+
+
+@pytest.mark.parametrize(
+    ("format_", "option"),
+    [(format_, option) for format_, options in SERVERS.items() for option in options],
+)
+def test_a_missing_option_of_a_server_is_named(
+    spark: SparkSession, format_: str, option: str
+) -> None:
+    options = {name: value for name, value in SERVERS[format_].items() if name != option}
+    with pytest.raises(CompanyConfigError, match=rf"tables\.orders\.source\.options.*{option}"):
+        read_source(spark, request_to(format_, options))
 
 
 @pytest.mark.parametrize("format_", sorted(FORMATS))
@@ -120,6 +162,7 @@ def test_a_missing_file_is_named(spark: SparkSession, tmp_path: Path, format_: s
         ("csv", "", r"orders\.txt is empty\. Give a file with a header line"),
         ("jsonl", "not json\n", r"orders\.txt holds no JSON objects"),
         ("jsonl", "", r"orders\.txt holds no JSON objects"),
+        ("whitespace", " \n", r"orders\.txt is empty\. Give a file with lines"),
         ("delta", "x", r"orders\.txt cannot be read as delta"),
     ],
 )
@@ -134,7 +177,7 @@ def test_a_file_of_another_kind_is_refused(
 
 def test_unknown_names_come_with_the_list(spark: SparkSession, tmp_path: Path) -> None:
     path = described(tmp_path, "parquett", "orders.parquet")
-    with pytest.raises(UnknownNameError, match=r"Known: .*jsonl, parquet.*mean 'parquet'\?"):
+    with pytest.raises(UnknownNameError, match=r"Known: .*jsonl, .*parquet.*mean 'parquet'\?"):
         read_source(spark, request_of(path))
     path = described(tmp_path, "csv", "orders.csv", {"delimeter": ";"})
     with pytest.raises(UnknownNameError, match=r"Did you mean 'delimiter'\?"):
@@ -166,6 +209,7 @@ def test_csv_without_a_header_and_with_a_byte_order_mark(
     ("format_", "content", "num_sound"),
     [
         ("csv", "id,customer,time,kind\n1,u1,2024-01-01,buy\n2,u2,2024-01-01,buy,extra\n3,u3\n", 1),
+        ("whitespace", " id customer  time  kind\n\n 1 u1 2024-01-01  buy\r\n 2 u2  buy\n", 1),
         (
             "jsonl",
             '{"id":"1","customer":"u1","time":"2024-01-01","kind":"buy"}\n{"id":"2","cust\n',
@@ -182,6 +226,49 @@ def test_rows_that_cannot_be_taken_apart_are_kept_for_quarantine(
     rows = canonical(spark, path).toArrow().to_pylist()
     assert [row["rule"] for row in rows].count(None) == num_sound
     assert {row["rule"] for row in rows} == {None, "malformed_row"}
+
+
+def test_json_texts_of_every_kind(spark: SparkSession) -> None:
+    sound = ['{"id": 1, "tags": ["a"], "v.1": "x"}', ' {"id": 2} ', '{"id": 3, "id": 4}']
+    broken = ["nope", "42", "null", "[1]", '{"id": "ce', "", None]
+    texts = [(text, index) for index, text in enumerate([*sound, *broken])]
+    values = spark.createDataFrame(texts, "value string, place int")
+    rows = json_rows(values, request_to("kafka", {}), ["id", "gone"]).orderBy("place").collect()
+    assert [row["id"] for row in rows[:3]] == ["1", "2", "4"]
+    assert [(row["v.1"], row["gone"]) for row in rows[:2]] == [("x", None), (None, None)]
+    assert [row[MALFORMED_ROW] for row in rows] == [None] * 3 + [text or "" for text in broken]
+
+
+def test_json_texts_without_an_object(spark: SparkSession) -> None:
+    values = spark.createDataFrame([("nope",)], "value string")
+    request = request_to("kafka", {})
+    row = json_rows(values, request, expected=["id"]).first()
+    assert row is not None
+    assert row.asDict() == {"id": None, MALFORMED_ROW: "nope"}
+    with pytest.raises(SourceError, match=r"tables\.orders: source 'kafka' holds no JSON objects"):
+        json_rows(values, request)
+
+
+def test_json_keys_that_differ_in_case_alone_are_refused(spark: SparkSession) -> None:
+    values = spark.createDataFrame([('{"Id": 1}',), ('{"id": 1}',)], "value string")
+    with pytest.raises(SourceError, match=r"differ in case alone: Id, id\. Write a key in one way"):
+        json_rows(values, request_to("kafka", {}))
+
+
+def test_columns_apart_by_blanks(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"user_id": "_c0", "event_time": "_c2", "event_type": "_c1"}
+    path = described(
+        tmp_path, "whitespace", "log.txt", {"header": False}, columns=columns, fields={}
+    )
+    (tmp_path / "log.txt").write_text("\n 00001\tbuy   2024-01-01\n\n02  buy 2024-01-02 \n")
+    rows = canonical(spark, path).orderBy("user_id").toArrow().to_pylist()
+    assert [(row["user_id"], row["event_time"].day, row["rule"]) for row in rows] == [
+        ("00001", 1, None),
+        ("02", 2, None),
+    ]
+    before = source_fingerprint(request_of(path))
+    (tmp_path / "log.txt").write_text("1 buy 2024-01-01")
+    assert source_fingerprint(request_of(path)) != before
 
 
 class TestCompleteJourney:

