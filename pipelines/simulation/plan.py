@@ -17,6 +17,7 @@ from pipelines.simulation.arrays import DAY_US
 from pipelines.simulation.words import CATEGORIES
 
 EVENTS_OF_A_BLOCK: Final = 250_000
+MIN_EVENTS: Final = 1_000
 MAX_USERS_OF_A_BLOCK: Final = 8_192
 EVENTS_PER_USER_DAY: Final = 150 / 365
 MAX_EVENTS_PER_USER_DAY: Final = 100
@@ -100,7 +101,7 @@ def plan(options: SimulationOptions) -> Plan:
     Raises:
         UserError: a number is out of range, or the folder holds something.
     """
-    _require_range("--events", options.num_events, 1, None)
+    _require_range("--events", options.num_events, MIN_EVENTS, None)
     _require_range("--days", options.num_days, NUM_DAYS.start, NUM_DAYS.stop - 1)
     _require_range("--markets", options.num_markets, 1, MAX_MARKETS)
     _require_range("--seed", options.seed, 0, None)

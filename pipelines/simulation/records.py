@@ -46,12 +46,15 @@ def user_ids(numbers: Ints) -> list[str]:
 
 
 def coded(texts: Texts, positions: Ints) -> Any:
-    """Texts by position, as an Arrow dictionary of those that occur."""
+    """Texts by position, as an Arrow dictionary of those that occur, each once.
+
+    Parquet's writer leaves bytes undefined when a dictionary holds a value twice.
+    """
     used = np.flatnonzero(np.bincount(positions, minlength=len(texts)))
+    unique = pa.array([texts[int(i)] for i in used], type=pa.string()).dictionary_encode()
     place = np.zeros(len(texts), dtype=np.int32)
-    place[used] = np.arange(len(used), dtype=np.int32)
-    dictionary = pa.array([texts[int(i)] for i in used], type=pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(place[positions]), dictionary)
+    place[used] = unique.indices.to_numpy()
+    return pa.DictionaryArray.from_arrays(pa.array(place[positions]), unique.dictionary)
 
 
 def utc(times_us: Ints, absent: Bools | None = None) -> Any:

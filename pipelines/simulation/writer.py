@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 LABEL: Final = {"simulated": "true", "by": "bfm simulate"}
+COMPRESSION: Final = "zstd"
 
 
 class Folder:
@@ -55,6 +56,6 @@ class Folder:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    writer = pq.ParquetWriter(path, schema, store_schema=False)
+    writer = pq.ParquetWriter(path, schema, compression=COMPRESSION, store_schema=False)
     writer.add_key_value_metadata(LABEL)
     return writer
