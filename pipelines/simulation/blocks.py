@@ -6,19 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.simulation.arrays import Floats, Ints, Stream, generator
-from pipelines.simulation.catalogue import Assortment, make_items
 from pipelines.simulation.customers import Staples, Users, draw_staples, draw_users
-from pipelines.simulation.plan import Plan
-from pipelines.simulation.queries import make_queries
-from pipelines.simulation.shop import make_shop
 from pipelines.simulation.visits import (
     Views,
     Visits,
-    World,
     draw_queries,
     draw_views,
     draw_visits,
 )
+from pipelines.simulation.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +38,6 @@ class Block:
     visits: Visits
     views: Views
     queries: Ints
-
-
-def make_world(plan: Plan) -> World:
-    """Everything that customers meet."""
-    shop = make_shop(plan)
-    items = make_items(plan, shop)
-    return World(
-        plan=plan,
-        shop=shop,
-        items=items,
-        assortment=Assortment(items),
-        queries=make_queries(plan.seed),
-    )
 
 
 def draw_block(world: World, number: int) -> Block:

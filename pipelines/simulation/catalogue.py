@@ -76,7 +76,7 @@ class Items:
     def __len__(self) -> int:
         return len(self.product)
 
-    @property
+    @cached_property
     def category(self) -> Ints:
         return self.product % NUM_CATEGORIES
 

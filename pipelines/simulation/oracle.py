@@ -25,7 +25,8 @@ import numpy as np
 from pipelines.simulation.arrays import Floats, Ints
 from pipelines.simulation.customers import ARCHETYPES, ERLANG_SHAPE, Staples, Users, of_archetype
 from pipelines.simulation.shop import NUM_CATEGORIES
-from pipelines.simulation.visits import FAVOURITE_SHARE, World, buy_odds, favourite_cart
+from pipelines.simulation.visits import FAVOURITE_SHARE, buy_odds, favourite_cart
+from pipelines.simulation.world import World
 
 NUM_ANSWERS: Final = 10
 

@@ -25,8 +25,8 @@ from pipelines.simulation.catalogue import PlantedErrors
 from pipelines.simulation.customers import ARCHETYPES
 from pipelines.simulation.plan import START_US
 from pipelines.simulation.staff import KINDS, ROLES, Staff
-from pipelines.simulation.visits import World
 from pipelines.simulation.words import BRANDS, CATEGORIES
+from pipelines.simulation.world import World
 
 CLICKSTREAM: Final = "clickstream"
 SEARCHES: Final = "searches"
@@ -40,9 +40,9 @@ UTC_TIME: Final = pa.timestamp("us", tz="UTC")
 Texts = Sequence[str] | npt.NDArray[np.object_]
 
 
-def user_ids(numbers: Ints) -> list[str]:
+def user_ids(numbers: Ints) -> Any:
     """Ids of users, which say that they are simulated."""
-    return [f"sim-u{number:09d}" for number in numbers]
+    return pa.array([f"sim-u{number:09d}" for number in numbers], type=pa.string())
 
 
 def coded(texts: Texts, positions: Ints) -> Any:
@@ -78,6 +78,11 @@ def event_tables(world: World, block: Block) -> dict[str, pa.Table]:
     }
 
 
+def _users(block: Block, users: Ints) -> Any:
+    ids = user_ids(block.users.number)
+    return pa.DictionaryArray.from_arrays(pa.array(users.astype(np.int32)), ids)
+
+
 def _place(world: World, block: Block, visits: Ints) -> dict[str, Any]:
     """Visit, device, country and locale of rows that belong to visits."""
     markets = world.shop.markets
@@ -96,7 +101,7 @@ def _clickstream(world: World, block: Block, view: Ints, numbers: Ints) -> pa.Ta
     return pa.table(
         {
             "hit": numbers,
-            "visitor": coded(user_ids(block.users.number), block.visits.user[visit]),
+            "visitor": _users(block, block.visits.user[visit]),
             "at": utc(np.where(is_cart, views.cart_us[view], views.at_us[view])),
             "action": coded(ACTIONS, is_cart.astype(np.int64)),
             "sku": coded(world.items.ids, views.item[view]),
@@ -110,7 +115,7 @@ def _searches(world: World, block: Block, visit: Ints, numbers: Ints) -> pa.Tabl
     return pa.table(
         {
             "search_no": numbers,
-            "shopper": coded(user_ids(block.users.number), visits.user[visit]),
+            "shopper": _users(block, visits.user[visit]),
             "typed_us": visits.at_us[visit],
             "words": coded(world.queries.texts, block.queries),
             **_place(world, block, visit),
@@ -123,7 +128,7 @@ def _orders(world: World, block: Block, view: Ints, numbers: Ints) -> pa.Table:
     return pa.table(
         {
             "line_no": numbers,
-            "client": coded(user_ids(block.users.number), block.visits.user[visit]),
+            "client": _users(block, block.visits.user[visit]),
             "ordered_at": utc(views.checkout_us[view]).cast(pa.string()),
             "sku": coded(world.items.ids, views.item[view]),
             "pieces": views.pieces[view],
@@ -139,7 +144,7 @@ def _returns(world: World, block: Block, view: Ints, numbers: Ints) -> pa.Table:
     return pa.table(
         {
             "return_no": numbers,
-            "client": coded(user_ids(block.users.number), block.visits.user[visit]),
+            "client": _users(block, block.visits.user[visit]),
             "returned_at": utc(views.return_us[view]),
             "sku": coded(world.items.ids, views.item[view]),
             "pieces": views.pieces[view],

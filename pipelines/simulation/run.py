@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines.contracts import EVENTS
 from pipelines.simulation import dirt, truth
-from pipelines.simulation.blocks import Block, blocks, make_world
+from pipelines.simulation.blocks import Block, blocks
 from pipelines.simulation.catalogue import chunks, plant_errors
 from pipelines.simulation.description import company_yaml, readme, staff_yaml
 from pipelines.simulation.plan import SimulationOptions, plan
@@ -26,7 +26,7 @@ from pipelines.simulation.records import (
     staff_tables,
 )
 from pipelines.simulation.staff import make_staff
-from pipelines.simulation.visits import World
+from pipelines.simulation.world import World, make_world
 from pipelines.simulation.writer import Folder
 from pipelines.workspace import write_bytes_atomically, write_json_atomically
 

@@ -29,8 +29,8 @@ from pipelines.simulation.queries import QueryPool
 from pipelines.simulation.records import SEARCHES, coded, day_us, user_ids, utc
 from pipelines.simulation.shop import Shop
 from pipelines.simulation.staff import ROLES, Staff
-from pipelines.simulation.visits import World
 from pipelines.simulation.words import BRANDS, CATEGORIES, LANGUAGES
+from pipelines.simulation.world import World
 
 _CATEGORY_NAMES = [one.name for one in CATEGORIES]
 
@@ -72,7 +72,7 @@ def staples_table(world: World, block: Block) -> pa.Table:
     staples = block.staples
     return pa.table(
         {
-            USER_ID: coded(user_ids(block.users.number), staples.user),
+            USER_ID: user_ids(block.users.number).take(pa.array(staples.user)),
             CATEGORY: coded(_CATEGORY_NAMES, staples.category),
             ITEM_ID: coded(world.items.ids, block.users.favourite[staples.user, staples.category]),
             "mean_gap_days": staples.mean_gap,

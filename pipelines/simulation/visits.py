@@ -26,12 +26,11 @@ from typing import Final
 import numpy as np
 
 from pipelines.simulation.arrays import DAY_US, Bools, Floats, Ints
-from pipelines.simulation.catalogue import Assortment, Items
 from pipelines.simulation.customers import Staples, Users, of_archetype
-from pipelines.simulation.plan import START_US, Plan
-from pipelines.simulation.queries import QueryPool
-from pipelines.simulation.shop import NUM_CATEGORIES, Shop
+from pipelines.simulation.plan import START_US
+from pipelines.simulation.shop import NUM_CATEGORIES
 from pipelines.simulation.words import CATEGORIES
+from pipelines.simulation.world import World
 
 FAVOURITE_SHARE: Final = 0.4
 FAVOURITE_CART_FACTOR: Final = 2.0
@@ -45,17 +44,6 @@ _LONGEST_VISIT_US: Final = 3_600 * _SECOND_US
 _HOURS: Final = np.array(
     [2, 1, 1, 1, 1, 2, 4, 7, 8, 8, 9, 9, 10, 9, 8, 8, 9, 11, 13, 15, 16, 13, 8, 4], dtype=np.float64
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """All that a block of users needs to know."""
-
-    plan: Plan
-    shop: Shop
-    items: Items
-    assortment: Assortment
-    queries: QueryPool
 
 
 @dataclass(frozen=True, kw_only=True)

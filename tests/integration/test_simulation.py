@@ -19,7 +19,7 @@ from pipelines.workspace import Workspace
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def take_in(spark: SparkSession, workspace: Workspace, path: Path) -> Ingested:

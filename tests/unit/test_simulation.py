@@ -19,7 +19,7 @@ from pipelines.company import load_company
 from pipelines.errors import UserError
 from pipelines.simulation import plan as plans
 from pipelines.simulation.arrays import DAY_US
-from pipelines.simulation.blocks import Block, blocks, draw_block, make_world
+from pipelines.simulation.blocks import Block, blocks, draw_block
 from pipelines.simulation.catalogue import ERROR_SHARES, plant_errors
 from pipelines.simulation.customers import ARCHETYPES, BOT, FADE_DAYS
 from pipelines.simulation.oracle import answer, no_bought_need
@@ -27,7 +27,7 @@ from pipelines.simulation.plan import START_US, WINDOW_DAYS, SimulationOptions, 
 from pipelines.simulation.queries import make_queries
 from pipelines.simulation.records import ORDERS, event_tables
 from pipelines.simulation.run import Simulated, simulate
-from pipelines.simulation.visits import World
+from pipelines.simulation.world import World, make_world
 from serving.cli.main import app
 
 OPTIONS = SimulationOptions(
