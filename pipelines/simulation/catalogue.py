@@ -32,7 +32,14 @@ from pipelines.simulation.arrays import (
 )
 from pipelines.simulation.plan import Plan
 from pipelines.simulation.shop import NUM_CATEGORIES, NUM_WAVES, Shop
-from pipelines.simulation.words import BRANDS, CATEGORIES, COLOURS, QUALITIES, brands_of
+from pipelines.simulation.words import (
+    BRANDS,
+    CATEGORIES,
+    COLOURS,
+    NUM_BRANDS_OF_A_CATEGORY,
+    QUALITIES,
+    brands_of,
+)
 
 NEW_SHARE: Final = 0.15
 POPULARITY_EXPONENT: Final = 0.8
@@ -107,18 +114,9 @@ def make_items(plan: Plan, shop: Shop) -> Items:
     is_new[:NUM_CATEGORIES] = False
     wave = np.where(is_new, rng.integers(1, NUM_WAVES, num_products), 0)
     medians = np.array([one.price for one in CATEGORIES])[category]
-    brands = np.array(
-        [[BRANDS.index(name) for name in brands_of(c)] for c in range(NUM_CATEGORIES)]
-    )
     opens = np.array([one.opens_day for one in shop.markets])[market]
     ranks = _ranks_in_category(rng, num_products)
-    columns = {
-        "noun": rng.integers(2, size=num_products),
-        "quality": rng.integers(len(QUALITIES[0]), size=num_products),
-        "colour": rng.integers(len(COLOURS[0]), size=num_products),
-        "brand": brands[category, rng.integers(brands.shape[1], size=num_products)],
-        "model": rng.integers(100, 1_000, num_products),
-    }
+    looks = _draw_looks(rng, category)
     price = np.round(medians * rng.lognormal(0.0, 0.4, num_products), 2)
     return Items(
         num_per_market=num_per_market,
@@ -129,8 +127,21 @@ def make_items(plan: Plan, shop: Shop) -> Items:
         price=np.maximum(price, 0.5)[product],
         popularity=((ranks + 1.0) ** -POPULARITY_EXPONENT)[product],
         number=rng.permutation(plan.num_items),
-        **{name: column[product] for name, column in columns.items()},
+        **{name: column[product] for name, column in looks.items()},
     )
+
+
+def _draw_looks(rng: np.random.Generator, category: Ints) -> dict[str, Ints]:
+    """What the titles of products are made of."""
+    num = len(category)
+    brands = [[BRANDS.index(name) for name in brands_of(c)] for c in range(NUM_CATEGORIES)]
+    return {
+        "noun": rng.integers(2, size=num),
+        "quality": rng.integers(len(QUALITIES[0]), size=num),
+        "colour": rng.integers(len(COLOURS[0]), size=num),
+        "brand": np.array(brands)[category, rng.integers(NUM_BRANDS_OF_A_CATEGORY, size=num)],
+        "model": rng.integers(100, 1_000, num),
+    }
 
 
 def _ranks_in_category(rng: np.random.Generator, num_products: int) -> Ints:

@@ -101,8 +101,7 @@ def _needs_not_bought(
     last = np.where(staples.needs <= cut, staples.needs, -np.inf).max(axis=1)
     age = np.where(np.isfinite(last), cut - last, 0.0)
     bought = _bought(world, users, is_need=True)[user, staples.category]
-    with np.errstate(invalid="ignore"):
-        keep = np.where(days[user] > 0, kept[user] / days[user], 0.0)
+    keep = np.divide(kept, days, out=np.zeros(len(users)), where=days > 0)[user]
     missed[user, staples.category] = no_bought_need(
         age=age, days=days[user], mean_gap=staples.mean_gap, chance=keep * bought
     )

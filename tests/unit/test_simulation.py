@@ -107,14 +107,14 @@ def test_memory_holds_one_block_however_many_there_are(tmp_path: Path) -> None:
         tracemalloc.reset_peak()
         for one in blocks(world):
             assert len(one.users) <= world.plan.users_per_block
-            assert sum(map(len, event_tables(world, one).values())) < 1.3 * 30_000
+            assert sum(map(len, event_tables(world, one).values())) < 1.3 * 15_000
         return tracemalloc.get_traced_memory()[1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "EVENTS_OF_A_BLOCK", 30_000)
+        patch.setattr(plans, "EVENTS_OF_A_BLOCK", 15_000)
         tracemalloc.start()
         try:
-            small, large = peak(100_000), peak(300_000)
+            small, large = peak(50_000), peak(150_000)
         finally:
             tracemalloc.stop()
     assert large < 1.2 * small
