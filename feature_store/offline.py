@@ -125,6 +125,14 @@ def remove_user(shelf: Shelf, table: TableContract, user_id: str) -> int:
     return int(rows.num_rows - kept.num_rows)
 
 
+def published_ids(shelf: Shelf, table: TableContract) -> set[str]:
+    """Keys of a table in any publish."""
+    path = shelf.offline_path(table.name)
+    if not path.is_file():
+        return set()
+    return set(pq.read_table(path, columns=[table.key[0]]).column(0).unique().to_pylist())
+
+
 def _by_key(features: Sequence[str]) -> dict[str, list[str]]:
     known = {f"{t.name}:{name}": t.key[0] for t in FEATURE_TABLES for name in feature_names(t)}
     grouped: dict[str, list[str]] = defaultdict(list)

@@ -18,12 +18,13 @@ from pipelines.contracts import (
     EVENTS,
     ITEM_ID,
     QUARANTINE,
+    RAW_ROW,
     ROW_HASH,
     SESSION_ID,
     SOURCE_TABLE,
     USER_ID,
 )
-from pipelines.erasure import suppressed_digests
+from pipelines.erasure import WORD_BREAKS, suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
 from pipelines.quality.gate import Gated, Ledger, gate
 from pipelines.quality.report import Finding, validate, write_report
@@ -118,7 +119,10 @@ def _without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
     digests = suppressed_digests(workspace)
     if not digests or USER_ID not in rows.columns:
         return rows
-    return rows.where(~F.coalesce(F.sha2(USER_ID, 256).isin(digests), F.lit(False)))
+    words = F.split(RAW_ROW, WORD_BREAKS)
+    named = F.exists(words, lambda word: F.sha2(word, 256).isin(digests))
+    erased = F.when(F.col(USER_ID).isNull(), named).otherwise(F.sha2(USER_ID, 256).isin(digests))
+    return rows.where(~F.coalesce(erased, F.lit(False)))
 
 
 def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
