@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from deltalake import DeltaTable, WriterProperties
+import pyarrow as pa
+from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from pipelines import lake
 from pipelines.company import ColumnExpression, load_company
@@ -77,12 +78,24 @@ def remove_rows(workspace: Workspace, name: str, predicate: str | None) -> int:
     if not _exists(workspace, name):
         return 0
     table = lake.open_table(workspace, name)
-    removed = 0
+    rows = table.count()
     if predicate is not None:
-        properties = WriterProperties(compression="ZSTD")
-        removed = int(table.delete(predicate, writer_properties=properties)["num_deleted_rows"])
+        _replace_by_nothing(table, predicate)
+    removed = rows - table.count()
     forget_past(table, workspace.table(name))
     return removed
+
+
+def _replace_by_nothing(table: DeltaTable, predicate: str) -> None:
+    """Delete rows. `DeltaTable.delete` writes texts as a type that Arrow cannot compare
+    (delta-rs issue 4579)."""
+    write_deltalake(
+        table,
+        pa.schema(table.schema().to_arrow()).empty_table(),
+        mode="overwrite",
+        predicate=predicate,
+        writer_properties=WriterProperties(compression="ZSTD"),
+    )
 
 
 def forget_past(table: DeltaTable, path: Path) -> None:

@@ -1,12 +1,14 @@
-"""A person leaves a workspace: no byte is left, nobody else's row is touched, nothing is retrained."""
+"""A person leaves a workspace: no byte is left, nobody else loses a row, nothing is retrained."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +19,21 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_store.publish import publish
-from feature_store.settings import Shelf
 from pipelines import lake
-from pipelines.flow.erasure_requests import pending
+from pipelines.erasure import is_suppressed, user_hash
+from pipelines.flow import erasure_requests, lake_erasure, markers
+from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE, pending
+from pipelines.flow.markers import standings
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, run_stages
 from pipelines.tokens.vocabulary import Vocabulary
-from pipelines.workspace import Workspace
-from serving import erasure, erasure_places
+from pipelines.workspace import Workspace, write_json_atomically
 from serving.cli.main import app
 from serving.erasure import erase, erase_due
-from serving.live_events import LiveEvents
+from serving.erasure_places import PLACES
 from serving.line import micros
+from serving.live_events import LiveEvents
+from tests.small_shop import CountingPredictor
 from tests.tiny_company import Rows, catalogue_table, events_table, orders, products, write_company
 from tests.traces import traces
 
@@ -125,30 +130,31 @@ def add_live_events(workspace: Workspace) -> None:
 
 
 @pytest.fixture
-def workspace(filled: Workspace, tmp_path: Path) -> Iterator[Workspace]:
-    """A copy of the filled workspace, which hides the person nowhere."""
+def workspace(filled: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the filled workspace."""
     shutil.copytree(filled.root, tmp_path / "copy")
-    yield Workspace(tmp_path / "copy")
+    return Workspace(tmp_path / "copy")
 
 
-def others(workspace: Workspace) -> dict[str, Any]:
+def rows_without(workspace: Workspace, user: str) -> dict[str, list[str]]:
     """All rows of everybody else, place by place."""
-    rows = {
-        name: lake.read(workspace, name).to_pylist()
-        for name in ("events", "token_sequences", "labels", "catalogue", "quarantine")
-    }
-    for path in sorted((workspace.features / "offline").glob("*.parquet")):
+    names = ("events", "token_sequences", "labels", "catalogue", "quarantine")
+    rows = {name: lake.read(workspace, name).to_pylist() for name in names}
+    exports = ("embeddings/user.parquet", "churn.parquet")
+    offline = (workspace.features / "offline").glob("*.parquet")
+    for path in [*offline, *(workspace.root / name for name in exports)]:
         rows[path.name] = pq.read_table(path).to_pylist()
-    for name in ("embeddings/user.parquet", "embeddings/item.parquet", "churn.parquet"):
-        rows[name] = pq.read_table(workspace.root / name).to_pylist()
     return {
-        name: sorted(text for row in table if not is_persons(text := repr(row)))
+        name: sorted(repr(row) for row in table if not is_of(row, user))
         for name, table in rows.items()
     }
 
 
-def is_persons(row: str) -> bool:
-    return f"'{PERSON}'" in row or f'"{PERSON}' in row
+def is_of(row: dict[str, Any], user: str) -> bool:
+    if "raw_row" in row:
+        raw = json.loads(row["raw_row"])
+        return raw["customer"] == user or f'"{user}"' in (raw["_malformed_row"] or "")
+    return user in (row.get("user_id"), row.get("id"))
 
 
 def test_no_byte_is_left_and_nobody_else_loses_a_row(
@@ -156,26 +162,97 @@ def test_no_byte_is_left_and_nobody_else_loses_a_row(
 ) -> None:
     found = {Path(name).parts[0] for name in traces(workspace.root, PERSON)}
     assert found == {
-        "lake",
-        "features",
-        "embeddings",
-        "churn.parquet",
-        "live_events.db",
-        "logs",
-        "reports",
+        *("lake", "features", "embeddings", "churn.parquet", "live_events.db", "logs", "reports")
     }
-    before = others(workspace)
-    result = CliRunner().invoke(
-        app, ["erase", "--user", PERSON, "--workspace", str(workspace.root)]
-    )
+    expected = rows_without(workspace, PERSON)
+    command = ["erase", "--user", PERSON, "--workspace", str(workspace.root)]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert PERSON not in result.output
+    for place in ("lake/events", "lake/quarantine", "features/online", "live_events.db", "logs"):
+        assert place in result.output
     assert traces(workspace.root, PERSON) == []
-    assert others(workspace) == before
+    assert rows_without(workspace, PERSON) == rows_without(workspace, "nobody") == expected
 
     # Spark reads what delta-rs wrote, and the sources do not bring the person back.
     assert run(workspace, company) == [False, True]
-    assert others(workspace) == before
     assert traces(workspace.root, PERSON) == []
+    assert rows_without(workspace, "nobody") == expected
     events = spark.read.format("delta").load(str(workspace.table("events")))
-    assert events.count() == lake.read(workspace, "events").num_rows == 140 * 5 // 6
+    assert events.count() == len(expected["events"]) > 0
+
+
+@pytest.mark.parametrize("user", ["12", "o'brien"])
+def test_an_id_is_never_taken_for_a_part_of_another(workspace: Workspace, user: str) -> None:
+    expected = rows_without(workspace, user)
+    removed = erase(workspace, user).removed
+    assert removed["lake/events"] > 0
+    assert removed["lake/quarantine"] == 0
+    assert rows_without(workspace, "nobody") == expected
+
+
+def test_an_erasure_after_grace_that_is_killed_everywhere_finishes(
+    workspace: Workspace, company: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = asdict(CountingPredictor.make().manifest)
+    write_json_atomically(workspace.bundle / "manifest.json", manifest)
+    asked = erase(workspace, PERSON, grace_days=7, now=NOW)
+    assert asked.erased is None
+    assert is_suppressed(workspace, PERSON)
+    assert traces(workspace.root, PERSON)
+    assert PERSON not in (workspace.root / PENDING_FILE).read_text()
+    assert erase_due(workspace, now=NOW + timedelta(days=6)) == []
+
+    due = NOW + timedelta(days=7)
+    expected = kill_everywhere_once(monkeypatch)
+    kills = []
+    while pending(workspace):
+        try:
+            erase_due(workspace, now=due)
+        except KilledError as error:
+            kills.append(str(error))
+    assert sorted(kills) == sorted(expected)
+    assert traces(workspace.root, PERSON) == []
+    records = [json.loads(line) for line in (workspace.reports / AUDIT_FILE).open()]
+    assert [record["request_id"] for record in records] == [asked.request_id]
+    assert records[0]["trained_with"] == [manifest["model_version"]]
+    assert records[0]["erased"] == due.isoformat()
+    assert user_hash(PERSON) not in json.dumps(records)
+    settings = RunSettings(company_path=company, as_of=AS_OF, window_days=7)
+    context = StageContext(workspace, settings)
+    assert standings(ROOMS, context, {})["tokenize"].inputs is not None
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_everywhere_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Kill after the work of every place, before a table forgets its past, after a marker and after
+    the record; gives the names of all kills."""
+    places = {name: killed(name, work, after=True) for name, work in PLACES.items()}
+    monkeypatch.setattr("serving.erasure.PLACES", places)
+    functions = (
+        (lake_erasure, "forget_past", False),
+        (markers, "write_marker", True),
+        (erasure_requests, "write_bytes_atomically", True),
+    )
+    for module, name, after in functions:
+        monkeypatch.setattr(module, name, killed(name, getattr(module, name), after=after))
+    return [*places, *(name for _, name, _ in functions)]
+
+
+def killed(name: str, work: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
+    """The same work, but its first call dies after or before it."""
+    calls = count()
+
+    def call(*given: Any) -> Any:
+        first = next(calls) == 0
+        if first and not after:
+            raise KilledError(name)
+        result = work(*given)
+        if first:
+            raise KilledError(name)
+        return result
+
+    return call
