@@ -11,7 +11,7 @@ from feature_store.tables import FEATURE_TABLES
 from pipelines.contracts import USER_ID
 from pipelines.erasure import scrub_sqlite, suppress, user_hash
 
-_USER_TABLES: Final = tuple(table for table in FEATURE_TABLES if table.key == (USER_ID,))
+USER_TABLES: Final = tuple(table for table in FEATURE_TABLES if table.key == (USER_ID,))
 
 
 def erase_user(shelf: Shelf, user_id: str) -> None:
@@ -28,12 +28,12 @@ def erase_online(shelf: Shelf, user_id: str) -> int:
     """Erase a user's newest values; the number of rows removed."""
     if not shelf.is_published:
         return 0
-    return sum(remove_online(shelf, table, user_id) for table in _USER_TABLES)
+    return sum(remove_online(shelf, table, user_id) for table in USER_TABLES)
 
 
 def erase_offline(shelf: Shelf, user_id: str) -> int:
     """Erase a user from every publish; the number of rows removed."""
-    return sum(remove_user(shelf, table, user_id) for table in _USER_TABLES)
+    return sum(remove_user(shelf, table, user_id) for table in USER_TABLES)
 
 
 def wipe_online(shelf: Shelf) -> None:
@@ -44,4 +44,4 @@ def wipe_online(shelf: Shelf) -> None:
 
 def published_users(shelf: Shelf) -> set[str]:
     """Ids of all users in any publish."""
-    return {user for table in _USER_TABLES for user in published_ids(shelf, table)}
+    return {user for table in USER_TABLES for user in published_ids(shelf, table)}

@@ -189,10 +189,15 @@ class TableConfig(_Strict):
 
 
 class CompanyConfig(_Strict):
-    """A company: its name and its tables."""
+    """A company: its name, its tables, and how long its events are kept.
+
+    `retention_days` is the age from which on events leave the workspace at the next run, and with
+    them all that was made of them; without it nothing expires.
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    retention_days: Annotated[int, Field(ge=1)] | None = None
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(tuple), Field(min_length=1)]
 
     @model_validator(mode="after")

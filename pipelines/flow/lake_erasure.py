@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 from pipelines import lake
 from pipelines.company import ColumnExpression, load_company
 from pipelines.contracts import (
+    EVENT_TIME,
     EVENTS,
     LABELS,
     PROFILES,
@@ -60,6 +62,27 @@ def erase_from_quarantine(workspace: Workspace, digest: str) -> int:
     listed = ", ".join(_quoted(one) for one in sorted(hashes))
     predicate = f"{ROW_HASH} IN ({listed})" if hashes else None
     return remove_rows(workspace, QUARANTINE.name, predicate)
+
+
+def expire(workspace: Workspace, oldest: datetime) -> int:
+    """Remove events before a moment for good, and the past of quarantine; the number of events."""
+    forget_past_of(workspace, QUARANTINE.name)
+    old = lake.read(workspace, EVENTS.name, [EVENT_TIME], [(EVENT_TIME, "<", oldest)])
+    if not old.num_rows:
+        return 0
+    return remove_rows(workspace, EVENTS.name, f"{EVENT_TIME} < '{oldest.isoformat()}'")
+
+
+def forget_past_of(workspace: Workspace, *names: str) -> None:
+    """Leave nothing of tables but their current rows."""
+    for name in names:
+        if _has_past(workspace, name):
+            forget_past(lake.open_table(workspace, name), workspace.table(name))
+
+
+def _has_past(workspace: Workspace, name: str) -> bool:
+    commits = list((workspace.table(name) / "_delta_log").glob("*.json"))
+    return len(commits) > 1
 
 
 def remove_rows(workspace: Workspace, name: str, predicate: str | None) -> int:

@@ -14,6 +14,7 @@ from pipelines.contracts import (
     USER_ID,
 )
 from pipelines.erasure import suppressed_digests
+from pipelines.flow.lake_erasure import expire, forget_past_of
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def _ingest_inputs(context: StageContext) -> Parts:
     from pipelines.sources.request import SourceRequest
 
     path = context.settings.company_path
+    oldest = context.retained_from
     return {
+        "retained_from": oldest.isoformat() if oldest else None,
         "company": context.company.model_dump(mode="json"),
         "sources": {
             table.name: source_fingerprint(SourceRequest.of(table, path))
@@ -54,9 +57,13 @@ def _ingest(context: StageContext) -> None:
         context.company,
         context.settings.company_path,
         context.say,
+        context.retained_from,
     )
     for name, written in sorted(ingested.written.items()):
         context.say(f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated")
+    if context.retained_from is not None:
+        expired = expire(context.workspace, context.retained_from)
+        context.say(f"  events: {expired:,} expired (retention_days)")
 
 
 def _tokenize_inputs(context: StageContext) -> Parts:
@@ -85,6 +92,8 @@ def _tokenize(context: StageContext) -> None:
     )
     _store_sequences(context, events, vocabulary)
     _store_labels(context, events, catalogue)
+    if context.retained_from is not None:
+        forget_past_of(context.workspace, TOKEN_SEQUENCES.name, LABELS.name)
 
 
 def _store_sequences(context: StageContext, events: DataFrame, vocabulary: Vocabulary) -> None:

@@ -110,6 +110,7 @@ class StageContext:
     workspace: Workspace
     settings: RunSettings
     say: Callable[[str], None] = print
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _spark: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _session: SparkSession | None = None
 
@@ -127,6 +128,15 @@ class StageContext:
         last: datetime = pc.max(times).as_py()
         midnight = last.replace(hour=0, minute=0, second=0, microsecond=0)
         return midnight - timedelta(days=self.settings.window_days)
+
+    @cached_property
+    def retained_from(self) -> datetime | None:
+        """Events before this midnight (UTC) are too old to be kept; None: all are kept."""
+        days = self.company.retention_days
+        if days is None:
+            return None
+        midnight = self.now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=days)
 
     @property
     def training_cut(self) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import Final, Literal
@@ -61,6 +62,7 @@ def ingest(
     company: CompanyConfig,
     company_path: Path,
     say: Say = print,
+    retained_from: datetime | None = None,
 ) -> Ingested:
     """Read, check and store all tables of a company. Nothing is written when a promise is broken.
 
@@ -70,6 +72,8 @@ def ingest(
         company: The company's description.
         company_path: Where it was read from; relative paths start there.
         say: Takes one line per table.
+        retained_from: Older events are left out, and quarantine holds what this intake refused
+            alone; None: everything is kept.
 
     Raises:
         SourceError: a table is missing, empty, or lacks a column.
@@ -77,7 +81,7 @@ def ingest(
         QualityError: a promise about a whole table is broken; the report shows which.
     """
     gated = [
-        _gate(spark, workspace, company, into, company_path)
+        _gate(spark, workspace, company, into, company_path, retained_from)
         for into in TABLES
         if any(table.into == into for table in company.tables)
     ]
@@ -85,9 +89,9 @@ def ingest(
         ledgers = _with_unknown_items(gated)
         for ledger in ledgers:
             say(str(ledger))
-        _refuse_unusable(company, company_path, ledgers)
+        _refuse_unusable(company, company_path, ledgers, retained_from)
         _check(workspace, company, gated, ledgers, say)
-        return Ingested(ledgers=ledgers, written=_store(workspace, gated))
+        return Ingested(ledgers=ledgers, written=_store(workspace, gated, retained_from))
     finally:
         for one in gated:
             one.staged.unpersist()
@@ -99,11 +103,14 @@ def _gate(
     company: CompanyConfig,
     into: Into,
     company_path: Path,
+    retained_from: datetime | None,
 ) -> Gated:
     tables = [table for table in company.tables if table.into == into]
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path) for table in tables]
     rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
+    if retained_from is not None and EVENT_TIME in rows.columns:
+        rows = rows.where(F.col(EVENT_TIME).isNull() | (F.col(EVENT_TIME) >= retained_from))
     return gate(rows, stored(contract), tables)
 
 
@@ -142,13 +149,20 @@ def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
     return [replace(one, unknown_items=counts.get(one.table, 0)) for one in ledgers]
 
 
-def _refuse_unusable(company: CompanyConfig, company_path: Path, ledgers: Sequence[Ledger]) -> None:
+def _refuse_unusable(
+    company: CompanyConfig,
+    company_path: Path,
+    ledgers: Sequence[Ledger],
+    retained_from: datetime | None,
+) -> None:
     tables = {table.name: table for table in company.tables}
     for ledger in ledgers:
         where = f"{company_path}: tables.{ledger.table}"
         if not ledger.input_rows:
+            kept = f" from {retained_from:%Y-%m-%d} on (retention_days)" if retained_from else ""
             raise SourceError(
-                f"{where}: the source holds no rows. Give a file with data, or take the table out."
+                f"{where}: the source holds no rows{kept}. Give a file with data, or take the "
+                "table out."
             )
         for rule in ledger.rules:
             if rule.endswith(WITHOUT_TIME_ZONE):
@@ -191,13 +205,17 @@ def _describe(
     return "\n".join(lines)
 
 
-def _store(workspace: Workspace, gated: Sequence[Gated]) -> dict[str, delta.Written]:
+def _store(
+    workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
+) -> dict[str, delta.Written]:
     quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])
-    written = {
-        QUARANTINE.name: delta.merge(
-            quarantine, workspace.table(QUARANTINE.name), QUARANTINE, _CLUSTER[QUARANTINE.name]
-        )
-    }
+    path, cluster = workspace.table(QUARANTINE.name), _CLUSTER[QUARANTINE.name]
+    if retained_from is None:
+        refused = delta.merge(quarantine, path, QUARANTINE, cluster)
+    else:
+        changed = delta.replace(quarantine, path, cluster)
+        refused = delta.Written(inserted=quarantine.count() if changed else 0, updated=0)
+    written = {QUARANTINE.name: refused}
     for one in gated:
         name = one.contract.name
         path = workspace.table(name)

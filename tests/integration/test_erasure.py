@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from typer.testing import CliRunner
 from feature_store.publish import publish
 from pipelines import lake
 from pipelines.erasure import is_suppressed, user_hash
+from pipelines.errors import SourceError
 from pipelines.flow import erasure_requests, lake_erasure, markers
 from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE, pending
 from pipelines.flow.markers import standings
@@ -77,11 +77,11 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(workspace: Workspace, company: Path) -> list[bool]:
+def run(workspace: Workspace, company: Path, now: datetime = NOW) -> list[bool]:
     """Run rooms 1 to 4; which of them had nothing to do."""
     settings = RunSettings(company_path=company, as_of=AS_OF, window_days=7)
     settings.save(workspace)
-    context = StageContext(workspace, settings, say=lambda line: None)
+    context = StageContext(workspace, settings, say=lambda line: None, now=now)
     return [report.skipped for report in run_stages(ROOMS, context)]
 
 
@@ -213,7 +213,8 @@ def test_an_erasure_after_grace_that_is_killed_everywhere_finishes(
             kills.append(str(error))
     assert sorted(kills) == sorted(expected)
     assert traces(workspace.root, PERSON) == []
-    records = [json.loads(line) for line in (workspace.reports / AUDIT_FILE).open()]
+    audit = (workspace.reports / AUDIT_FILE).read_text()
+    records = [json.loads(line) for line in audit.splitlines()]
     assert [record["request_id"] for record in records] == [asked.request_id]
     assert records[0]["trained_with"] == [manifest["model_version"]]
     assert records[0]["erased"] == due.isoformat()
@@ -221,6 +222,28 @@ def test_an_erasure_after_grace_that_is_killed_everywhere_finishes(
     settings = RunSettings(company_path=company, as_of=AS_OF, window_days=7)
     context = StageContext(workspace, settings)
     assert standings(ROOMS, context, {})["tokenize"].inputs is not None
+
+
+def test_events_beyond_their_age_leave_with_all_that_was_made_of_them(
+    workspace: Workspace, company: Path
+) -> None:
+    oldest = datetime(2024, 1, 20, tzinfo=UTC)
+    lasting = company.with_name("lasting.yaml")
+    lasting.write_text(company.read_text() + "retention_days: 20\n")
+    kept = sum(row["event_time"] >= oldest for row in lake.read(workspace, "events").to_pylist())
+    now = datetime(2024, 2, 9, 12, tzinfo=UTC)
+    assert run(workspace, lasting, now) == [False, False]
+    events = lake.read(workspace, "events").to_pylist()
+    assert 0 < len(events) == kept
+    assert min(row["event_time"] for row in events) >= oldest
+    sequences = lake.read(workspace, "token_sequences").column("times_us").to_pylist()
+    assert sum(map(len, sequences)) == kept
+    for name in ("events", "token_sequences", "labels"):
+        files = {path.name for path in workspace.table(name).glob("*.parquet")}
+        assert files == {Path(uri).name for uri in lake.open_table(workspace, name).file_uris()}
+    assert run(workspace, lasting, now + timedelta(hours=11)) == [True, True]
+    with pytest.raises(SourceError, match=r"no rows from 2027-12-12 on \(retention_days\)"):
+        run(workspace, lasting, datetime(2028, 1, 1, tzinfo=UTC))
 
 
 class KilledError(Exception):
@@ -243,16 +266,15 @@ def kill_everywhere_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def killed(name: str, work: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
-    """The same work, but its first call dies after or before it."""
-    calls = count()
+    """The same work, but it dies once, after or before it."""
+    ahead = [KilledError(name)]
 
     def call(*given: Any) -> Any:
-        first = next(calls) == 0
-        if first and not after:
-            raise KilledError(name)
+        if ahead and not after:
+            raise ahead.pop()
         result = work(*given)
-        if first:
-            raise KilledError(name)
+        if ahead:
+            raise ahead.pop()
         return result
 
     return call

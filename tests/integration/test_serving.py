@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from behavior_model.predictor import Predictor
 from behavior_model.scoring import export, score
+from behavior_model.session import Session
 from behavior_model.training.ray_session import ray_session
 from pipelines import lake
 from pipelines.errors import (
@@ -30,9 +31,11 @@ from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from serving.app import create_app, require_free_port, running, serve
+from serving.erasure import erase, erase_due
 from serving.schemas import from_micros
 from serving.settings import ServingSettings
 from tests.rhythm_bundle import AS_OF_US, make
+from tests.traces import traces
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -312,3 +315,27 @@ def test_an_earlier_time_is_answered_with_a_warning(
         num_rows = export(shop, "user", tmp_path / "out", as_of_us=earlier_us)
     assert "know the future" in caplog.text
     assert 0 <= num_rows < 24
+
+
+def test_an_erased_user_is_answered_nowhere_and_left_in_no_file(
+    shop: Workspace, client: TestClient, tmp_path: Path
+) -> None:
+    user = "user-005"
+    shop.state.mkdir(exist_ok=True)
+    body = {"user_id": user, "k": 5}
+    assert not client.post("/v1/recommendations", json=body).json()["fallback"]
+    assert {Path(name).parts[0] for name in traces(shop.root, user)} == {
+        *("lake", "features", "embeddings")
+    }
+    request = erase(shop, user, grace_days=1)
+    assert client.post("/v1/recommendations", json=body).json()["fallback"]
+    export(shop, "user", tmp_path / "users")
+    exported = pq.read_table(tmp_path / "users").column("id").to_pylist()
+    assert user not in exported
+    assert user not in Session(shop.root).users
+    assert "user-006" in exported
+    assert erase_due(shop, now=request.due)[0].trained_with == (
+        client.get("/v1/model").json()["model_version"],
+    )
+    assert traces(shop.root, user) == []
+    Predictor.load(shop.bundle)
