@@ -42,14 +42,15 @@ def erase(
 
     Raises:
         UserError: an empty id.
-        WorkspaceError: another process works on this workspace.
+        WorkspaceError: another process works on this workspace; the user is suppressed all the
+            same.
     """
     if not user_id:
         raise UserError("--user is empty. Give the id of the user as the events table holds it.")
     now = now or datetime.now(UTC)
+    digest = user_hash(user_id)
+    suppress(workspace, digest)
     with workspace_lock(workspace):
-        digest = user_hash(user_id)
-        suppress(workspace, digest)
         request = _request(workspace, digest, now, now + timedelta(days=grace_days))
         request = replace(request, trained_with=_trained_with(workspace, user_id, request))
         erasure_requests.save(workspace, request)

@@ -65,12 +65,16 @@ def erase_from_quarantine(workspace: Workspace, digest: str) -> int:
 
 
 def expire(workspace: Workspace, oldest: datetime) -> int:
-    """Remove events before a moment for good, and the past of quarantine; the number of events."""
-    forget_past_of(workspace, QUARANTINE.name)
+    """Remove events before a moment for good, and the past of what intake writes.
+
+    Returns:
+        Number of events removed.
+    """
     old = lake.read(workspace, EVENTS.name, [EVENT_TIME], [(EVENT_TIME, "<", oldest)])
-    if not old.num_rows:
-        return 0
-    return remove_rows(workspace, EVENTS.name, f"{EVENT_TIME} < '{oldest.isoformat()}'")
+    if old.num_rows:
+        remove_rows(workspace, EVENTS.name, f"{EVENT_TIME} < '{oldest.isoformat()}'")
+    forget_past_of(workspace, EVENTS.name, QUARANTINE.name)
+    return int(old.num_rows)
 
 
 def forget_past_of(workspace: Workspace, *names: str) -> None:

@@ -20,6 +20,7 @@ from behavior_model.scoring import export, score
 from behavior_model.session import Session
 from behavior_model.training.ray_session import ray_session
 from pipelines import lake
+from pipelines.erasure import suppress, suppression_path, user_hash
 from pipelines.errors import (
     BundleError,
     EnvironmentProblemError,
@@ -38,6 +39,8 @@ from tests.rhythm_bundle import AS_OF_US, make
 from tests.traces import traces
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ERASED = "user-005"
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,10 @@ def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         for entity in ("user", "item"):
             export(shop, entity, folder / entity)
             tables[entity] = pq.read_table(folder / entity)
+        suppress(shop, user_hash(ERASED))
+        export(shop, "user", folder / "without")
+        suppression_path(shop).unlink()
+        tables["without"] = pq.read_table(folder / "without")
     return tables
 
 
@@ -318,24 +325,20 @@ def test_an_earlier_time_is_answered_with_a_warning(
 
 
 def test_an_erased_user_is_answered_nowhere_and_left_in_no_file(
-    shop: Workspace, client: TestClient, tmp_path: Path
+    shop: Workspace, client: TestClient, batches: dict[str, pa.Table]
 ) -> None:
-    user = "user-005"
-    shop.state.mkdir(exist_ok=True)
-    body = {"user_id": user, "k": 5}
+    all_ids, without = (batches[name].column("id").to_pylist() for name in ("user", "without"))
+    assert without == [one for one in all_ids if one != ERASED]
+    body = {"user_id": ERASED, "k": 5}
     assert not client.post("/v1/recommendations", json=body).json()["fallback"]
-    assert {Path(name).parts[0] for name in traces(shop.root, user)} == {
+    assert {Path(name).parts[0] for name in traces(shop.root, ERASED)} == {
         *("lake", "features", "embeddings")
     }
-    request = erase(shop, user, grace_days=1)
+    request = erase(shop, ERASED, grace_days=1)
     assert client.post("/v1/recommendations", json=body).json()["fallback"]
-    export(shop, "user", tmp_path / "users")
-    exported = pq.read_table(tmp_path / "users").column("id").to_pylist()
-    assert user not in exported
-    assert user not in Session(shop.root).users
-    assert "user-006" in exported
+    assert Session(shop.root).users == without
     assert erase_due(shop, now=request.due)[0].trained_with == (
         client.get("/v1/model").json()["model_version"],
     )
-    assert traces(shop.root, user) == []
+    assert traces(shop.root, ERASED) == []
     Predictor.load(shop.bundle)

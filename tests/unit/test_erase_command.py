@@ -76,7 +76,8 @@ def test_a_folder_that_is_no_workspace_and_one_in_use_are_refused(
     with workspace_lock(empty):
         result = bfm(empty, "--user", "ada")
     assert "is in use by another bfm process" in str(result.exception)
-    assert not is_suppressed(empty, "ada")
+    assert is_suppressed(empty, "ada")
+    assert not (empty.root / PENDING_FILE).exists()
 
 
 def test_a_row_names_a_user_by_a_whole_word() -> None:
