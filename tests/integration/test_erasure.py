@@ -39,7 +39,7 @@ from tests.traces import traces
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PERSON = "customer-7f3a91"
 NEIGHBOURS = ("customer-7f3a9", "o'brien", "zed", "12", "112")
