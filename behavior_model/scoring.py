@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ from pipelines.contracts import (
     TOKEN_SEQUENCES,
     VOCABULARY_ID,
 )
+from pipelines.erasure import suppressed_digests, without_suppressed, without_users
 from pipelines.errors import UnknownNameError, UserError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
@@ -246,6 +248,7 @@ def _items(workspace: Workspace) -> pa.Table:
 def _queries(workspace: Workspace, as_of_us: int) -> pa.Table:
     moment = pa.scalar(as_of_us, type=pa.timestamp("us", tz="UTC")).as_py()
     rows = lake.read(workspace, EVENTS.name, filters=[(EVENT_TIME, "<", moment)])
+    rows = without_suppressed(workspace, rows)
     texts = rows.column(QUERY).drop_null().unique() if QUERY in rows.column_names else []
     if not len(texts):
         raise UserError(
@@ -266,6 +269,10 @@ def _run(
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         is_files = isinstance(rows, list)
         dataset = ray.data.read_parquet(rows) if is_files else ray.data.from_arrow(rows)
+        if erased := frozenset(suppressed_digests(workspace)):
+            dataset = dataset.map_batches(
+                partial(without_users, digests=erased), batch_size=None, batch_format="pyarrow"
+            )
         shard_rows = BATCH_USERS if is_files else BATCH_ITEMS
         answers = dataset.repartition(target_num_rows_per_block=shard_rows).map_batches(
             _Worker,

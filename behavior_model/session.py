@@ -23,6 +23,7 @@ from pipelines.contracts import (
     TITLE,
     USER_ID,
 )
+from pipelines.erasure import suppressed_digests, user_hash
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
@@ -136,7 +137,10 @@ class Session:
 
     @cached_property
     def _histories(self) -> Histories:
-        return lake.read_histories(self.workspace, self.predictor.vocabulary, self._as_of_us)
+        vocabulary = self.predictor.vocabulary
+        histories = lake.read_histories(self.workspace, vocabulary, self._as_of_us)
+        erased = frozenset(suppressed_digests(self.workspace))
+        return histories.only([u for u in histories.user_ids if user_hash(u) not in erased])
 
     def _moments(self, histories: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.full(len(histories), self._as_of_us, dtype=np.int64)

@@ -1,48 +1,17 @@
-"""Erasing one person from the shelf, and keeping the person out of later publishes."""
+"""Erasing one person from the shelf."""
 
 from __future__ import annotations
 
-import hashlib
+from typing import Final
 
-import pyarrow as pa
-
-from feature_store.offline import remove_user
+from feature_store.offline import published_ids, remove_user
 from feature_store.online import remove_online
 from feature_store.settings import Shelf
 from feature_store.tables import FEATURE_TABLES
 from pipelines.contracts import USER_ID
-from pipelines.erasure import suppressed_digests, suppression_path
-from pipelines.workspace import Workspace, write_json_atomically
+from pipelines.erasure import scrub_sqlite, suppress, user_hash
 
-
-def suppressed_hashes(workspace: Workspace) -> frozenset[str]:
-    """Hashes of the erased users."""
-    return frozenset(suppressed_digests(workspace))
-
-
-def user_hash(user_id: str) -> str:
-    """SHA-256 of a user id: enough to recognise an erased user, without keeping the id."""
-    return hashlib.sha256(user_id.encode()).hexdigest()
-
-
-def is_suppressed(workspace: Workspace, user_id: str) -> bool:
-    """Whether this user was erased."""
-    return user_hash(user_id) in suppressed_hashes(workspace)
-
-
-def without_suppressed(workspace: Workspace, rows: pa.Table) -> pa.Table:
-    """Rows of users that were not erased."""
-    hashes = suppressed_hashes(workspace)
-    if not hashes or USER_ID not in rows.column_names:
-        return rows
-    keep = [user_hash(user) not in hashes for user in rows.column(USER_ID).to_pylist()]
-    return rows.filter(pa.array(keep, type=pa.bool_()))
-
-
-def suppress(workspace: Workspace, user_id: str) -> None:
-    """Keep a user out of every later publish."""
-    users = sorted(suppressed_hashes(workspace) | {user_hash(user_id)})
-    write_json_atomically(suppression_path(workspace), {"users": users})
+USER_TABLES: Final = tuple(table for table in FEATURE_TABLES if table.key == (USER_ID,))
 
 
 def erase_user(shelf: Shelf, user_id: str) -> None:
@@ -50,8 +19,29 @@ def erase_user(shelf: Shelf, user_id: str) -> None:
 
     The lake (events, profiles, token sequences, labels) is not touched.
     """
-    suppress(shelf.workspace, user_id)
-    for table in FEATURE_TABLES:
-        if table.key == (USER_ID,):
-            remove_online(shelf, table, user_id)
-            remove_user(shelf, table, user_id)
+    suppress(shelf.workspace, user_hash(user_id))
+    erase_online(shelf, user_id)
+    erase_offline(shelf, user_id)
+
+
+def erase_online(shelf: Shelf, user_id: str) -> int:
+    """Erase a user's newest values; the number of rows removed."""
+    if not shelf.is_published:
+        return 0
+    return sum(remove_online(shelf, table, user_id) for table in USER_TABLES)
+
+
+def erase_offline(shelf: Shelf, user_id: str) -> int:
+    """Erase a user from every publish; the number of rows removed."""
+    return sum(remove_user(shelf, table, user_id) for table in USER_TABLES)
+
+
+def wipe_online(shelf: Shelf) -> None:
+    """Leave no trace of deleted rows in the file of the embedded online store."""
+    if shelf.settings.online_store == "sqlite" and shelf.online_path.is_file():
+        scrub_sqlite(shelf.online_path)
+
+
+def published_users(shelf: Shelf) -> set[str]:
+    """Ids of all users in any publish."""
+    return {user for table in USER_TABLES for user in published_ids(shelf, table)}

@@ -125,6 +125,35 @@ def remove_user(shelf: Shelf, table: TableContract, user_id: str) -> int:
     return int(rows.num_rows - kept.num_rows)
 
 
+def published_ids(shelf: Shelf, table: TableContract, *, since_us: int | None = None) -> set[str]:
+    """Keys of a table in any publish, or in those since a prediction time."""
+    path = shelf.offline_path(table.name)
+    if not path.is_file():
+        return set()
+    rows = pq.read_table(path, columns=[table.key[0], EVENT_TIMESTAMP])
+    if since_us is not None:
+        rows = rows.filter(_since(rows, since_us))
+    return set(rows.column(0).unique().to_pylist())
+
+
+def drop_publishes_before(shelf: Shelf, table: TableContract, oldest_us: int) -> int:
+    """Take publishes of earlier prediction times out; the number of rows removed."""
+    path = shelf.offline_path(table.name)
+    known = versions(shelf, table)
+    kept_versions = [one for one in known if one.as_of_us >= oldest_us]
+    if len(kept_versions) == len(known):
+        return 0
+    rows = pq.read_table(path).cast(arrow_schema(table))
+    kept = rows.filter(_since(rows, oldest_us))
+    _write(path, kept, kept_versions)
+    return int(rows.num_rows - kept.num_rows)
+
+
+def _since(rows: pa.Table, oldest_us: int) -> pa.ChunkedArray:
+    oldest = pa.scalar(oldest_us, type=pa.int64()).cast(TIME_TYPE)
+    return pc.greater_equal(rows.column(EVENT_TIMESTAMP), oldest)
+
+
 def _by_key(features: Sequence[str]) -> dict[str, list[str]]:
     known = {f"{t.name}:{name}": t.key[0] for t in FEATURE_TABLES for name in feature_names(t)}
     grouped: dict[str, list[str]] = defaultdict(list)

@@ -114,8 +114,8 @@ def online_state(
     return OnlineState(histories=histories, vocabulary_id=vocabulary_id, as_of_us=as_of_us)
 
 
-def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> None:
-    """Take one entity out of the online store.
+def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> int:
+    """Take one entity out of the online store; the number of its stored rows, as far as known.
 
     Feast has no such call. In SQLite the rows are deleted, in Redis the entity's hash; in Postgres
     the values are overwritten with empty ones, which every read here treats as absent.
@@ -123,17 +123,16 @@ def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> None:
     key = EntityKey(join_keys=[table.key[0]], entity_values=[Value(string_val=entity_id)])
     stored = serialize_entity_key(key, entity_key_serialization_version=3)
     if shelf.settings.online_store == "sqlite":
-        _delete_rows(shelf, table, stored)
-    elif shelf.settings.online_store == "redis":
+        return _delete_rows(shelf, table, stored)
+    if shelf.settings.online_store == "redis":
         online = shelf.store.config.online_store
         redis: Any = shelf.store._get_provider().online_store
         client = redis._get_client(online)
-        client.delete(stored + PROJECT.encode())
-    else:
-        _blank(shelf, table, entity_id)
+        return int(client.delete(stored + PROJECT.encode()))
+    return _blank(shelf, table, entity_id)
 
 
-def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> None:
+def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> int:
     empty: dict[ColumnType, Any] = {
         ColumnType.STRING: "",
         ColumnType.LONG: 0,
@@ -146,6 +145,7 @@ def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> None:
     blank = pa.table(row, schema=pa.schema([arrow_schema(table).field(name) for name in row]))
     now_us = time.time_ns() // 1_000
     shelf.store.write_to_online_store(table.name, df=stamp(blank, now_us, now_us).to_pandas())
+    return 1
 
 
 def prepare_sqlite(shelf: Shelf) -> None:
@@ -155,13 +155,13 @@ def prepare_sqlite(shelf: Shelf) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _delete_rows(shelf: Shelf, table: TableContract, stored_key: bytes) -> None:
+def _delete_rows(shelf: Shelf, table: TableContract, stored_key: bytes) -> int:
     if not shelf.online_path.is_file():
-        return
+        return 0
     query = f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?'
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
         connection.execute("PRAGMA secure_delete=ON")
-        connection.execute(query, (stored_key,))
+        return connection.execute(query, (stored_key,)).rowcount
 
 
 def _may_be_older(shelf: Shelf, table: TableContract, as_of_us: int) -> bool:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import activity
-from feature_store.erasure import without_suppressed
 from feature_store.offline import append
 from feature_store.online import prepare_sqlite, write_online
 from feature_store.repo import definitions
@@ -28,6 +27,7 @@ from feature_store.tables import (
 )
 from pipelines import lake
 from pipelines.contracts import TableContract
+from pipelines.erasure import without_suppressed
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace

@@ -83,13 +83,18 @@ class Shelf:
         text = yaml.safe_dump(self._config(), sort_keys=True)
         write_bytes_atomically(self.yaml_path, text.encode())
 
+    @property
+    def is_published(self) -> bool:
+        """Whether anything was published here."""
+        return (self.root / REGISTRY_FILE).is_file()
+
     def require_published(self) -> None:
         """Refuse a workspace without a shelf.
 
         Raises:
             WorkspaceError: nothing was published yet.
         """
-        if not (self.root / REGISTRY_FILE).is_file():
+        if not self.is_published:
             raise WorkspaceError(
                 f"{self.root}: nothing was published yet. Publish with: bfm publish --workspace DIR"
             )

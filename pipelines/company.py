@@ -166,12 +166,16 @@ class LookupConfig(Strict):
 
 
 class CompanyConfig(Strict):
-    """A company: its name, its tables, and the tables that these look values up in."""
+    """A company: its name, its tables, the tables that these look values up in, and retention.
+
+    `retention_days` is the age from which on events leave the workspace at the next run, and with
+    them all that was made of them; without it nothing expires.
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    retention_days: Annotated[int, Field(ge=1)] | None = None
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(tuple), Field(min_length=1)]
-
     lookups: Annotated[tuple[LookupConfig, ...], BeforeValidator(tuple)] = ()
 
     @property

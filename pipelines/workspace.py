@@ -69,6 +69,11 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def data_quality(self) -> Path:
+        """The page of the last intake, and its counts."""
+        return self.reports / "data_quality"
+
+    @property
     def evaluation_path(self) -> Path:
         return self.reports / "evaluation.json"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import (
@@ -178,6 +180,21 @@ def _publish(context: StageContext) -> None:
     )
     written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
     context.say(f"  online: {written}")
+    if context.retained_from is not None:
+        _expire(workspace, micros(context.retained_from), context.say)
+
+
+def _expire(workspace: Workspace, oldest_us: int, say: Callable[[str], None]) -> None:
+    """What shelf and counter keep goes by the age at which events leave the lake."""
+    from feature_store.retention import expire
+    from feature_store.settings import Shelf
+    from serving.live_events import LiveEvents
+
+    say(f"  features: {expire(Shelf(workspace), oldest_us):,} expired (retention_days)")
+    if workspace.live_events_path.is_file():
+        with closing(LiveEvents(workspace.live_events_path)) as events:
+            say(f"  live events: {events.remove_before(oldest_us):,} expired (retention_days)")
+        scrub_sqlite(workspace.live_events_path)
 
 
 def _pretrain_inputs(context: StageContext) -> Parts:

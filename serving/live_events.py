@@ -110,6 +110,18 @@ class LiveEvents:
         with self._lock, closing(self._connection.execute(query, (user_id,))) as cursor:
             return cursor.rowcount
 
+    def remove_before(self, oldest_us: int) -> int:
+        """Delete events before a time; returns how many there were."""
+        query = "DELETE FROM live_events WHERE event_time_us < ?"
+        with self._lock, closing(self._connection.execute(query, (oldest_us,))) as cursor:
+            return cursor.rowcount
+
+    def users(self) -> list[str]:
+        """Ids of all users with an event, in order."""
+        query = "SELECT DISTINCT user_id FROM live_events ORDER BY user_id"
+        with self._lock, closing(self._connection.execute(query)) as cursor:
+            return [user for (user,) in cursor.fetchall()]
+
     def _insert(self, rows: Sequence[tuple[Any, ...]]) -> int:
         stored, conflicts = 0, []
         for position, row in enumerate(rows):

@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from behavior_model.predictor import Predictor
-from feature_store.erasure import is_suppressed
 from feature_store.online import online_state
 from feature_store.settings import Shelf
 from pipelines.contracts import SemanticType
+from pipelines.erasure import is_suppressed
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.encoder import time_tokens
 from pipelines.tokens.history import Histories, merge

@@ -6,6 +6,7 @@ from typing import Final
 
 from pipelines.contracts import LABELS, QUARANTINE, TOKEN_SEQUENCES
 from pipelines.erasure import suppressed_digests
+from pipelines.flow.lake_erasure import expire, forget_past_of
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
 
 
@@ -18,7 +19,9 @@ def _ingest_inputs(context: StageContext) -> Parts:
     from pipelines.sources.request import SourceRequest
 
     path = context.settings.company_path
+    oldest = context.retained_from
     return {
+        "retained_from": oldest.isoformat() if oldest else None,
         "company": context.company.model_dump(mode="json"),
         "sources": {
             table.name: source_fingerprint(SourceRequest.of(table, path))
@@ -41,9 +44,13 @@ def _ingest(context: StageContext) -> None:
         context.company,
         context.settings.company_path,
         context.say,
+        context.retained_from,
     )
     for name, written in sorted(ingested.written.items()):
         context.say(f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated")
+    if context.retained_from is not None:
+        expired = expire(context.workspace, context.retained_from)
+        context.say(f"  events: {expired:,} expired (retention_days)")
 
 
 def _tokenize_inputs(context: StageContext) -> Parts:
@@ -59,6 +66,8 @@ def _tokenize(context: StageContext) -> None:
     from pipelines.flow.tokenize import tokenize
 
     tokenize(context)
+    if context.retained_from is not None:
+        forget_past_of(context.workspace, TOKEN_SEQUENCES.name, LABELS.name)
 
 
 INGEST: Final = Stage(

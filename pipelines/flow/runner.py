@@ -25,6 +25,7 @@ from pipelines.company import CompanyConfig, load_company
 from pipelines.contracts import EVENT_TIME, EVENTS
 from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow.lock import workspace_lock
+from pipelines.flow.markers import fingerprint_of, marker_of, write_marker
 from pipelines.flow.memory import MemoryPeak, MemorySampler
 from pipelines.workspace import Workspace, write_bytes_atomically, write_json_atomically
 
@@ -109,6 +110,7 @@ class StageContext:
     workspace: Workspace
     settings: RunSettings
     say: Callable[[str], None] = print
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _spark: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _session: SparkSession | None = None
 
@@ -126,6 +128,15 @@ class StageContext:
         last: datetime = pc.max(times).as_py()
         midnight = last.replace(hour=0, minute=0, second=0, microsecond=0)
         return midnight - timedelta(days=self.settings.window_days)
+
+    @cached_property
+    def retained_from(self) -> datetime | None:
+        """Events before this midnight (UTC) are too old to be kept; None: all are kept."""
+        days = self.company.retention_days
+        if days is None:
+            return None
+        midnight = self.now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=days)
 
     @property
     def training_cut(self) -> datetime:
@@ -247,7 +258,7 @@ def peak_of(workspace: Workspace) -> MemoryPeak:
 
 
 def _run_one(stage: Stage, context: StageContext) -> StageReport:
-    fingerprint = _fingerprint(stage, context)
+    fingerprint = fingerprint_of(stage, context)
     if _is_done(stage, context, fingerprint):
         context.say(f"{stage.name}: nothing to do")
         return StageReport(name=stage.name, skipped=True, seconds=0.0, peak=MemoryPeak())
@@ -264,47 +275,20 @@ def _run_one(stage: Stage, context: StageContext) -> StageReport:
         "seconds": round(seconds, 3),
         "peak_memory_bytes": asdict(sampler.peak),
     }
-    write_json_atomically(_marker_path(context.workspace, stage.name), marker)
+    write_marker(context.workspace, stage.name, marker)
     gib = sampler.peak.total / 2**30
     context.say(f"{stage.name}: done in {seconds:.1f} s, peak memory {gib:.2f} GiB")
     return StageReport(name=stage.name, skipped=False, seconds=seconds, peak=sampler.peak)
 
 
-def _fingerprint(stage: Stage, context: StageContext) -> str:
-    upstream = {name: _marker(context.workspace, name)["outputs"] for name in stage.needs}
-    parts = {
-        "stage": stage.name,
-        "version": stage.version,
-        "inputs": stage.inputs(context),
-        "needs": upstream,
-    }
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _is_done(stage: Stage, context: StageContext, fingerprint: str) -> bool:
     try:
-        marker = _marker(context.workspace, stage.name)
+        marker = marker_of(context.workspace, stage.name)
         return bool(
             marker["fingerprint"] == fingerprint and marker["outputs"] == stage.outputs(context)
         )
     except UserError:
         return False
-
-
-def _marker(workspace: Workspace, name: str) -> dict[str, Any]:
-    path = _marker_path(workspace, name)
-    if not path.is_file():
-        raise WorkspaceError(
-            f"{workspace.root}: stage '{name}' has not finished here. Run it first: "
-            f"bfm {name} --workspace {workspace.root}"
-        )
-    marker: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return marker
-
-
-def _marker_path(workspace: Workspace, name: str) -> Path:
-    return workspace.state / f"{name}.json"
 
 
 def _sha256(path: Path) -> str:

@@ -26,8 +26,6 @@ from pipelines.quality.suites import (
 )
 from pipelines.workspace import Workspace, write_bytes_atomically, write_json_atomically
 
-REPORT_FOLDER: Final = "data_quality"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -109,7 +107,7 @@ def _ledger_frame(ledgers: Sequence[Ledger]) -> pd.DataFrame:
 
 def report_path(workspace: Workspace) -> Path:
     """The page that shows the last intake."""
-    return workspace.reports / REPORT_FOLDER / "index.html"
+    return workspace.data_quality / "index.html"
 
 
 def write_report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import Final, Literal
@@ -18,12 +19,13 @@ from pipelines.contracts import (
     EVENTS,
     ITEM_ID,
     QUARANTINE,
+    RAW_ROW,
     ROW_HASH,
     SESSION_ID,
     SOURCE_TABLE,
     USER_ID,
 )
-from pipelines.erasure import suppressed_digests
+from pipelines.erasure import WORD_BREAKS, suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
 from pipelines.quality.gate import Gated, Ledger, gate
 from pipelines.quality.report import Finding, validate, write_report
@@ -62,6 +64,7 @@ def ingest(
     company: CompanyConfig,
     company_path: Path,
     say: Say = print,
+    retained_from: datetime | None = None,
 ) -> Ingested:
     """Read, check and store all tables of a company. Nothing is written when a promise is broken.
 
@@ -71,6 +74,8 @@ def ingest(
         company: The company's description.
         company_path: Where it was read from; relative paths start there.
         say: Takes one line per table.
+        retained_from: Older events are left out, and quarantine holds what this intake refused
+            alone; None: everything is kept.
 
     Raises:
         SourceError: a table is missing, empty, or lacks a column.
@@ -79,7 +84,7 @@ def ingest(
     """
     lookups = read_lookups(spark, company, company_path)
     gated = [
-        _gate(spark, workspace, company, into, company_path, lookups)
+        _gate(spark, workspace, company, into, company_path, lookups, retained_from)
         for into in TABLES
         if any(table.into == into for table in company.tables)
     ]
@@ -87,9 +92,9 @@ def ingest(
         ledgers = _with_unknown_items(gated)
         for ledger in ledgers:
             say(str(ledger))
-        _refuse_unusable(company, company_path, ledgers)
+        _refuse_unusable(company, company_path, ledgers, retained_from)
         _check(workspace, company, gated, ledgers, say)
-        return Ingested(ledgers=ledgers, written=_store(workspace, gated))
+        return Ingested(ledgers=ledgers, written=_store(workspace, gated, retained_from))
     finally:
         for one in gated:
             one.staged.unpersist()
@@ -102,11 +107,14 @@ def _gate(
     into: Into,
     company_path: Path,
     lookups: Mapping[str, DataFrame],
+    retained_from: datetime | None,
 ) -> Gated:
     tables = [table for table in company.tables if table.into == into]
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path, lookups) for table in tables]
     rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
+    if retained_from is not None and EVENT_TIME in rows.columns:
+        rows = rows.where(F.col(EVENT_TIME).isNull() | (F.col(EVENT_TIME) >= retained_from))
     requests = [SourceRequest.of(table, company_path) for table in tables]
     reread = all(reader_for(request).reread for request in requests)
     return gate(rows, stored(contract), tables, reread=reread)
@@ -128,7 +136,10 @@ def _without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
     digests = suppressed_digests(workspace)
     if not digests or USER_ID not in rows.columns:
         return rows
-    return rows.where(~F.coalesce(F.sha2(USER_ID, 256).isin(digests), F.lit(False)))
+    words = F.split(RAW_ROW, WORD_BREAKS)
+    named = F.exists(words, lambda word: F.sha2(word, 256).isin(digests))
+    erased = F.when(F.col(USER_ID).isNull(), named).otherwise(F.sha2(USER_ID, 256).isin(digests))
+    return rows.where(~F.coalesce(erased, F.lit(False)))
 
 
 def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
@@ -148,13 +159,20 @@ def _with_unknown_items(gated: Sequence[Gated]) -> list[Ledger]:
     return [replace(one, unknown_items=counts.get(one.table, 0)) for one in ledgers]
 
 
-def _refuse_unusable(company: CompanyConfig, company_path: Path, ledgers: Sequence[Ledger]) -> None:
+def _refuse_unusable(
+    company: CompanyConfig,
+    company_path: Path,
+    ledgers: Sequence[Ledger],
+    retained_from: datetime | None,
+) -> None:
     tables = {table.name: table for table in company.tables}
     for ledger in ledgers:
         where = f"{company_path}: tables.{ledger.table}"
         if not ledger.input_rows:
+            kept = f" from {retained_from:%Y-%m-%d} on (retention_days)" if retained_from else ""
             raise SourceError(
-                f"{where}: the source holds no rows. Give a file with data, or take the table out."
+                f"{where}: the source holds no rows{kept}. Give a file with data, or take the "
+                "table out."
             )
         for rule in ledger.rules:
             if rule.endswith(WITHOUT_TIME_ZONE):
@@ -204,17 +222,18 @@ def _sort_again(workspace: Workspace, spark: SparkSession) -> None:
         delta.sort_again(spark, path, _CLUSTER[EVENTS.name])
 
 
-def _store(workspace: Workspace, gated: Sequence[Gated]) -> dict[str, delta.Written]:
+def _store(
+    workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
+) -> dict[str, delta.Written]:
     quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])
-    written = {
-        QUARANTINE.name: delta.merge(
-            quarantine,
-            workspace.table(QUARANTINE.name),
-            QUARANTINE,
-            _CLUSTER[QUARANTINE.name],
-            num_rows=sum(ledger.quarantined for one in gated for ledger in one.ledgers),
-        )
-    }
+    num_refused = sum(ledger.quarantined for one in gated for ledger in one.ledgers)
+    path, cluster = workspace.table(QUARANTINE.name), _CLUSTER[QUARANTINE.name]
+    if retained_from is None:
+        refused = delta.merge(quarantine, path, QUARANTINE, cluster, num_rows=num_refused)
+    else:
+        changed = delta.replace(quarantine, path, cluster)
+        refused = delta.Written(inserted=num_refused if changed else 0)
+    written = {QUARANTINE.name: refused}
     for one in gated:
         name = one.contract.name
         written[name] = delta.merge(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -18,6 +19,11 @@ import pytest
 from deltalake import DeltaTable
 from nbclient import NotebookClient
 
+from pipelines.flow.markers import standings
+from pipelines.flow.runner import RunSettings, Stage, StageContext
+from pipelines.workspace import Workspace
+from serving.erasure_places import known_users
+from serving.line import line
 from tests.complete_journey_cut import write_cut
 
 AS_OF = "2017-10-01T00:00:00Z"
@@ -171,3 +177,26 @@ def test_the_notebook_runs_on_the_workspace(
         if "image/png" in output.get("data", {})
     ]
     assert len(images) == 3
+
+
+def test_an_erased_household_is_gone_and_nothing_is_trained_again(workspace: Path) -> None:
+    place = Workspace(workspace)
+    households = [row.get("household_id") for row in raw_rows(workspace)]
+    household = str(next(one for one in households if one is not None))
+    context = StageContext(place, RunSettings.load(place))
+    done = bfm("erase", "--user", household, "--workspace", workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert household not in {str(row.get("household_id")) for row in raw_rows(workspace)}
+    assert household not in set(known_users(place))
+    undone = {stage.name for stage in line() if not standing_of(stage, context)}
+    assert undone == {"ingest"}, "intake alone runs again: who is left out is one of its inputs"
+
+
+def raw_rows(workspace: Path) -> list[dict[str, Any]]:
+    rows = DeltaTable(str(workspace / "lake" / "quarantine")).to_pyarrow_table().to_pylist()
+    return [json.loads(row["raw_row"]) for row in rows]
+
+
+def standing_of(stage: Stage, context: StageContext) -> bool:
+    found = standings([stage], context, {})
+    return stage.name in found and found[stage.name].inputs is not None

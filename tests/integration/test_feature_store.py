@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 
 from feature_store.erasure import erase_user
-from feature_store.offline import historical_features
+from feature_store.offline import historical_features, published_ids, versions
 from feature_store.online import online_features, online_state
 from feature_store.publish import Publication, publish
+from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
-from feature_store.tables import FEATURE_TABLES, TIME_TYPE
+from feature_store.tables import FEATURE_TABLES, TIME_TYPE, USER_STATE
 from pipelines.contracts import ITEM_ID, USER_ID
 from pipelines.errors import UnknownNameError, UserError, WorkspaceError
 from pipelines.tokens.binning import DAY_US, HOUR_US
@@ -176,6 +177,31 @@ def test_state_comes_back_whole_and_with_its_age(workspace: Workspace) -> None:
     assert state.histories.to_bytes("") == expected.to_bytes("")
     assert online_state(shelf, "cyd", not_before_us=AS_OF_US + 1) is None
     assert online_state(shelf, "nobody") is None
+
+
+def test_expired_publishes_go_and_users_without_history_go_online(workspace: Workspace) -> None:
+    put(workspace, num_events=2)
+    second_us, third_us = AS_OF_US + 90 * DAY_US, AS_OF_US + 100 * DAY_US
+    put(workspace, as_of_us=second_us)
+    small_shop.write_lake(workspace, small_shop.histories().only(["ada", "bob"]))
+    publish(
+        workspace,
+        as_of_us=third_us,
+        user_embeddings=small_shop.write_embeddings(workspace.root, ["ada", "bob"]),
+        item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
+        model_version="v2",
+    )
+    shelf = Shelf(workspace)
+    assert online_state(shelf, "cyd") is not None
+    assert expire(shelf, AS_OF_US + 50 * DAY_US) > 0
+    assert online_state(shelf, "cyd") is None
+    assert online_state(shelf, "ada") is not None
+    for table in FEATURE_TABLES:
+        kept = [version.as_of_us for version in versions(shelf, table)]
+        earlier = [] if table is USER_STATE else [second_us]
+        assert kept == [*earlier, third_us], table.name
+    assert published_ids(shelf, USER_STATE) == {"ada", "bob"}
+    assert expire(shelf, AS_OF_US + 50 * DAY_US) == 0
 
 
 def test_an_erased_user_is_gone_and_stays_gone(workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,6 +294,15 @@ def test_items_without_a_catalogue_row_are_a_warning(
     assert by_name["orders"].unknown_items == 2
     assert any(line.startswith("warning: ") and "unknown_item_share" in line for line in said)
     assert len(events(workspace)) == 24
+
+
+def test_a_source_of_nothing_but_expired_events_is_refused(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_company(tmp_path / "raw", events_table(), files={"orders.parquet": orders(3)})
+    oldest = datetime(2027, 12, 12, tzinfo=UTC)
+    with pytest.raises(SourceError, match=r"no rows from 2027-12-12 on \(retention_days\)"):
+        ingest(spark, workspace, load_company(path), path, retained_from=oldest)
 
 
 def test_rows_of_erased_users_stay_out(spark: SparkSession, workspace: Workspace) -> None:

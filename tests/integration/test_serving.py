@@ -17,8 +17,10 @@ from starlette.testclient import TestClient
 
 from behavior_model.predictor import Predictor
 from behavior_model.scoring import export, score
+from behavior_model.session import Session
 from behavior_model.training.ray_session import ray_session
 from pipelines import lake
+from pipelines.erasure import suppress, suppression_path, user_hash
 from pipelines.errors import (
     BundleError,
     EnvironmentProblemError,
@@ -30,11 +32,15 @@ from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from serving.app import create_app, require_free_port, running, serve
+from serving.erasure import erase, erase_due
 from serving.schemas import from_micros
 from serving.settings import ServingSettings
 from tests.rhythm_bundle import AS_OF_US, make
+from tests.traces import traces
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ERASED = "user-005"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,10 @@ def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         for entity in ("user", "item"):
             export(shop, entity, folder / entity)
             tables[entity] = pq.read_table(folder / entity)
+        suppress(shop, user_hash(ERASED))
+        export(shop, "user", folder / "without")
+        suppression_path(shop).unlink()
+        tables["without"] = pq.read_table(folder / "without")
     return tables
 
 
@@ -312,3 +322,23 @@ def test_an_earlier_time_is_answered_with_a_warning(
         num_rows = export(shop, "user", tmp_path / "out", as_of_us=earlier_us)
     assert "know the future" in caplog.text
     assert 0 <= num_rows < 24
+
+
+def test_an_erased_user_is_answered_nowhere_and_left_in_no_file(
+    shop: Workspace, client: TestClient, batches: dict[str, pa.Table]
+) -> None:
+    all_ids, without = (batches[name].column("id").to_pylist() for name in ("user", "without"))
+    assert without == [one for one in all_ids if one != ERASED]
+    body = {"user_id": ERASED, "k": 5}
+    assert not client.post("/v1/recommendations", json=body).json()["fallback"]
+    assert {Path(name).parts[0] for name in traces(shop.root, ERASED)} == {
+        *("lake", "features", "embeddings")
+    }
+    request = erase(shop, ERASED, grace_days=1)
+    assert client.post("/v1/recommendations", json=body).json()["fallback"]
+    assert Session(shop.root).users == without
+    assert erase_due(shop, now=request.due)[0].trained_with == (
+        client.get("/v1/model").json()["model_version"],
+    )
+    assert traces(shop.root, ERASED) == []
+    Predictor.load(shop.bundle)
