@@ -18,6 +18,7 @@ FLOOR = (
     "pipelines.workspace",
     "pipelines.company",
     "pipelines.lake",
+    "pipelines.simulation.run",
     "pipelines.tokens.encoder",
     "pipelines.tokens.history",
     "pipelines.tokens.vocabulary",
