@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
@@ -102,11 +103,12 @@ def _scope(
     place = f"{company_path}: tables.{table.name}"
     for key, expression in table.expressions.items():
         refuse_missing(raw, expression.source_columns, f"{place}.{key}")
-    return with_lookups(Scope.of(raw), table.expressions, lookups, _as_text, company_path)
 
+    def key_text(scope: Scope, expression: ColumnExpression, key: str) -> Column:
+        with _explained(scope, expression, table, key, "key", company_path):
+            return evaluate(scope, expression, to_text, table.time_zone).value
 
-def _as_text(scope: Scope, expression: ColumnExpression) -> Column:
-    return evaluate(scope, expression, to_text).value
+    return with_lookups(Scope.of(raw), table.expressions, lookups, key_text, company_path)
 
 
 def _cast(
@@ -116,29 +118,42 @@ def _cast(
     semantic: SemanticType | None,
     company_path: Path,
 ) -> Cast:
-    column = f"{'fields' if name in table.fields else 'columns'}.{name}"
-    expression, key = table.expressions[column], f"{company_path}: tables.{table.name}.{column}"
-    caster = _caster(semantic, table)
-    wanted = semantic.value if semantic else "value"
+    key = f"{'fields' if name in table.fields else 'columns'}.{name}"
+    expression, wanted = table.expressions[key], semantic.value if semantic else "value"
+    with _explained(scope, expression, table, key, wanted, company_path):
+        return evaluate(scope, expression, _caster(semantic, table), table.time_zone)
+
+
+@contextlib.contextmanager
+def _explained(
+    scope: Scope,
+    expression: ColumnExpression,
+    table: TableConfig,
+    key: str,
+    wanted: str,
+    company_path: Path,
+) -> Iterator[None]:
+    """Errors of an evaluation, told by file and key."""
+    place, name = f"{company_path}: tables.{table.name}", key.partition(".")[2]
     try:
-        return evaluate(scope, expression, caster, table.time_zone)
+        yield
     except UncastableError as error:
         raise SourceError(
-            f"{key}: {_typed_sources(scope, expression)} can never become a {wanted} "
+            f"{place}.{key}: {_typed_sources(scope, expression)} can never become a {wanted} "
             f"({error} came). Name another column, or change its type at the source."
         ) from error
     except BadPatternError as error:
         raise CompanyConfigError(
-            f"{key}: '{error}' is not a datetime pattern like 'dd.MM.yyyy HH:mm'. The letters are "
-            "listed at https://spark.apache.org/docs/latest/sql-ref-datetime-pattern.html."
+            f"{place}.{key}: '{error}' is not a datetime pattern like 'dd.MM.yyyy HH:mm'. The "
+            "letters are listed at "
+            "https://spark.apache.org/docs/latest/sql-ref-datetime-pattern.html."
         ) from error
     except NoTimeZoneError as error:
         raise CompanyConfigError(no_time_zone(table, company_path, name)) from error
     except NoTimeUnitError as error:
         raise CompanyConfigError(
-            f"{company_path}: tables.{table.name}.time_unit is missing, and "
-            f"{_typed_sources(scope, expression)} of '{name}' holds numbers. "
-            "Give the unit since 1970-01-01 UTC: s, ms, us or ns."
+            f"{place}.time_unit is missing, and {_typed_sources(scope, expression)} of '{name}' "
+            "holds numbers. Give the unit since 1970-01-01 UTC: s, ms, us or ns."
         ) from error
 
 

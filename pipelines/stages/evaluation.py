@@ -51,8 +51,8 @@ def evaluate(
 
 
 def _column(scope: Scope, one: ColumnExpression, caster: Caster, zone: str | None) -> Cast:
-    name = one.column or ""
-    return caster(quoted(name), scope.types[name])
+    assert one.column is not None
+    return caster(quoted(one.column), scope.types[one.column])
 
 
 def _constant(scope: Scope, one: ColumnExpression, caster: Caster, zone: str | None) -> Cast:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +18,14 @@ from pipelines.sources.request import MALFORMED_ROW, quoted
 
 _SHOWN_KEYS: Final = 3
 
-KeyText = Callable[["Scope", ColumnExpression], Column]
+
+class KeyText(Protocol):
+    """Evaluates a key to text, so that 7 and "7" are equal.
+
+    `key` is the key in the description that asks, for messages.
+    """
+
+    def __call__(self, scope: Scope, expression: ColumnExpression, key: str) -> Column: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +66,7 @@ def with_lookups(
         scope: Raw rows.
         expressions: By their keys in the description.
         tables: Lookup tables by name.
-        key_text: Evaluates a key to text, so that 7 and "7" are equal.
+        key_text: Evaluates keys.
         company_path: Named in messages.
 
     Raises:
@@ -71,11 +79,13 @@ def with_lookups(
             wanted = (*lookup.equals.source_columns, lookup.column)
             refuse_missing(rows, wanted, f"{place}, asked by {key}")
             if _question(lookup) not in scope.joined:
-                scope = _joined(scope, lookup, rows, key_text, place)
+                scope = _joined(scope, lookup, rows, partial(key_text, key=key), place)
     return scope
 
 
-def _joined(scope: Scope, lookup: Lookup, rows: DataFrame, key_text: KeyText, place: str) -> Scope:
+def _joined(
+    scope: Scope, lookup: Lookup, rows: DataFrame, key_text: Callable[..., Column], place: str
+) -> Scope:
     name = f"_lookup_{len(scope.joined)}"
     there = Scope.of(rows)
     keyed = rows.select(

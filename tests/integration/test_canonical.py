@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.company import load_company
-from pipelines.errors import CompanyConfigError, SourceError
+from pipelines.errors import CompanyConfigError, SourceError, UserError
 from pipelines.sources.registry import read_lookups, read_source
 from pipelines.sources.request import SourceRequest
 from pipelines.stages.canonical import canonical_rows
@@ -265,6 +265,11 @@ def test_values_of_other_tables(spark: SparkSession, tmp_path: Path) -> None:
             r"lookups\.stores.*columns\.market: the source has no column 'nr'",
         ),
         ({"column": "citty"}, STORES, r"no column 'citty'.*Did you mean 'city'\?"),
+        (
+            {"key": {"parse": {"column": "kind", "format": "HH:b"}}},
+            STORES,
+            r"tables\.orders\.columns\.market: 'HH:b' is not a datetime pattern",
+        ),
         ({"key": "shopp"}, STORES, r"tables\.orders\.columns\.market: .*Did you mean 'shop'\?"),
     ],
 )
@@ -276,7 +281,7 @@ def test_a_lookup_that_cannot_be_answered(
     message: str,
 ) -> None:
     columns = {"market": {"lookup": {**MONEY["lookup"], **change}}}
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(UserError, match=message):
         looking_up(spark, tmp_path, columns, stores)
 
 

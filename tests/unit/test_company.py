@@ -13,6 +13,8 @@ from pipelines.contracts import EVENTS, SemanticType
 from pipelines.errors import CompanyConfigError
 from tests.tiny_company import catalogue_table, events_table
 
+DESCRIPTIONS = Path(__file__).parents[2] / "docs" / "companies"
+
 
 def write(folder: Path, *tables: dict[str, Any], **top: Any) -> Path:
     path = folder / "company.yaml"
@@ -159,6 +161,11 @@ def test_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     assert resolve_path("/data/a.csv", company) == Path("/data/a.csv")
     inside = resolve_path("package:pipelines/sources/complete_journey/company.yaml", company)
     assert load_company(inside).name == "complete-journey"
+
+
+@pytest.mark.parametrize("path", sorted(DESCRIPTIONS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_descriptions_in_the_docs_are_sound(path: Path) -> None:
+    assert load_company(path).name == path.stem
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from pipelines.flow.runner import (
     run_stages,
 )
 from pipelines.workspace import Workspace, write_bytes_atomically
-from tests.tiny_company import write_tiny_company
+from tests.tiny_company import events_table, write_company, write_tiny_company
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 
@@ -32,6 +33,25 @@ AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 @pytest.fixture
 def settings(tmp_path: Path) -> RunSettings:
     return RunSettings(company_path=write_tiny_company(tmp_path / "raw", 5), as_of=AS_OF)
+
+
+def test_the_session_is_asked_for_the_jars_of_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tables and of lookups, each once."""
+    asked: list[tuple[str, ...]] = []
+
+    def session(name: str, *, jar_sets: tuple[str, ...], log_path: Path) -> object:
+        asked.append(jar_sets)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr("pipelines.flow.spark.spark_session", session)
+    topic = {"format": "kafka", "options": {"servers": "h:1", "topic": "t"}}
+    rates = {"format": "jdbc", "options": {"url": "jdbc:postgresql://h/d", "table": "rates"}}
+    tables = [events_table(source=topic), events_table(name="more", source=topic)]
+    path = write_company(tmp_path, *tables, files={}, lookups=[{"name": "rates", "source": rates}])
+    StageContext(Workspace(tmp_path), RunSettings(company_path=path)).spark()
+    assert asked == [("kafka", "postgresql")]
 
 
 def writer(
