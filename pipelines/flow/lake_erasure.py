@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -132,6 +133,7 @@ def forget_past(table: DeltaTable, path: Path) -> None:
     is folded into a checkpoint at a commit that holds neither.
     """
     table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    shutil.rmtree(path / "_change_data", ignore_errors=True)  # a vacuum leaves it
     table.alter.set_table_properties({"delta.enableDeletionVectors": "false"})
     table.create_checkpoint()
     version = f"{table.version():020d}"

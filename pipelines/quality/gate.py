@@ -102,7 +102,8 @@ def gate(
         staged.persist(StorageLevel.MEMORY_AND_DISK)
     found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
     counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
-    sound = staged.where(F.col(RULE).isNull()).select(*contract.column_names, SOURCE_TABLE)
+    names = dict.fromkeys((*contract.column_names, SOURCE_TABLE))
+    sound = staged.where(F.col(RULE).isNull()).select(*names)
     accepted, keys = _one_per_key(sound, contract)
     any_broken = any(rule is not None for _, rule in counts)
     quarantine = _quarantine(staged if any_broken else staged.limit(0))
@@ -176,9 +177,9 @@ def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> list[str]:
     keys = list(contract.key)
     shown = twins.where("first <> last").orderBy(*keys).limit(MAX_SHOWN_CONFLICTS).select(*keys)
-    rows = sound.join(F.broadcast(shown), keys).orderBy(*keys, CONTENT_HASH)
+    rows = sound.join(F.broadcast(shown), keys)
     as_json = F.to_json(F.struct(*(name for name in rows.columns if name != CONTENT_HASH)))
-    shown_rows = rows.select(as_json.alias("row")).limit(2 * MAX_SHOWN_CONFLICTS)
+    shown_rows = rows.select(as_json.alias("row")).orderBy("row").limit(2 * MAX_SHOWN_CONFLICTS)
     return [row["row"] for row in shown_rows.collect()]
 
 
