@@ -31,6 +31,7 @@ from pipelines.contracts import (
     EVENT_TYPE,
     EVENTS,
     ITEM_ID,
+    KEY_HASH,
     PROFILES,
     RAW_ROW,
     ROW_HASH,
@@ -50,6 +51,7 @@ NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 FIELD_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"
 RESERVED_FIELDS: Final = (
     CONTENT_HASH,
+    KEY_HASH,
     SOURCE_TABLE,
     RULE,
     RAW_ROW,

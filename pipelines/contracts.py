@@ -103,6 +103,7 @@ CHANNEL: Final = "channel"
 MARKET: Final = "market"
 LOCALE: Final = "locale"
 CONTENT_HASH: Final = "content_hash"
+KEY_HASH: Final = "key_hash"
 SOURCE_TABLE: Final = "source_table"
 
 TITLE: Final = "title"

@@ -15,6 +15,7 @@ from pyspark.storagelevel import StorageLevel
 from pipelines.company import TableConfig
 from pipelines.contracts import (
     CONTENT_HASH,
+    KEY_HASH,
     QUARANTINE,
     RAW_ROW,
     ROW_HASH,
@@ -103,8 +104,10 @@ def gate(
     found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
     counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
     names = dict.fromkeys((*contract.column_names, SOURCE_TABLE))
-    sound = staged.where(F.col(RULE).isNull()).select(*names)
-    accepted, keys = _one_per_key(sound, contract)
+    sound = staged.where(F.col(RULE).isNull())
+    may_repeat = _may_repeat(sound.select(KEY_HASH))
+    sound = sound.select(*names)
+    accepted, keys = _one_per_key(sound, contract) if may_repeat else (sound, _Keys())
     any_broken = any(rule is not None for _, rule in counts)
     quarantine = _quarantine(staged if any_broken else staged.limit(0))
     quarantined = _count_by_table(quarantine) if any_broken else {}
@@ -122,7 +125,7 @@ def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
     broken = [F.when(column, F.lit(rule)) for rule, column in row_rules(contract).items()]
     rule = F.coalesce(RULE, *broken)
     raw_row = F.when(rule.isNotNull(), F.col(RAW_ROW))
-    names = dict.fromkeys((*contract.column_names, SOURCE_TABLE))
+    names = dict.fromkeys((*contract.column_names, KEY_HASH, SOURCE_TABLE))
     return rows.select(*names, rule.alias(RULE), raw_row.alias(RAW_ROW))
 
 
@@ -136,8 +139,6 @@ class _Keys:
 
 
 def _one_per_key(sound: DataFrame, contract: TableContract) -> tuple[DataFrame, _Keys]:
-    if not _may_repeat(sound, contract):
-        return sound, _Keys()
     twins = (
         sound.groupBy(*contract.key)
         .agg(
@@ -160,10 +161,14 @@ def _one_per_key(sound: DataFrame, contract: TableContract) -> tuple[DataFrame, 
     return numbered.where("position = 1").drop("position"), keys
 
 
-def _may_repeat(sound: DataFrame, contract: TableContract) -> bool:
-    """Whether two rows have keys of the same 64-bit hash; most intakes end here."""
-    hashes = sound.select(F.xxhash64(*contract.key).alias("hash")).repartition("hash")
-    found = hashes.mapInArrow(_twins, "num_twins long").agg(F.sum("num_twins")).first()
+def _may_repeat(hashes: DataFrame) -> bool:
+    """Whether two keys have the same 64-bit hash; in most intakes none have."""
+    found = (
+        hashes.repartition(KEY_HASH)
+        .mapInArrow(_twins, "num_twins long")
+        .agg(F.sum("num_twins"))
+        .first()
+    )
     return bool(found and found[0])
 
 

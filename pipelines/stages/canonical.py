@@ -18,6 +18,7 @@ from pipelines.contracts import (
     CONTENT_HASH,
     EVENT_ID,
     EVENT_TYPE,
+    KEY_HASH,
     QUANTITY,
     RAW_ROW,
     RETURN,
@@ -62,8 +63,8 @@ def canonical_rows(
         lookups: The company's lookup tables by name.
 
     Returns:
-        The contract's columns, then content_hash, source_table, rule (the first cast that failed,
-        null for a sound row) and raw_row (JSON of all raw columns).
+        The contract's columns, then content_hash, key_hash, source_table, rule (the first cast
+        that failed, null for a sound row) and raw_row (JSON of all raw columns).
 
     Raises:
         SourceError: a column that the description names is missing, or holds a type that can
@@ -79,16 +80,20 @@ def canonical_rows(
     values = {name: cast.value for name, cast in casts.items()}
     if table.negative_quantity == "return_event":
         values |= _returns(values)
+    content = F.xxhash64(*_tagged(values))
     if EVENT_ID in contract.key and EVENT_ID not in values:
-        mapped = [column.name for column in contract.columns if column.name in values]
-        values[EVENT_ID] = _derived_id(values, mapped)
+        key_hash = content
+        values[EVENT_ID] = _derived_id(values, content)
+    else:
+        key_hash = F.xxhash64(*(values[name] for name in contract.key))
     typed = {
         column.name: values.get(column.name, F.lit(None)).cast(SPARK_TYPES[column.type])
         for column in contract.columns
     }
     return scope.frame.select(
         *(value.alias(name) for name, value in typed.items()),
-        F.xxhash64(*_tagged(typed, list(typed))).alias(CONTENT_HASH),
+        content.alias(CONTENT_HASH),
+        key_hash.alias(KEY_HASH),
         F.lit(table.name).alias(SOURCE_TABLE),
         _first_failure(raw, casts).alias(RULE),
         F.to_json(F.struct(*map(quoted, raw.columns)), {"ignoreNullFields": "false"}).alias(
@@ -202,19 +207,19 @@ def _first_failure(raw: DataFrame, casts: dict[str, Cast]) -> Column:
     return F.coalesce(*failures, F.lit(None).cast("string"))
 
 
-def _derived_id(values: dict[str, Column], names: list[str]) -> Column:
+def _derived_id(values: dict[str, Column], content: Column) -> Column:
     """An id of 128 bits from what a row says, for sources that name none."""
-    halves = [F.xxhash64(F.lit(half), *_tagged(values, names)) for half in range(2)]
-    return F.concat_ws("-", *(F.lower(F.hex(half)) for half in halves))
+    again = F.xxhash64(F.lit(EVENT_ID), *_tagged(values))
+    return F.concat_ws("-", F.lower(F.hex(content)), F.lower(F.hex(again)))
 
 
-def _tagged(values: dict[str, Column], names: list[str]) -> list[Column]:
+def _tagged(values: dict[str, Column]) -> list[Column]:
     """Each value behind its name; both are null and so not hashed where there is none.
 
     So a new empty column changes no hash, and a value hashes otherwise in another column.
     """
     return [
         part
-        for name in names
-        for part in (F.when(values[name].isNotNull(), F.lit(name)), values[name])
+        for name, value in sorted(values.items())
+        for part in (F.when(value.isNotNull(), F.lit(name)), value)
     ]

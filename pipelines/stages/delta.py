@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from pipelines.contracts import CONTENT_HASH, TableContract
 from pipelines.errors import WorkspaceError
 
 ROWS_PER_FILE: Final = 500_000
+SAMPLES_PER_FILE: Final = 500
+MAX_CUTS: Final = 128
 MAX_BROADCAST_ROWS: Final = 1_000_000
 _OLD_HASH: Final = "old_hash"
 _NEW_HASH: Final = "new_hash"
@@ -194,7 +197,32 @@ def _clustered(frame: DataFrame, cluster: list[str], rows: int) -> DataFrame:
     files = math.ceil(rows / ROWS_PER_FILE)
     if files <= 1:
         return frame.coalesce(1).sortWithinPartitions(*cluster)
-    return frame.repartitionByRange(files, cluster[0]).sortWithinPartitions(*cluster)
+    if files > MAX_CUTS:
+        return frame.repartitionByRange(files, cluster[0]).sortWithinPartitions(*cluster)
+    cuts = _cuts(frame.select(cluster[0]), files, rows)
+    position = _position(F.col(cluster[0]), cuts, 0)
+    return frame.repartitionById(len(cuts) + 1, position).sortWithinPartitions(*cluster)
+
+
+def _cuts(keys: DataFrame, files: int, rows: int) -> list[str]:
+    """Values that cut keys into files of about one size, from a sample of the one column.
+
+    Spark's own ranges would make all columns twice: once to sample them, once to write them.
+    """
+    share = min(1.0, files * SAMPLES_PER_FILE / rows)
+    sample = sorted(keys.sample(share, seed=0).toArrow().column(0).to_pylist())
+    at = [len(sample) * file // files for file in range(1, files)]
+    return sorted({sample[i] for i in at} - {sample[0]}) if sample else []
+
+
+def _position(key: Column, cuts: Sequence[str], first: int) -> Column:
+    """How many cuts are not above a key: a tree of comparisons."""
+    if not cuts:
+        return F.lit(first)
+    middle = len(cuts) // 2
+    below = _position(key, cuts[:middle], first)
+    above = _position(key, cuts[middle + 1 :], first + middle + 1)
+    return F.when(key < F.lit(cuts[middle]), below).otherwise(above)
 
 
 def _add_columns(spark: SparkSession, path: Path, schema: StructType) -> None:
