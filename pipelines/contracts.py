@@ -104,6 +104,8 @@ MARKET: Final = "market"
 LOCALE: Final = "locale"
 CONTENT_HASH: Final = "content_hash"
 KEY_HASH: Final = "key_hash"
+ARRIVAL: Final = "_arrival"
+"""Order in which rows of a stream's batch came: of two rows with one key, the later holds."""
 SOURCE_TABLE: Final = "source_table"
 
 TITLE: Final = "title"

@@ -14,7 +14,7 @@ from pipelines.erasure import suppress, user_hash
 from pipelines.errors import UserError
 from pipelines.flow import erasure_requests
 from pipelines.flow.erasure_requests import ErasureRequest
-from pipelines.flow.lock import workspace_lock
+from pipelines.flow.lock import lake_lock, workspace_lock
 from pipelines.flow.markers import reissue, standings
 from pipelines.flow.runner import SETTINGS_FILE, RunSettings, StageContext
 from pipelines.workspace import Workspace
@@ -50,7 +50,7 @@ def erase(
     now = now or datetime.now(UTC)
     digest = user_hash(user_id)
     suppress(workspace, digest)
-    with workspace_lock(workspace):
+    with workspace_lock(workspace), lake_lock(workspace):
         request = _request(workspace, digest, now, now + timedelta(days=grace_days))
         request = replace(request, trained_with=_trained_with(workspace, user_id, request))
         erasure_requests.save(workspace, request)
@@ -66,7 +66,7 @@ def erase_due(workspace: Workspace, *, now: datetime | None = None) -> list[Eras
         WorkspaceError: another process works on this workspace.
     """
     now = now or datetime.now(UTC)
-    with workspace_lock(workspace):
+    with workspace_lock(workspace), lake_lock(workspace):
         due = [one for one in erasure_requests.pending(workspace) if one.due <= now]
         wanted = {one.user for one in due}
         names = {user_hash(user): user for user in _users_among(workspace, wanted)}

@@ -11,6 +11,16 @@ from pipelines.errors import WorkspaceError
 from pipelines.workspace import Workspace
 
 LOCK_FILE: Final = ".lock"
+LAKE_LOCK_FILE: Final = ".lake.lock"
+
+
+@contextlib.contextmanager
+def lake_lock(workspace: Workspace) -> Iterator[None]:
+    """Hold what intake writes, for the time of one write; waits for a stream or an intake."""
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    with (workspace.root / LAKE_LOCK_FILE).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Final
 from pipelines.contracts import LABELS, QUARANTINE, TOKEN_SEQUENCES
 from pipelines.erasure import suppressed_digests
 from pipelines.flow.lake_erasure import expire, forget_past_of
+from pipelines.flow.lock import lake_lock
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
 
 
@@ -38,14 +39,15 @@ def _ingest_outputs(context: StageContext) -> Parts:
 def _ingest(context: StageContext) -> None:
     from pipelines.stages.ingest import ingest
 
-    ingested = ingest(
-        context.spark(),
-        context.workspace,
-        context.company,
-        context.settings.company_path,
-        context.say,
-        context.retained_from,
-    )
+    with lake_lock(context.workspace):
+        ingested = ingest(
+            context.spark(),
+            context.workspace,
+            context.company,
+            context.settings.company_path,
+            context.say,
+            context.retained_from,
+        )
     for name, written in sorted(ingested.written.items()):
         context.say(f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated")
     if context.retained_from is not None:

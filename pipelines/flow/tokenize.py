@@ -72,7 +72,7 @@ def tokenize(context: StageContext) -> None:
             f"{len(changes.user_ids):,} users have new or corrected events"
         )
         _store_touched(context, events, vocabulary, changes.user_ids)
-    _remember(context, _made_from(context, vocabulary.vocabulary_id))
+    _remember(context, _made_from(context, events, vocabulary.vocabulary_id))
 
 
 def _touched(context: StageContext, events: UserRanges) -> Changes | None:
@@ -82,7 +82,7 @@ def _touched(context: StageContext, events: UserRanges) -> Changes | None:
     last = _remembered(context)
     if last is None or last.get("vocabulary_id") is None:
         return None
-    now = asdict(_made_from(context, last["vocabulary_id"]))
+    now = asdict(_made_from(context, events, last["vocabulary_id"]))
     if any(last[name] != now[name] for name in now if name != "events_version"):
         return None
     if not _keeps_vocabulary(context, last["vocabulary_id"]):
@@ -205,12 +205,12 @@ def _load(context: StageContext, name: str) -> DataFrame:
     return context.spark().read.format("delta").load(str(context.workspace.table(name)))
 
 
-def _made_from(context: StageContext, vocabulary_id: str) -> MadeFrom:
+def _made_from(context: StageContext, events: UserRanges, vocabulary_id: str) -> MadeFrom:
     stamp = table_stamp(context.workspace, EVENTS.name)[EVENTS.name]
     columns = context.company.contract("events").columns
     return MadeFrom(
         events_id=stamp["id"],
-        events_version=stamp["version"],
+        events_version=events.version,
         vocabulary_id=vocabulary_id,
         as_of=context.as_of.isoformat(),
         window_days=context.settings.window_days,

@@ -14,6 +14,7 @@ from pyspark.storagelevel import StorageLevel
 
 from pipelines.company import TableConfig
 from pipelines.contracts import (
+    ARRIVAL,
     CONTENT_HASH,
     KEY_HASH,
     QUARANTINE,
@@ -92,6 +93,8 @@ def gate(
 ) -> Gated:
     """Split canonical rows into accepted and quarantined ones, and count everything.
 
+    Of rows with one key the latest is accepted where `ARRIVAL` tells, else one of equal content.
+
     Args:
         rows: What `stages.canonical.canonical_rows` gives, of all source tables of one contract.
         contract: The contract of the rows with the columns that intake adds.
@@ -103,10 +106,9 @@ def gate(
         staged.persist(StorageLevel.MEMORY_AND_DISK)
     found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
     counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
-    names = dict.fromkeys((*contract.column_names, SOURCE_TABLE))
-    sound = staged.where(F.col(RULE).isNull())
+    sound = staged.where(F.col(RULE).isNull()).drop(RULE, RAW_ROW)
     may_repeat = _may_repeat(sound.select(KEY_HASH))
-    sound = sound.select(*names)
+    sound = sound.drop(KEY_HASH)
     accepted, keys = _one_per_key(sound, contract) if may_repeat else (sound, _Keys())
     any_broken = any(rule is not None for _, rule in counts)
     quarantine = _quarantine(staged if any_broken else staged.limit(0))
@@ -125,7 +127,8 @@ def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
     broken = [F.when(column, F.lit(rule)) for rule, column in row_rules(contract).items()]
     rule = F.coalesce(RULE, *broken)
     raw_row = F.when(rule.isNotNull(), F.col(RAW_ROW))
-    names = dict.fromkeys((*contract.column_names, KEY_HASH, SOURCE_TABLE))
+    arrival = [name for name in rows.columns if name == ARRIVAL]
+    names = dict.fromkeys((*contract.column_names, KEY_HASH, SOURCE_TABLE, *arrival))
     return rows.select(*names, rule.alias(RULE), raw_row.alias(RAW_ROW))
 
 
@@ -151,7 +154,8 @@ def _one_per_key(sound: DataFrame, contract: TableContract) -> tuple[DataFrame, 
     found = twins.agg(F.count("*"), F.count_if(F.expr("first <> last"))).first() or (0, 0)
     if not found[0]:
         return sound, _Keys()
-    order = Window.partitionBy(*contract.key).orderBy(CONTENT_HASH, SOURCE_TABLE)
+    first = F.desc(ARRIVAL) if ARRIVAL in sound.columns else F.asc(CONTENT_HASH)
+    order = Window.partitionBy(*contract.key).orderBy(first, SOURCE_TABLE)
     numbered = sound.withColumn("position", F.row_number().over(order))
     keys = _Keys(
         duplicates=_count_by_table(numbered.where("position > 1")),

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pipelines.company import ColumnExpression, TableConfig
 from pipelines.contracts import (
     AMOUNT,
+    ARRIVAL,
     CONTENT_HASH,
     EVENT_ID,
     EVENT_TYPE,
@@ -64,7 +65,8 @@ def canonical_rows(
 
     Returns:
         The contract's columns, then content_hash, key_hash, source_table, rule (the first cast
-        that failed, null for a sound row) and raw_row (JSON of all raw columns).
+        that failed, null for a sound row) and raw_row (JSON of all raw columns); of a stream's
+        rows also `ARRIVAL`.
 
     Raises:
         SourceError: a column that the description names is missing, or holds a type that can
@@ -90,15 +92,15 @@ def canonical_rows(
         column.name: values.get(column.name, F.lit(None)).cast(SPARK_TYPES[column.type])
         for column in contract.columns
     }
+    shown = [name for name in raw.columns if name != ARRIVAL]
     return scope.frame.select(
         *(value.alias(name) for name, value in typed.items()),
         content.alias(CONTENT_HASH),
         key_hash.alias(KEY_HASH),
         F.lit(table.name).alias(SOURCE_TABLE),
         _first_failure(raw, casts).alias(RULE),
-        F.to_json(F.struct(*map(quoted, raw.columns)), {"ignoreNullFields": "false"}).alias(
-            RAW_ROW
-        ),
+        F.to_json(F.struct(*map(quoted, shown)), {"ignoreNullFields": "false"}).alias(RAW_ROW),
+        *(quoted(name) for name in raw.columns if name == ARRIVAL),
     )
 
 

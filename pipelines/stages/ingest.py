@@ -45,7 +45,6 @@ _CLUSTER: Final = {
     "events": [USER_ID, EVENT_TIME, SESSION_ID, EVENT_ID],
     "quarantine": [ROW_HASH],
 }
-MAX_READ_SHARE: Final = 3.0
 
 Say = Callable[[str], None]
 
@@ -94,7 +93,7 @@ def ingest(
             say(str(ledger))
         _refuse_unusable(company, company_path, ledgers, retained_from)
         _check(workspace, company, gated, ledgers, say)
-        return Ingested(ledgers=ledgers, written=_store(workspace, gated, retained_from))
+        return Ingested(ledgers=ledgers, written=store(workspace, gated, retained_from))
     finally:
         for one in gated:
             one.staged.unpersist()
@@ -112,7 +111,7 @@ def _gate(
     tables = [table for table in company.tables if table.into == into]
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path, lookups) for table in tables]
-    rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
+    rows = without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
     if retained_from is not None and EVENT_TIME in rows.columns:
         rows = rows.where(F.col(EVENT_TIME).isNull() | (F.col(EVENT_TIME) >= retained_from))
     requests = [SourceRequest.of(table, company_path) for table in tables]
@@ -131,7 +130,7 @@ def _canonical(
     return canonical_rows(raw, table, company.contract(table.into), company_path, lookups)
 
 
-def _without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
+def without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
     """Rows of erased users are left out before anything is counted or kept."""
     digests = suppressed_digests(workspace)
     if not digests or USER_ID not in rows.columns:
@@ -218,11 +217,11 @@ def _describe(
 def _sort_again(workspace: Workspace, spark: SparkSession) -> None:
     """Many small intakes lie across all users; from time to time events are sorted as a whole."""
     path = workspace.table(EVENTS.name)
-    if user_ranges(path).read_share > MAX_READ_SHARE:
+    if user_ranges(path).is_scattered:
         delta.sort_again(spark, path, _CLUSTER[EVENTS.name])
 
 
-def _store(
+def store(
     workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
 ) -> dict[str, delta.Written]:
     quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])

@@ -20,6 +20,8 @@ from deltalake import DeltaTable
 from pipelines.contracts import EVENT_ID, EVENT_TIME, SESSION_ID, USER_ID
 
 EVENTS_PER_RANGE: Final = 500_000
+MAX_FILES_PER_RANGE: Final = 50
+MAX_READ_SHARE: Final = 3.0
 EVENT_ORDER: Final = (EVENT_TIME, SESSION_ID, EVENT_ID)
 """Order of events inside a user; a missing session stands first."""
 
@@ -50,6 +52,7 @@ class UserRanges:
         version: Its version.
         ranges: Ascending, without gap or overlap.
         num_events: Events of the table.
+        num_files: Files of the table.
         read_share: How often an event is read when each range reads all files that may hold one
             of its users: 1 in a table that is sorted by user.
     """
@@ -58,7 +61,14 @@ class UserRanges:
     version: int
     ranges: tuple[UserRange, ...]
     num_events: int
+    num_files: int
     read_share: float
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether small intakes have made reading so dear that sorting the table anew pays."""
+        too_many = self.num_files > MAX_FILES_PER_RANGE * len(self.ranges)
+        return too_many or self.read_share > MAX_READ_SHARE
 
     def read(
         self, position: int, columns: Sequence[str], users: Sequence[str] | None = None
@@ -91,6 +101,7 @@ def user_ranges(path: Path) -> UserRanges:
         version=table.version(),
         ranges=ranges,
         num_events=num_events,
+        num_files=len(spans),
         read_share=read / max(num_events, 1),
     )
 

@@ -64,7 +64,7 @@ def run_line(
 
     settings = settings_for(
         workspace,
-        company_path=_company_path(company),
+        company_path=company_path(company),
         size=size,
         as_of=parse_time(as_of),
         seed=seed,
@@ -93,7 +93,12 @@ def _room_command(name: str) -> Callable[..., None]:
     return command
 
 
-def _company_path(company: str | None) -> Path | None:
+def company_path(company: str | None) -> Path | None:
+    """The file behind `--company`.
+
+    Raises:
+        UserError: no such file.
+    """
     if company is None:
         return None
     if company == BUILT_IN_COMPANY:

@@ -1,0 +1,157 @@
+"""Streams of a landing folder: exactly once, across kills, with late and corrected events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipelines import lake
+from pipelines.errors import CompanyConfigError, SourceError, UnknownNameError
+from pipelines.flow import stream
+from pipelines.flow.runner import RunSettings, StageContext
+from pipelines.flow.stream import Progress, read_progress, run_streams
+from pipelines.workspace import Workspace
+from tests.tiny_company import events_table, write_company
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+
+def click(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": f"c{number}",
+        "customer": f"u{number % 3}",
+        "time": f"2024-01-01T{number:02d}:00:00Z",
+        "kind": "page_view",
+        "item": f"i{number % 4}",
+        **changes,
+    }
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Path:
+    """One table of clicks: JSON lines that land in a folder."""
+    (tmp_path / "landing").mkdir()
+    table = events_table(
+        name="clicks",
+        source={"format": "jsonl", "path": "landing"},
+        columns={
+            "event_id": "id",
+            "user_id": "customer",
+            "event_time": "time",
+            "event_type": "kind",
+            "item_id": "item",
+        },
+        fields={"colour": {"type": "categorical"}},
+    )
+    return write_company(tmp_path, table, files={})
+
+
+def land(company: Path, name: str, *rows: dict[str, Any] | str) -> None:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (company.parent / "landing" / name).write_text("".join(f"{line}\n" for line in lines))
+
+
+def run_once(spark: SparkSession, workspace: Workspace, company: Path) -> Progress:
+    context = StageContext(workspace, RunSettings(company_path=company), say=lambda line: None)
+    return run_streams(context, once=True)["clicks"]
+
+
+def events(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    rows = lake.read(workspace, "events").to_pylist()
+    assert len({row["event_id"] for row in rows}) == len(rows)
+    return {row["event_id"]: row for row in rows}
+
+
+def test_files_count_once_with_late_repeated_broken_and_corrected_rows(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    land(company, "a.jsonl", click(5), click(6), click(6), "{broken", click(7, time="noon"))
+    first = run_once(spark, workspace, company)
+    assert (first.input_rows, first.accepted, first.quarantined, first.duplicates) == (5, 2, 2, 1)
+    assert (first.inserted, first.late) == (2, 0)
+    assert run_once(spark, workspace, company) == first
+
+    land(
+        company, "b.jsonl",
+        click(1),  # hours behind the newest
+        click(6),  # sent again
+        click(8, item="wrong"), click(8, item="right", colour="red"),  # corrected at once
+        click(5, item="i9"),  # corrects an earlier file
+    )  # fmt: skip
+    second = run_once(spark, workspace, company)
+    assert (second.input_rows, second.accepted, second.duplicates) == (10, 6, 2)
+    assert (second.inserted, second.updated, second.late) == (4, 1, 1)
+    found = events(workspace)
+    assert sorted(found) == ["c1", "c5", "c6", "c8"]
+    assert (found["c8"]["item_id"], found["c8"]["colour"]) == ("right", "red")
+    assert (found["c5"]["item_id"], found["c5"]["colour"]) == ("i9", None)
+    rules = lake.read(workspace, "quarantine", ["rule"]).column(0).to_pylist()
+    assert sorted(rules) == ["event_time_not_a_time", "malformed_row"]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_kill_around_the_write_neither_loses_nor_repeats(
+    spark: SparkSession,
+    workspace: Workspace,
+    company: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: bool,
+) -> None:
+    """Once before the lake is written, once after it and before the batch is noted as done."""
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("killed")
+
+    land(company, "a.jsonl", click(1), click(2), click(2))
+    with monkeypatch.context() as patch:
+        target = "write_json_atomically" if written else "lake_lock"
+        patch.setattr(stream, target, killed)
+        with pytest.raises(Exception, match="killed"):
+            run_once(spark, workspace, company)
+    assert workspace.table("events").exists() == written
+    land(company, "b.jsonl", click(3))
+    done = run_once(spark, workspace, company)
+    assert sorted(events(workspace)) == ["c1", "c2", "c3"]
+    assert (done.input_rows, done.accepted, done.duplicates) == (4, 3, 1)
+
+
+def test_a_stream_ends_when_told_and_goes_on_later(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    land(company, "a.jsonl", click(1))
+    context = StageContext(workspace, RunSettings(company_path=company), say=lambda line: None)
+    run_streams(
+        context, interval_s=0.1, stopped=lambda: read_progress(workspace, "clicks").accepted == 1
+    )
+    land(company, "b.jsonl", click(2))
+    assert run_once(spark, workspace, company).accepted == 2
+
+
+def test_what_cannot_be_read_stops_the_stream_and_waits(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    land(company, "a.jsonl", {"id": "c1", "customer": "u1", "kind": "page_view", "item": "i1"})
+    with pytest.raises(SourceError, match=r"a\.jsonl: no column 'time', .* It has: customer, id"):
+        run_once(spark, workspace, company)
+    land(company, "a.jsonl", click(1))
+    assert run_once(spark, workspace, company).accepted == 1
+
+
+def test_sources_that_cannot_be_waited_for_are_refused(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_company(tmp_path, events_table(), files={})
+    (tmp_path / "orders.parquet").touch()
+    context = StageContext(workspace, RunSettings(company_path=path), say=lambda line: None)
+    with pytest.raises(CompanyConfigError, match="no table of events can be waited for"):
+        run_streams(context, once=True)
+    with pytest.raises(CompanyConfigError, match=r"tables\.orders: a stream reads a folder"):
+        run_streams(context, names=["orders"], once=True)
+    with pytest.raises(UnknownNameError, match="Did you mean 'orders'"):
+        run_streams(context, names=["order"], once=True)
