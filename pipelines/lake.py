@@ -53,6 +53,12 @@ def read(
     return table.to_pyarrow_table(columns=list(columns) if columns else None, filters=filters)
 
 
+def version_of(workspace: Workspace, name: str) -> int:
+    """Version of a Delta table; -1 when there is none."""
+    path = str(workspace.table(name))
+    return DeltaTable(path).version() if DeltaTable.is_deltatable(path) else -1
+
+
 def num_rows(workspace: Workspace, name: str) -> int:
     """Rows of a Delta table, as its log tells.
 

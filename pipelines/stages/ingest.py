@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 from typing import Final, Literal
@@ -27,14 +27,17 @@ from pipelines.contracts import (
 )
 from pipelines.erasure import WORD_BREAKS, suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
+from pipelines.lake import version_of
+from pipelines.quality.alarm import Alarm
 from pipelines.quality.gate import Gated, Ledger, gate
-from pipelines.quality.report import Finding, validate, write_report
+from pipelines.quality.report import Finding, Report, validate, write_report
 from pipelines.sources.registry import read_lookups, read_source, reader_for
 from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
 from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
 from pipelines.stages.schemas import stored
 from pipelines.stages.user_ranges import user_ranges
+from pipelines.stages.watch import watch_new_events
 from pipelines.workspace import Workspace
 
 Into = Literal["catalogue", "profiles", "events"]
@@ -56,6 +59,7 @@ class Ingested:
 
     ledgers: list[Ledger]
     written: dict[str, delta.Written]
+    alarms: list[Alarm] = field(default_factory=list)
 
 
 def ingest(
@@ -73,7 +77,7 @@ def ingest(
         workspace: Where the lake and the report are.
         company: The company's description.
         company_path: Where it was read from; relative paths start there.
-        say: Takes one line per table.
+        say: Takes one line per table, and one per warning.
         retained_from: Older events are left out, and quarantine holds what this intake refused
             alone; None: everything is kept.
 
@@ -93,8 +97,13 @@ def ingest(
         for ledger in ledgers:
             say(str(ledger))
         _refuse_unusable(company, company_path, ledgers, retained_from)
-        _check(workspace, company, gated, ledgers, say)
-        return Ingested(ledgers=ledgers, written=_store(workspace, gated, retained_from))
+        report = _check(workspace, company, gated, ledgers, say)
+        known = version_of(workspace, EVENTS.name)
+        written = _store(workspace, gated, retained_from)
+        alarms = _watch(workspace, gated, known, written, say)
+        if alarms:
+            write_report(workspace, replace(report, alarms=alarms))
+        return Ingested(ledgers=ledgers, written=written, alarms=alarms)
     finally:
         for one in gated:
             one.staged.unpersist()
@@ -186,10 +195,11 @@ def _check(
     gated: Sequence[Gated],
     ledgers: Sequence[Ledger],
     say: Say,
-) -> None:
+) -> Report:
     findings = validate(gated, ledgers)
     conflicts = [row for one in gated for row in one.conflicts]
-    path = write_report(workspace, company.name, ledgers, findings, conflicts)
+    report = Report(company=company.name, ledgers=ledgers, findings=findings, conflicts=conflicts)
+    path = write_report(workspace, report)
     failed = [one for one in findings if not one.success]
     for finding in failed:
         if not finding.critical:
@@ -197,6 +207,29 @@ def _check(
     lost = [ledger for ledger in ledgers if not ledger.accepted]
     if lost or any(finding.critical for finding in failed):
         raise QualityError(_describe(path, lost, gated, failed))
+    return report
+
+
+def _watch(
+    workspace: Workspace,
+    gated: Sequence[Gated],
+    known_version: int,
+    written: Mapping[str, delta.Written],
+    say: Say,
+) -> list[Alarm]:
+    """Warn of events that are unlike those before them."""
+    events = next(one for one in gated if one.contract.name == EVENTS.name)
+    alarms = watch_new_events(
+        events.accepted.sparkSession,
+        workspace,
+        events.contract,
+        after_version=known_version,
+        num_rows=written[EVENTS.name].inserted,
+        now=datetime.now(UTC),
+    )
+    for alarm in alarms:
+        say(f"warning: {alarm}")
+    return alarms
 
 
 def _describe(

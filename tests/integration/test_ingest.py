@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from pipelines import lake
 from pipelines.company import load_company
 from pipelines.erasure import suppression_path
 from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
+from pipelines.quality.profile import Profile
 from pipelines.stages.ingest import Ingested, ingest
+from pipelines.stages.watch import profile_path
 from pipelines.workspace import Workspace, write_json_atomically
 from tests.tiny_company import (
     catalogue_table,
@@ -294,6 +297,32 @@ def test_items_without_a_catalogue_row_are_a_warning(
     assert by_name["orders"].unknown_items == 2
     assert any(line.startswith("warning: ") and "unknown_item_share" in line for line in said)
     assert len(events(workspace)) == 24
+
+
+def test_an_intake_unlike_the_ones_before_is_a_warning_everywhere(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def take(rows: list[dict[str, Any]]) -> Ingested:
+        path = write_company(tmp_path / "raw", events_table(), files={"orders.parquet": rows})
+        return ingest(spark, workspace, load_company(path), path, said.append)
+
+    assert take(orders(200)).alarms == []
+    euros = [order(i) for i in range(200, 320)]
+    cents = [{**row, "paid": 100 * row["paid"], "store": "west"} for row in euros]
+    alarms = {alarm.kind: alarm for alarm in take([*orders(200), *cents]).alarms}
+    assert {"shifted numbers", "new values", "vanished values"} == alarms.keys()
+    assert "Cents instead of euros?" in alarms["shifted numbers"].cause
+    assert "customer" not in alarms["new values"].example
+    assert '"store": "west"' in alarms["new values"].example
+    assert sum(line.startswith("warning: events.store: ") for line in said) == 2
+    folder = workspace.data_quality
+    assert len(json.loads((folder / "counts.json").read_text())["alarms"]) == 3
+    assert "Unlike the intakes before" in (folder / "index.html").read_text()
+    profile = Profile.load(profile_path(workspace))
+    assert profile is not None
+    assert profile.values["store"] == {"west": 120, "north": 90, "south": 90}
 
 
 def test_a_source_of_nothing_but_expired_events_is_refused(
