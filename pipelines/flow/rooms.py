@@ -47,7 +47,10 @@ def _ingest(context: StageContext) -> None:
         context.retained_from,
     )
     for name, written in sorted(ingested.written.items()):
-        context.say(f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated")
+        released = f", {written.deleted:,} released" if written.deleted else ""
+        context.say(
+            f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated{released}"
+        )
     if context.retained_from is not None:
         expired = expire(context.workspace, context.retained_from)
         context.say(f"  events: {expired:,} expired (retention_days)")

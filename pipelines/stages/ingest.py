@@ -14,14 +14,10 @@ from pyspark.sql import functions as F
 
 from pipelines.company import CompanyConfig, TableConfig
 from pipelines.contracts import (
-    EVENT_ID,
     EVENT_TIME,
     EVENTS,
     ITEM_ID,
-    QUARANTINE,
     RAW_ROW,
-    ROW_HASH,
-    SESSION_ID,
     SOURCE_TABLE,
     USER_ID,
 )
@@ -36,19 +32,12 @@ from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
 from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
 from pipelines.stages.schemas import stored
-from pipelines.stages.user_ranges import user_ranges
+from pipelines.stages.store import store
 from pipelines.stages.watch import watch_new_events
 from pipelines.workspace import Workspace
 
 Into = Literal["catalogue", "profiles", "events"]
 TABLES: Final[tuple[Into, ...]] = ("catalogue", "profiles", "events")
-_CLUSTER: Final = {
-    "catalogue": [ITEM_ID],
-    "profiles": [USER_ID],
-    "events": [USER_ID, EVENT_TIME, SESSION_ID, EVENT_ID],
-    "quarantine": [ROW_HASH],
-}
-MAX_READ_SHARE: Final = 3.0
 
 Say = Callable[[str], None]
 
@@ -99,7 +88,7 @@ def ingest(
         _refuse_unusable(company, company_path, ledgers, retained_from)
         report = _check(workspace, company, gated, ledgers, say)
         known = version_of(workspace, EVENTS.name)
-        written = _store(workspace, gated, retained_from)
+        written = store(workspace, gated, retained_from)
         alarms = _watch(workspace, gated, known, written, say)
         if alarms:
             write_report(workspace, replace(report, alarms=alarms))
@@ -121,7 +110,7 @@ def _gate(
     tables = [table for table in company.tables if table.into == into]
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path, lookups) for table in tables]
-    rows = _without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
+    rows = without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
     if retained_from is not None and EVENT_TIME in rows.columns:
         rows = rows.where(F.col(EVENT_TIME).isNull() | (F.col(EVENT_TIME) >= retained_from))
     requests = [SourceRequest.of(table, company_path) for table in tables]
@@ -140,7 +129,7 @@ def _canonical(
     return canonical_rows(raw, table, company.contract(table.into), company_path, lookups)
 
 
-def _without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
+def without_suppressed(rows: DataFrame, workspace: Workspace) -> DataFrame:
     """Rows of erased users are left out before anything is counted or kept."""
     digests = suppressed_digests(workspace)
     if not digests or USER_ID not in rows.columns:
@@ -246,35 +235,3 @@ def _describe(
     lines += [f"  {finding}" for finding in failed if finding.critical]
     lines.append(f"See {path}. Correct the source or company.yaml and run again.")
     return "\n".join(lines)
-
-
-def _sort_again(workspace: Workspace, spark: SparkSession) -> None:
-    """Many small intakes lie across all users; from time to time events are sorted as a whole."""
-    path = workspace.table(EVENTS.name)
-    if user_ranges(path).read_share > MAX_READ_SHARE:
-        delta.sort_again(spark, path, _CLUSTER[EVENTS.name])
-
-
-def _store(
-    workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
-) -> dict[str, delta.Written]:
-    quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])
-    num_refused = sum(ledger.quarantined for one in gated for ledger in one.ledgers)
-    path, cluster = workspace.table(QUARANTINE.name), _CLUSTER[QUARANTINE.name]
-    if retained_from is None:
-        refused = delta.merge(quarantine, path, QUARANTINE, cluster, num_rows=num_refused)
-    else:
-        changed = delta.replace(quarantine, path, cluster)
-        refused = delta.Written(inserted=num_refused if changed else 0)
-    written = {QUARANTINE.name: refused}
-    for one in gated:
-        name = one.contract.name
-        written[name] = delta.merge(
-            one.accepted,
-            workspace.table(name),
-            one.contract,
-            _CLUSTER[name],
-            num_rows=sum(ledger.accepted for ledger in one.ledgers),
-        )
-    _sort_again(workspace, gated[0].accepted.sparkSession)
-    return written

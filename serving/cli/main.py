@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from serving.cli import answers, bench, demo, erase, machine, rooms, simulate
+from serving.cli import answers, bench, demo, erase, machine, quarantine, rooms, simulate
 from serving.cli.console import guarded
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (rooms, answers, erase, bench, machine, demo, simulate):
+for module in (rooms, quarantine, answers, erase, bench, machine, demo, simulate):
     module.register(app)
 
 

@@ -88,10 +88,13 @@ def test_a_new_field_of_the_company_becomes_a_column(
 ) -> None:
     take_in_orders(spark, workspace, orders(10))
     fields = {**events_table()["fields"], "till": {"type": "categorical"}}
-    rows = [{**row, "till": "t1" if i else None} for i, row in enumerate(orders(10))]
+    rows = [{**row, "till": "t1" if i else None} for i, row in enumerate(orders(11))]
     written = take_in_orders(spark, workspace, rows, fields=fields).written["events"]
-    assert (written.inserted, written.updated) == (0, 9)
-    assert [row["till"] for row in events(workspace)].count("t1") == 9
+    assert (written.inserted, written.updated) == (1, 9)
+    assert [row["till"] for row in events(workspace)].count("t1") == 10
+    profile = Profile.load(profile_path(workspace))
+    assert profile is not None
+    assert profile.values["till"] == {"t1": 1}
 
 
 def test_a_field_that_changes_its_type_is_refused(
@@ -129,6 +132,20 @@ def test_bad_rows_go_to_quarantine_with_rule_and_raw_row(
     raw = next(row["raw_row"] for row in rows if row["rule"] == "quantity_not_above_0")
     assert '"id":"o100"' in raw
     assert '"discount":0.25' in raw
+
+
+def test_a_corrected_description_clears_quarantine_of_rows_that_came_again(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    gone, returned, nameless = order(50, paid=-1.0), order(51, pieces=-2), order(52, customer=None)
+    take_in_orders(spark, workspace, [*orders(10), gone, returned, nameless])
+    again = take_in_orders(
+        spark, workspace, [*orders(10), returned, nameless], negative_quantity="return_event"
+    )
+    assert again.written["quarantine"].deleted == 1
+    left = {row["rule"]: row["raw_row"] for row in lake.read(workspace, "quarantine").to_pylist()}
+    assert left.keys() == {"amount_below_0", "user_id_missing"}  # the first came no more
+    assert "o51" in {row["event_id"] for row in events(workspace)}
 
 
 def test_exact_duplicates_are_counted_and_stored_once(
