@@ -45,6 +45,7 @@ from pipelines.contracts import (
 )
 from pipelines.errors import CompanyConfigError
 from pipelines.expressions import ColumnExpression, Expression, Strict, TimeZone
+from pipelines.flags import FlagsConfig
 
 PACKAGE_PREFIX: Final = "package:"
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
@@ -168,7 +169,7 @@ class LookupConfig(Strict):
 
 
 class CompanyConfig(Strict):
-    """A company: its name, its tables, the tables that these look values up in, and retention.
+    """A company: its name, tables, the tables that these look values up in, retention and flags.
 
     `retention_days` is the age from which on events leave the workspace at the next run, and with
     them all that was made of them; without it nothing expires.
@@ -179,6 +180,7 @@ class CompanyConfig(Strict):
     retention_days: Annotated[int, Field(ge=1)] | None = None
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(tuple), Field(min_length=1)]
     lookups: Annotated[tuple[LookupConfig, ...], BeforeValidator(tuple)] = ()
+    flags: FlagsConfig = FlagsConfig()
 
     @property
     def sources(self) -> tuple[TableConfig | LookupConfig, ...]:
@@ -196,6 +198,7 @@ class CompanyConfig(Strict):
         for into in ("events", "catalogue", "profiles"):
             self._field_types(into)
         self._refuse_unknown_lookups()
+        self.flags.refuse_unknown(self._field_types("profiles"))
         return self
 
     def _refuse_unknown_lookups(self) -> None:

@@ -131,6 +131,10 @@ AMOUNTS: Final = "amounts"
 QUANTITIES: Final = "quantities"
 TOKEN_PREFIX: Final = "token_"
 
+FLAG: Final = "flag"
+REASON: Final = "reason"
+SCORE: Final = "score"
+
 RULE: Final = "rule"
 RAW_ROW: Final = "raw_row"
 ROW_HASH: Final = "row_hash"
@@ -254,6 +258,19 @@ TOKEN_SEQUENCES: Final = TableContract(
 """One row per user, events sorted by (event_time, session_id, event_id); one further
 `token_<field>` INT_LIST column per token field of the vocabulary. Readers truncate the arrays at
 `prediction_time` (`pipelines.lake.read_histories`): an encoded event depends on its past alone."""
+
+USER_FLAGS: Final = TableContract(
+    name="user_flags",
+    key=(USER_ID, FLAG),
+    columns=(
+        _made(USER_ID, ColumnType.STRING),
+        _made(FLAG, ColumnType.STRING),
+        _made(REASON, ColumnType.STRING),
+        _made(SCORE, ColumnType.DOUBLE),
+    ),
+)
+"""Users who are no customers: staff and bots. They are kept and scored, but training leaves them
+out. `score` is 1 for staff, how many times a limit was passed, or a robust z-score."""
 
 LABELS: Final = TableContract(
     name="labels",

@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from pipelines.contracts import TOKEN_SEQUENCES, USER_ID, VOCABULARY_ID
+from pipelines.contracts import TOKEN_SEQUENCES, USER_FLAGS, USER_ID, VOCABULARY_ID
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -53,6 +53,12 @@ def read(
     return table.to_pyarrow_table(columns=list(columns) if columns else None, filters=filters)
 
 
+def version_of(workspace: Workspace, name: str) -> int:
+    """Version of a Delta table; -1 when there is none."""
+    path = str(workspace.table(name))
+    return DeltaTable(path).version() if DeltaTable.is_deltatable(path) else -1
+
+
 def num_rows(workspace: Workspace, name: str) -> int:
     """Rows of a Delta table, as its log tells.
 
@@ -61,6 +67,13 @@ def num_rows(workspace: Workspace, name: str) -> int:
     """
     files = pa.table(open_table(workspace, name).get_add_actions(flatten=True))
     return sum(files.column("num_records").to_pylist())
+
+
+def flagged_users(workspace: Workspace) -> frozenset[str]:
+    """Users that training leaves out; none where no flags were made yet."""
+    if version_of(workspace, USER_FLAGS.name) < 0:
+        return frozenset()
+    return frozenset(read(workspace, USER_FLAGS.name, [USER_ID]).column(0).to_pylist())
 
 
 def read_histories(

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from behavior_model.training.worker import PretrainingJob, Rank, run_worker
+from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -46,9 +47,12 @@ def fit(job: PretrainingJob, num_workers: int) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     table = str(job.workspace.table(TOKEN_SEQUENCES.name))
+    left_out = lake.flagged_users(job.workspace)
     datasets = {
         _name(shard): ray.data.read_delta(table).map_batches(
-            _keep_shard(shard, job.num_shards), batch_format="pyarrow", batch_size=READ_ROWS
+            keep_shard(shard, job.num_shards, left_out),
+            batch_format="pyarrow",
+            batch_size=READ_ROWS,
         )
         for shard in range(job.num_shards)
     }
@@ -77,10 +81,15 @@ def _name(shard: int) -> str:
     return f"sequences_{shard}"
 
 
-def _keep_shard(shard: int, num_shards: int) -> Callable[[pa.Table], pa.Table]:
+def keep_shard(
+    shard: int, num_shards: int, left_out: frozenset[str]
+) -> Callable[[pa.Table], pa.Table]:
+    """Keeps the users of a shard, less those that training leaves out."""
+
     def keep(rows: pa.Table) -> pa.Table:
         users = rows.column(USER_ID).to_pylist()
-        return rows.filter(pa.array([shard_of(user, num_shards) == shard for user in users]))
+        kept = [user not in left_out and shard_of(user, num_shards) == shard for user in users]
+        return rows.filter(pa.array(kept, type=pa.bool_()))
 
     return keep
 

@@ -24,12 +24,19 @@ from pipelines.contracts import (
     ROW_HASH,
     SOURCE_TABLE,
     TOKEN_SEQUENCES,
+    USER_FLAGS,
     USER_ID,
 )
 from pipelines.erasure import names_user, user_hash
 from pipelines.workspace import Workspace
 
-USER_TABLES: Final = (LABELS.name, TOKEN_SEQUENCES.name, PROFILES.name, EVENTS.name)
+USER_TABLES: Final = (
+    USER_FLAGS.name,
+    LABELS.name,
+    TOKEN_SEQUENCES.name,
+    PROFILES.name,
+    EVENTS.name,
+)
 """Tables with a row's user in a column; what others are made of comes last."""
 _LARGEST_EXACT: Final = 1e15
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipelines.contracts import LABELS, QUARANTINE, TOKEN_SEQUENCES
+from pipelines.contracts import LABELS, QUARANTINE, TOKEN_SEQUENCES, USER_FLAGS
 from pipelines.erasure import suppressed_digests
 from pipelines.flow.lake_erasure import expire, forget_past_of
 from pipelines.flow.lock import lake_lock
@@ -49,27 +49,37 @@ def _ingest(context: StageContext) -> None:
             context.retained_from,
         )
     for name, written in sorted(ingested.written.items()):
-        context.say(f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated")
+        released = f", {written.deleted:,} released" if written.deleted else ""
+        context.say(
+            f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated{released}"
+        )
     if context.retained_from is not None:
         expired = expire(context.workspace, context.retained_from)
         context.say(f"  events: {expired:,} expired (retention_days)")
 
 
 def _tokenize_inputs(context: StageContext) -> Parts:
-    return {"as_of": context.as_of.isoformat(), "window_days": context.settings.window_days}
+    return {
+        "as_of": context.as_of.isoformat(),
+        "window_days": context.settings.window_days,
+        "flags": context.company.flags.model_dump(mode="json"),
+    }
 
 
 def _tokenize_outputs(context: StageContext) -> Parts:
-    tables = table_stamp(context.workspace, TOKEN_SEQUENCES.name, LABELS.name)
+    tables = table_stamp(context.workspace, TOKEN_SEQUENCES.name, LABELS.name, USER_FLAGS.name)
     return {**file_stamp(context.workspace.vocabulary_path), **tables}
 
 
 def _tokenize(context: StageContext) -> None:
+    from pipelines.flow.flagging import flag_users
     from pipelines.flow.tokenize import tokenize
 
     tokenize(context)
+    flag_users(context)
     if context.retained_from is not None:
-        forget_past_of(context.workspace, TOKEN_SEQUENCES.name, LABELS.name)
+        made = (TOKEN_SEQUENCES.name, LABELS.name, USER_FLAGS.name)
+        forget_past_of(context.workspace, *made)
 
 
 INGEST: Final = Stage(
@@ -84,7 +94,7 @@ INGEST: Final = Stage(
 
 TOKENIZE: Final = Stage(
     name="tokenize",
-    version=2,
+    version=3,
     needs=("ingest",),
     inputs=_tokenize_inputs,
     outputs=_tokenize_outputs,

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
@@ -72,6 +72,7 @@ class Gated:
         accepted: Sound rows, one per key.
         quarantine: Rows of the `quarantine` table.
         ledgers: One per source table.
+        read: All rows that came, with their raw rows; reading them may read the source again.
         conflicts: Rows of a few keys that came with different content, as JSON.
         staged: The rows behind both frames; unpersist when they are written.
     """
@@ -80,6 +81,7 @@ class Gated:
     accepted: DataFrame
     quarantine: DataFrame
     ledgers: list[Ledger]
+    read: DataFrame
     staged: DataFrame
     conflicts: list[str] = field(default_factory=list)
 
@@ -117,6 +119,7 @@ def gate(
         contract=contract,
         accepted=accepted.select(*contract.column_names),
         quarantine=quarantine,
+        read=rows,
         staged=staged,
         conflicts=keys.conflicts,
         ledgers=[_ledger(table, counts, keys, quarantined) for table in tables],
@@ -192,15 +195,20 @@ def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> l
     return [row["row"] for row in shown_rows.collect()]
 
 
-def _quarantine(staged: DataFrame) -> DataFrame:
+def row_hash() -> Column:
+    """What identifies a raw row of a source table."""
     text = F.concat_ws(" ", SOURCE_TABLE, RAW_ROW)
+    return F.left(F.sha2(text, 256), F.lit(_HASH_LENGTH)).alias(ROW_HASH)
+
+
+def _quarantine(staged: DataFrame) -> DataFrame:
     return (
         staged.where(F.col(RULE).isNotNull())
         .select(
             SOURCE_TABLE,
             RULE,
             RAW_ROW,
-            F.left(F.sha2(text, 256), F.lit(_HASH_LENGTH)).alias(ROW_HASH),
+            row_hash(),
         )
         .dropDuplicates(list(QUARANTINE.key))
         .select(*QUARANTINE.column_names)

@@ -11,6 +11,7 @@ import jinja2
 import pandas as pd
 from pyspark.sql import DataFrame
 
+from pipelines.quality.alarm import Alarm
 from pipelines.quality.gate import Gated, Ledger
 from pipelines.quality.suites import (
     CONFLICTING_KEYS,
@@ -40,6 +41,25 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.table}: {self.expectation}({self.arguments}); observed {self.observed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the page shows of an intake.
+
+    Args:
+        company: Name of the company.
+        ledgers: Where the rows of every source table went.
+        findings: Expectations and what was found.
+        conflicts: Rows of the same key with different content.
+        alarms: What is unlike the intakes before.
+    """
+
+    company: str
+    ledgers: Sequence[Ledger]
+    findings: Sequence[Finding]
+    conflicts: Sequence[str] = ()
+    alarms: Sequence[Alarm] = ()
 
 
 def validate(gated: Sequence[Gated], ledgers: Sequence[Ledger]) -> list[Finding]:
@@ -110,28 +130,20 @@ def report_path(workspace: Workspace) -> Path:
     return workspace.data_quality / "index.html"
 
 
-def write_report(
-    workspace: Workspace,
-    company: str,
-    ledgers: Sequence[Ledger],
-    findings: Sequence[Finding],
-    conflicts: Sequence[str],
-) -> Path:
+def write_report(workspace: Workspace, report: Report) -> Path:
     """Write the page and the same counts as JSON beside it; gives the path of the page."""
     path = report_path(workspace)
-    page = _PAGE.render(company=company, ledgers=ledgers, findings=findings, conflicts=conflicts)
-    write_bytes_atomically(path, page.encode())
-    write_json_atomically(path.with_name("counts.json"), _as_json(company, ledgers, findings))
+    write_bytes_atomically(path, _PAGE.render(vars(report)).encode())
+    write_json_atomically(path.with_name("counts.json"), _as_json(report))
     return path
 
 
-def _as_json(
-    company: str, ledgers: Sequence[Ledger], findings: Sequence[Finding]
-) -> dict[str, Any]:
+def _as_json(report: Report) -> dict[str, Any]:
     return {
-        "company": company,
-        "tables": [vars(one) for one in ledgers],
-        "expectations": [vars(one) for one in findings],
+        "company": report.company,
+        "tables": [vars(one) for one in report.ledgers],
+        "expectations": [vars(one) for one in report.findings],
+        "alarms": [vars(one) for one in report.alarms],
     }
 
 
@@ -156,6 +168,13 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 <td>{% for rule, count in row.rules | dictsort %}<code>{{ rule }}</code> {{ "{:,}".format(count) }}
 {% endfor %}</td></tr>
 {% endfor %}</table>
+{% if alarms %}<h2>Unlike the intakes before</h2>
+<table><tr><th>Field</th><th>Kind</th><th>Seen</th><th>Usual</th><th>Likely cause</th>
+<th>Example</th></tr>
+{% for one in alarms %}<tr class="warning"><td>{{ one.table }}.{{ one.field }}</td>
+<td>{{ one.kind }}</td><td>{{ one.seen }}</td><td>{{ one.usual }}</td><td>{{ one.cause }}</td>
+<td><code>{{ one.example }}</code></td></tr>
+{% endfor %}</table>{% endif %}
 <h2>Expectations</h2>
 <table><tr><th>Table</th><th>Expectation</th><th>Observed</th><th>Result</th></tr>
 {% for one in findings %}

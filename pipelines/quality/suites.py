@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from pipelines.contracts import EVENT_TIME, ColumnType, SemanticType, TableContract
 from pipelines.contracts import Column as ContractColumn
-from pipelines.contracts import ColumnType, TableContract
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
@@ -23,6 +24,8 @@ QUARANTINED_SHARE: Final = "quarantined_share"
 MAX_QUARANTINED_SHARE: Final = "max_quarantined_share"
 UNKNOWN_ITEM_SHARE: Final = "unknown_item_share"
 MAX_UNKNOWN_ITEM_SHARE: Final = 0.001
+FUTURE_TOLERANCE: Final = timedelta(days=1)
+_MAX_LENGTHS: Final = {SemanticType.IDENTIFIER: 256, SemanticType.TEXT: 20_000}
 
 _SPARK_TYPE_NAMES: Final = {
     ColumnType.STRING: "StringType",
@@ -84,7 +87,33 @@ def _column_expectations(column: ContractColumn) -> list[Expectation]:
                 column=column.name, min_value=column.minimum, strict_min=column.exclusive
             )
         )
-    return expectations
+    return expectations + _meaning_expectations(column)
+
+
+def _meaning_expectations(column: ContractColumn) -> list[Expectation]:
+    """What a column's meaning promises; each is counted in the one pass over the table.
+
+    The number of distinct categories is watched on a sample (`pipelines.quality.drift`): counting
+    them all would cost a pass of its own.
+    """
+    gxe = import_gx().expectations
+    if column.semantic in _MAX_LENGTHS:
+        return [
+            gxe.ExpectColumnValueLengthsToBeBetween(
+                column=column.name,
+                min_value=1,
+                max_value=_MAX_LENGTHS[column.semantic],
+                severity="warning",
+            )
+        ]
+    if column.name == EVENT_TIME:
+        soon = datetime.now(UTC).replace(tzinfo=None) + FUTURE_TOLERANCE
+        return [
+            gxe.ExpectColumnValuesToBeBetween(
+                column=column.name, max_value=soon, severity="warning"
+            )
+        ]
+    return []
 
 
 def intake_suite() -> ExpectationSuite:

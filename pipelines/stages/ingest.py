@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 from typing import Final, Literal
@@ -14,37 +14,30 @@ from pyspark.sql import functions as F
 
 from pipelines.company import CompanyConfig, TableConfig
 from pipelines.contracts import (
-    EVENT_ID,
     EVENT_TIME,
     EVENTS,
     ITEM_ID,
-    QUARANTINE,
     RAW_ROW,
-    ROW_HASH,
-    SESSION_ID,
     SOURCE_TABLE,
     USER_ID,
 )
 from pipelines.erasure import WORD_BREAKS, suppressed_digests
 from pipelines.errors import CompanyConfigError, QualityError, SourceError
+from pipelines.lake import version_of
+from pipelines.quality.alarm import Alarm
 from pipelines.quality.gate import Gated, Ledger, gate
-from pipelines.quality.report import Finding, validate, write_report
+from pipelines.quality.report import Finding, Report, validate, write_report
 from pipelines.sources.registry import read_lookups, read_source, reader_for
 from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
 from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
 from pipelines.stages.schemas import stored
-from pipelines.stages.user_ranges import user_ranges
+from pipelines.stages.store import store
+from pipelines.stages.watch import watch_new_events
 from pipelines.workspace import Workspace
 
 Into = Literal["catalogue", "profiles", "events"]
 TABLES: Final[tuple[Into, ...]] = ("catalogue", "profiles", "events")
-_CLUSTER: Final = {
-    "catalogue": [ITEM_ID],
-    "profiles": [USER_ID],
-    "events": [USER_ID, EVENT_TIME, SESSION_ID, EVENT_ID],
-    "quarantine": [ROW_HASH],
-}
 
 Say = Callable[[str], None]
 
@@ -55,6 +48,7 @@ class Ingested:
 
     ledgers: list[Ledger]
     written: dict[str, delta.Written]
+    alarms: list[Alarm] = field(default_factory=list)
 
 
 def ingest(
@@ -72,7 +66,7 @@ def ingest(
         workspace: Where the lake and the report are.
         company: The company's description.
         company_path: Where it was read from; relative paths start there.
-        say: Takes one line per table.
+        say: Takes one line per table, and one per warning.
         retained_from: Older events are left out, and quarantine holds what this intake refused
             alone; None: everything is kept.
 
@@ -92,8 +86,13 @@ def ingest(
         for ledger in ledgers:
             say(str(ledger))
         _refuse_unusable(company, company_path, ledgers, retained_from)
-        _check(workspace, company, gated, ledgers, say)
-        return Ingested(ledgers=ledgers, written=store(workspace, gated, retained_from))
+        report = _check(workspace, company, gated, ledgers, say)
+        known = version_of(workspace, EVENTS.name)
+        written = store(workspace, gated, retained_from)
+        alarms = _watch(workspace, gated, known, written, say)
+        if alarms:
+            write_report(workspace, replace(report, alarms=alarms))
+        return Ingested(ledgers=ledgers, written=written, alarms=alarms)
     finally:
         for one in gated:
             one.staged.unpersist()
@@ -185,10 +184,11 @@ def _check(
     gated: Sequence[Gated],
     ledgers: Sequence[Ledger],
     say: Say,
-) -> None:
+) -> Report:
     findings = validate(gated, ledgers)
     conflicts = [row for one in gated for row in one.conflicts]
-    path = write_report(workspace, company.name, ledgers, findings, conflicts)
+    report = Report(company=company.name, ledgers=ledgers, findings=findings, conflicts=conflicts)
+    path = write_report(workspace, report)
     failed = [one for one in findings if not one.success]
     for finding in failed:
         if not finding.critical:
@@ -196,6 +196,29 @@ def _check(
     lost = [ledger for ledger in ledgers if not ledger.accepted]
     if lost or any(finding.critical for finding in failed):
         raise QualityError(_describe(path, lost, gated, failed))
+    return report
+
+
+def _watch(
+    workspace: Workspace,
+    gated: Sequence[Gated],
+    known_version: int,
+    written: Mapping[str, delta.Written],
+    say: Say,
+) -> list[Alarm]:
+    """Warn of events that are unlike those before them."""
+    events = next(one for one in gated if one.contract.name == EVENTS.name)
+    alarms = watch_new_events(
+        events.accepted.sparkSession,
+        workspace,
+        events.contract,
+        after_version=known_version,
+        num_rows=written[EVENTS.name].inserted,
+        now=datetime.now(UTC),
+    )
+    for alarm in alarms:
+        say(f"warning: {alarm}")
+    return alarms
 
 
 def _describe(
@@ -212,35 +235,3 @@ def _describe(
     lines += [f"  {finding}" for finding in failed if finding.critical]
     lines.append(f"See {path}. Correct the source or company.yaml and run again.")
     return "\n".join(lines)
-
-
-def _sort_again(workspace: Workspace, spark: SparkSession) -> None:
-    """Many small intakes lie across all users; from time to time events are sorted as a whole."""
-    path = workspace.table(EVENTS.name)
-    if user_ranges(path).is_scattered:
-        delta.sort_again(spark, path, _CLUSTER[EVENTS.name])
-
-
-def store(
-    workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
-) -> dict[str, delta.Written]:
-    quarantine = reduce(DataFrame.unionByName, [one.quarantine for one in gated])
-    num_refused = sum(ledger.quarantined for one in gated for ledger in one.ledgers)
-    path, cluster = workspace.table(QUARANTINE.name), _CLUSTER[QUARANTINE.name]
-    if retained_from is None:
-        refused = delta.merge(quarantine, path, QUARANTINE, cluster, num_rows=num_refused)
-    else:
-        changed = delta.replace(quarantine, path, cluster)
-        refused = delta.Written(inserted=num_refused if changed else 0)
-    written = {QUARANTINE.name: refused}
-    for one in gated:
-        name = one.contract.name
-        written[name] = delta.merge(
-            one.accepted,
-            workspace.table(name),
-            one.contract,
-            _CLUSTER[name],
-            num_rows=sum(ledger.accepted for ledger in one.ledgers),
-        )
-    _sort_again(workspace, gated[0].accepted.sparkSession)
-    return written

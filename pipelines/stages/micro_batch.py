@@ -17,8 +17,9 @@ from pipelines.quality.gate import Gated, Ledger, gate
 from pipelines.stages.arrivals import Arrivals
 from pipelines.stages.canonical import canonical_rows
 from pipelines.stages.delta import Written
-from pipelines.stages.ingest import store, without_suppressed
+from pipelines.stages.ingest import without_suppressed
 from pipelines.stages.schemas import stored
+from pipelines.stages.store import store
 from pipelines.workspace import Workspace
 
 

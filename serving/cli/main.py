@@ -10,7 +10,17 @@ import sys
 
 import typer
 
-from serving.cli import answers, bench, demo, erase, machine, rooms, simulate, stream
+from serving.cli import (
+    answers,
+    bench,
+    demo,
+    erase,
+    machine,
+    quarantine,
+    rooms,
+    simulate,
+    stream,
+)
 from serving.cli.console import guarded
 
 app = typer.Typer(
@@ -20,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (rooms, answers, erase, bench, machine, demo, simulate, stream):
+for module in (rooms, stream, quarantine, answers, erase, bench, machine, demo, simulate):
     module.register(app)
 
 

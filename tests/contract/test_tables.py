@@ -16,6 +16,7 @@ from pipelines.contracts import (
     QUARANTINE,
     TOKEN_PREFIX,
     TOKEN_SEQUENCES,
+    USER_FLAGS,
     ColumnType,
     TableContract,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-NAMES = ("events", "catalogue", "profiles", "quarantine", "token_sequences", "labels")
+NAMES = ("events", "catalogue", "profiles", "quarantine", "token_sequences", "labels", "user_flags")
 ARROW_TYPES = {
     ColumnType.STRING: pa.string(),
     ColumnType.LONG: pa.int64(),
@@ -66,6 +67,7 @@ def context(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> St
             "products.parquet": products(),
             "members.csv": [{"customer": f"u{i}", "tier": "gold"} for i in range(3)],
         },
+        flags={"staff": {"users": ["u4", "nobody"], "profile": {"tier": "gold"}}},
     )
     settings = RunSettings(
         company_path=path, as_of=datetime(2024, 1, 18, tzinfo=UTC), window_days=3
@@ -78,7 +80,8 @@ def context(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> St
 def contract_of(context: StageContext, name: str) -> TableContract:
     if name in ("events", "catalogue", "profiles"):
         return stored(context.company.contract(name))  # type: ignore[arg-type]
-    return {"quarantine": QUARANTINE, "token_sequences": TOKEN_SEQUENCES, "labels": LABELS}[name]
+    made = (QUARANTINE, TOKEN_SEQUENCES, LABELS, USER_FLAGS)
+    return {one.name: one for one in made}[name]
 
 
 def value_type(field: pa.Field) -> pa.DataType:
@@ -130,6 +133,15 @@ def test_sequences_hold_one_token_column_per_field(context: StageContext) -> Non
         *map("token_{}".format, names),
     ):
         assert pc.list_value_length(table.column(name)).to_pylist() == lengths, name
+
+
+def test_flagged_users_keep_their_sequences(context: StageContext) -> None:
+    rows = {row["user_id"]: row for row in lake.read(context.workspace, "user_flags").to_pylist()}
+    assert lake.flagged_users(context.workspace) == {"u0", "u1", "u2", "u4"}
+    assert (rows["u4"]["flag"], rows["u4"]["reason"]) == ("staff", "named in company.yaml")
+    assert rows["u0"]["reason"] == "profile tier: gold"
+    users = lake.read(context.workspace, "token_sequences", ["user_id"]).column(0).to_pylist()
+    assert {"u0", "u4"} < set(users)
 
 
 def test_events_of_one_user_lie_together(context: StageContext) -> None:

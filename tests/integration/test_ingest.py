@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,9 @@ from pipelines import lake
 from pipelines.company import load_company
 from pipelines.erasure import suppression_path
 from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
+from pipelines.quality.profile import Profile
 from pipelines.stages.ingest import Ingested, ingest
+from pipelines.stages.watch import profile_path
 from pipelines.workspace import Workspace, write_json_atomically
 from tests.tiny_company import (
     catalogue_table,
@@ -86,10 +89,13 @@ def test_a_new_field_of_the_company_becomes_a_column(
 ) -> None:
     take_in_orders(spark, workspace, orders(10))
     fields = {**events_table()["fields"], "till": {"type": "categorical"}}
-    rows = [{**row, "till": "t1" if i else None} for i, row in enumerate(orders(10))]
+    rows = [{**row, "till": "t1" if i else None} for i, row in enumerate(orders(11))]
     written = take_in_orders(spark, workspace, rows, fields=fields).written["events"]
-    assert (written.inserted, written.updated) == (0, 9)
-    assert [row["till"] for row in events(workspace)].count("t1") == 9
+    assert (written.inserted, written.updated) == (1, 9)
+    assert [row["till"] for row in events(workspace)].count("t1") == 10
+    profile = Profile.load(profile_path(workspace))
+    assert profile is not None
+    assert profile.values["till"] == {"t1": 1}
 
 
 def test_a_field_that_changes_its_type_is_refused(
@@ -127,6 +133,20 @@ def test_bad_rows_go_to_quarantine_with_rule_and_raw_row(
     raw = next(row["raw_row"] for row in rows if row["rule"] == "quantity_not_above_0")
     assert '"id":"o100"' in raw
     assert '"discount":0.25' in raw
+
+
+def test_a_corrected_description_clears_quarantine_of_rows_that_came_again(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    gone, returned, nameless = order(50, paid=-1.0), order(51, pieces=-2), order(52, customer=None)
+    take_in_orders(spark, workspace, [*orders(10), gone, returned, nameless])
+    again = take_in_orders(
+        spark, workspace, [*orders(10), returned, nameless], negative_quantity="return_event"
+    )
+    assert again.written["quarantine"].deleted == 1
+    left = {row["rule"]: row["raw_row"] for row in lake.read(workspace, "quarantine").to_pylist()}
+    assert left.keys() == {"amount_below_0", "user_id_missing"}  # the first came no more
+    assert "o51" in {row["event_id"] for row in events(workspace)}
 
 
 def test_exact_duplicates_are_counted_and_stored_once(
@@ -295,6 +315,32 @@ def test_items_without_a_catalogue_row_are_a_warning(
     assert by_name["orders"].unknown_items == 2
     assert any(line.startswith("warning: ") and "unknown_item_share" in line for line in said)
     assert len(events(workspace)) == 24
+
+
+def test_an_intake_unlike_the_ones_before_is_a_warning_everywhere(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def take(rows: list[dict[str, Any]]) -> Ingested:
+        path = write_company(tmp_path / "raw", events_table(), files={"orders.parquet": rows})
+        return ingest(spark, workspace, load_company(path), path, said.append)
+
+    assert take(orders(200)).alarms == []
+    euros = [order(i) for i in range(200, 320)]
+    cents = [{**row, "paid": 100 * row["paid"], "store": "west"} for row in euros]
+    alarms = {alarm.kind: alarm for alarm in take([*orders(200), *cents]).alarms}
+    assert {"shifted numbers", "new values", "vanished values"} == alarms.keys()
+    assert "Cents instead of euros?" in alarms["shifted numbers"].cause
+    assert "customer" not in alarms["new values"].example
+    assert '"store": "west"' in alarms["new values"].example
+    assert sum(line.startswith("warning: events.store: ") for line in said) == 2
+    folder = workspace.data_quality
+    assert len(json.loads((folder / "counts.json").read_text())["alarms"]) == 3
+    assert "Unlike the intakes before" in (folder / "index.html").read_text()
+    profile = Profile.load(profile_path(workspace))
+    assert profile is not None
+    assert profile.values["store"] == {"west": 120, "north": 90, "south": 90}
 
 
 def test_a_source_of_nothing_but_expired_events_is_refused(

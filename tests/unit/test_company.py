@@ -105,6 +105,11 @@ def columns(**changes: Any) -> dict[str, Any]:
             {},
             r"field 'x' has two types in 'events'",
         ),
+        (
+            [events_table()],
+            {"flags": {"staff": {"profile": {"role": "clerk"}}}},
+            r"flags\.staff\.profile: \['role'\] are no fields of 'profiles' \(there: \[\]\)",
+        ),
     ],
 )
 def test_a_wrong_description_names_file_and_key(

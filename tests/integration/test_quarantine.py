@@ -1,0 +1,140 @@
+"""`bfm quarantine`: refused rows are listed, exported, repaired and taken in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import lake
+from pipelines.company import load_company
+from pipelines.errors import UserError
+from pipelines.flow.runner import RunSettings
+from pipelines.stages.ingest import ingest
+from pipelines.workspace import Workspace
+from serving.cli.main import app
+from tests.tiny_company import events_table, order, orders, write_company
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+BAD = [order(50, customer=None), order(51, customer=None), order(52, pieces=-2)]
+
+
+@pytest.fixture(scope="module")
+def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with three refused rows."""
+    folder = tmp_path_factory.mktemp("quarantine")
+    path = write_company(folder, events_table(), files={"orders.parquet": [*orders(10), *BAD]})
+    workspace = Workspace(folder / "workspace")
+    RunSettings(company_path=path).save(workspace)
+    workspace.state.mkdir()
+    ingest(spark, workspace, load_company(path), path, say=lambda line: None)
+    return workspace
+
+
+def bfm(workspace: Workspace, *arguments: str) -> str:
+    result = CliRunner().invoke(
+        app, ["quarantine", "--workspace", str(workspace.root), *arguments], env={"COLUMNS": "400"}
+    )
+    if result.exception is not None:
+        raise result.exception
+    return " ".join(result.output.split())
+
+
+def exported(workspace: Workspace, path: Path) -> dict[str, dict[str, Any]]:
+    said = bfm(workspace, "--export", str(path), "--table", "orders")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert said.startswith(f"{len(rows)} row(s) written")
+    return {row["id"]: row for row in rows}
+
+
+def write(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def refused(workspace: Workspace) -> set[tuple[str, str]]:
+    rows = lake.read(workspace, "quarantine").to_pylist()
+    return {(json.loads(row["raw_row"])["id"], row["rule"]) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("line", "table", "message"),
+    [
+        ("{", "orders", r"line 1: not JSON .* Correct the line"),
+        ("{}", "orders", r"line 1: no '_row_hash', .* Keep the key as the export wrote it"),
+        ("", "orders", r"no rows\. Give one JSON object per line"),
+        ("{}", "order", r"Unknown table 'order'\. Known: orders\. Did you mean 'orders'\?"),
+        (
+            '{"_row_hash": "h", "_table": "returns"}',
+            "orders",
+            r"line 1: a row of table 'returns', not of 'orders'\. Export each table",
+        ),
+        (
+            '{"_row_hash": "h", "pieces": "two"}',
+            "orders",
+            r'\{"pieces": "two"\} does not fit the columns of the source \(.*pieces bigint',
+        ),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused(
+    shop: Workspace, tmp_path: Path, line: str, table: str, message: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line)
+    with pytest.raises(UserError, match=message):
+        bfm(shop, "--replay", str(path), "--table", table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--export", "a", "--replay", "b"], "give one of them"),
+        (["--replay", "b"], "--replay FILE needs --table NAME"),
+        (["--replay", "b.jsonl", "--table", "orders"], "no such file. Write one with: bfm quar"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    shop: Workspace, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        bfm(shop, *arguments)
+
+
+def test_repaired_rows_come_in_and_stay_out_of_quarantine(
+    spark: SparkSession, shop: Workspace, tmp_path: Path
+) -> None:
+    said = bfm(shop)
+    assert "user_id_missing │ 2" in said
+    assert "map another column" in said
+    rows = exported(shop, tmp_path / "rows.jsonl")
+    assert rows["o50"]["_rule"] == "user_id_missing"
+    other = {**rows["o51"], "customer": "u9", "pieces": 0}
+    path = write(tmp_path / "rows.jsonl", {**rows["o50"], "customer": "u8"}, other, rows["o52"])
+    said = bfm(shop, "--replay", path, "--table", "orders")
+    assert "orders: 3 rows in = 1 accepted + 2 quarantined + 0 duplicates" in said
+    assert "1 inserted, 0 updated in events; 2 row(s) left quarantine" in said
+    left = {("o51", "quantity_not_above_0"), ("o52", "quantity_not_above_0")}
+    assert refused(shop) == left
+    users = lake.read(shop, "events").to_pydict()
+    assert dict(zip(users["event_id"], users["user_id"], strict=True))["o50"] == "u8"
+    said = bfm(shop, "--replay", path, "--table", "orders")
+    assert "0 inserted, 0 updated in events; 0 row(s) left quarantine" in said
+    source = RunSettings.load(shop).company_path
+    ingest(spark, shop, load_company(source), source, say=lambda line: None)
+    assert refused(shop) == left  # the source still holds all three as they were
+
+
+def test_one_id_with_two_contents_is_refused(shop: Workspace, tmp_path: Path) -> None:
+    row = next(iter(exported(shop, tmp_path / "rows.jsonl").values()))
+    both = [{**row, "pieces": num, "customer": "u1"} for num in (1, 2)]
+    before = lake.version_of(shop, "events")
+    with pytest.raises(UserError, match=r"the same event_id came with different content; nothing"):
+        bfm(shop, "--replay", write(tmp_path / "rows.jsonl", *both), "--table", "orders")
+    assert lake.version_of(shop, "events") == before
