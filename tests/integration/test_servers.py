@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from pipelines.company import SourceConfig, TableConfig
 from pipelines.contracts import EVENTS
 from pipelines.errors import EnvironmentProblemError, SourceError
+from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.flow.spark import spark_session
+from pipelines.flow.stream import Progress, run_streams
 from pipelines.sources import kafka
 from pipelines.sources.registry import needed_jars, read_source
 from pipelines.sources.request import SourceRequest
 from pipelines.stages.canonical import canonical_rows
+from pipelines.workspace import Workspace
 from tests.servers import kafka_broker, postgresql_server
 
 if TYPE_CHECKING:
@@ -104,7 +108,18 @@ MESSAGES = [
 ]
 
 
-def test_a_topic_of_kafka(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def streamed(spark: SparkSession, workspace: Workspace, table: TableConfig) -> Progress:
+    """What a company's stream of the topic has done after all that is there."""
+    path = workspace.root.with_name("company.yaml")
+    one = table.model_dump(mode="json", exclude_unset=True)
+    path.write_text(yaml.safe_dump({"name": "shop", "tables": [one]}))
+    context = StageContext(workspace, RunSettings(company_path=path), say=lambda line: None)
+    return run_streams(context, once=True)["orders"]
+
+
+def test_a_topic_of_kafka(
+    spark: SparkSession, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kafka, "_TIMEOUT_MS", "5000")
     with kafka_broker() as servers:
         table = described("kafka", {"servers": servers, "topic": "clicks"})
@@ -126,6 +141,11 @@ def test_a_topic_of_kafka(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) 
         )
         times = [row[0] for row in canonical(by_broker, "event_time")]
         assert all(abs((datetime.now(UTC) - time).total_seconds()) < 600 for time in times)
+        done = streamed(spark, workspace, table)
+        assert (done.input_rows, done.accepted, done.quarantined, done.inserted) == (4, 2, 2, 2)
+        texts.limit(1).write.format("kafka").options(**sent).save()
+        done = streamed(spark, workspace, table)
+        assert (done.input_rows, done.accepted, done.inserted) == (5, 3, 2)
     monkeypatch.setattr(kafka, "_TIMEOUT_MS", "500")
     with pytest.raises(SourceError, match=r"cannot be read: .*Timed out.*servers can be reached"):
         read(table)
