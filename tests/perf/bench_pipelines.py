@@ -1,0 +1,172 @@
+"""Rooms 1 to 4 on a clickstream of any length, beside the same job written by hand in DuckDB.
+
+Run: `python tests/perf/bench_pipelines.py --events 10000000 [--rounds 2]`. Raw Parquet files in,
+token sequences out: the gate, the merge, the vocabulary and the encoding, with Great Expectations.
+Spark runs in one warm session (a small first round is not counted), DuckDB on as many threads.
+Then a day of one per cent more events, of an eighth of the users, is taken in and tokenized; it
+stands against intake and `bfm tokenize` of everything, labels included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from pipelines import lake
+from pipelines.contracts import EVENTS, TOKEN_SEQUENCES, USER_ID
+from pipelines.flow.memory import MemorySampler
+from pipelines.flow.runner import RunSettings, StageContext
+from pipelines.flow.spark import num_cores, spark_session
+from pipelines.flow.tokenize import tokenize
+from pipelines.stages.delta import replace
+from pipelines.stages.ingest import ingest
+from pipelines.stages.sequences import token_sequences
+from pipelines.stages.user_ranges import user_ranges
+from pipelines.stages.vocabulary import fit_vocabulary
+from pipelines.workspace import Workspace
+from tests.perf.duckdb_pipeline import run_duckdb
+
+EVENTS_PER_USER = 100
+EVENTS_PER_FILE = 1_000_000
+NUM_ITEMS = 20_000
+FIRST_US = 1_672_531_200_000_000
+DAYS = 300
+AS_OF = datetime(2023, 9, 1, tzinfo=UTC)
+COMPANY = """
+name: clickstream
+tables:
+  - name: clicks
+    into: events
+    source: {format: parquet, path: raw}
+    columns: {user_id: user, event_time: time, event_type: kind, item_id: item, amount: paid,
+              channel: channel}
+"""
+
+
+def write_raw(folder: Path, num_events: int, *, first_day: int, days: int, users: int) -> None:
+    """Part files of at most a million events, in order of time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, begin in enumerate(range(0, num_events, EVENTS_PER_FILE)):
+        rng = np.random.default_rng([first_day, number])
+        num = min(EVENTS_PER_FILE, num_events - begin)
+        kinds = np.asarray(["page_view", "cart", "purchase"])[
+            rng.choice(3, num, p=[0.85, 0.08, 0.07])
+        ]
+        paid = np.where(kinds == "purchase", np.round(rng.lognormal(2, 1, num), 2), np.nan)
+        times = FIRST_US + first_day * 86_400_000_000 + rng.integers(0, days * 86_400_000_000, num)
+        table = pa.table(
+            {
+                "user": rng.integers(0, users, num),
+                "item": (rng.pareto(1.1, num) * 50).astype(np.int64) % NUM_ITEMS,
+                "kind": kinds,
+                "time": pa.array(np.sort(times), type=pa.timestamp("us", tz="UTC")),
+                "paid": pa.array(paid, from_pandas=True),
+                "channel": np.asarray(["web", "app"])[rng.integers(0, 2, num)],
+            }
+        )
+        pq.write_table(table, folder / f"day-{first_day:03d}-part-{number:05d}.parquet")
+
+
+def context_of(workspace: Workspace, company: Path, session: object) -> StageContext:
+    context = StageContext(
+        workspace, RunSettings(company_path=company, as_of=AS_OF), say=lambda line: None
+    )
+    context._session = session  # type: ignore[assignment]
+    return context
+
+
+def take_in(context: StageContext) -> float:
+    """Seconds of intake with its gate."""
+    begun = time.monotonic()
+    company_path = context.settings.company_path
+    ingest(context.spark(), context.workspace, context.company, company_path, context.say)
+    return time.monotonic() - begun
+
+
+def make_sequences(context: StageContext) -> float:
+    """Seconds of vocabulary and sequences."""
+    begun = time.monotonic()
+    path = context.workspace.table(EVENTS.name)
+    events = context.spark().read.format("delta").load(str(path))
+    contract = context.company.contract("events")
+    vocabulary = fit_vocabulary("bench", events, None, contract, context.training_cut)
+    sequences = token_sequences(context.spark(), user_ranges(path), vocabulary)
+    replace(sequences, context.workspace.table(TOKEN_SEQUENCES.name), [USER_ID])
+    return time.monotonic() - begun
+
+
+def tokenize_all(context: StageContext) -> float:
+    """Seconds of rooms 3 and 4 as `bfm tokenize` runs them, labels included."""
+    begun = time.monotonic()
+    tokenize(context)
+    return time.monotonic() - begun
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=1)
+    options = parser.parse_args()
+    users = max(options.events // EVENTS_PER_USER, 10)
+    with tempfile.TemporaryDirectory() as temporary, spark_session("bench") as session:
+        folder = Path(temporary)
+        company = folder / "company.yaml"
+        company.write_text(COMPANY)
+        write_raw(folder / "raw", 100_000, first_day=0, days=DAYS, users=1_000)
+        warm = context_of(Workspace(folder / "warm"), company, session)
+        take_in(warm)
+        make_sequences(warm)
+        tokenize_all(warm)
+        shutil.rmtree(folder / "raw")
+        write_raw(folder / "raw", options.events, first_day=0, days=DAYS, users=users)
+        rooms, reference, peaks = [], [], []
+        for number in range(options.rounds):
+            context = context_of(Workspace(folder / f"workspace-{number}"), company, session)
+            with MemorySampler() as sampler:
+                rooms.append((take_in(context), make_sequences(context)))
+            peaks.append(sampler.peak.total)
+            begun = time.monotonic()
+            events = run_duckdb(folder / "raw", folder / "duckdb", AS_OF, threads=num_cores())
+            reference.append(time.monotonic() - begun)
+            assert events == lake.num_rows(context.workspace, EVENTS.name)
+        full = statistics.median(sum(one) for one in rooms)
+        rebuild = statistics.median(one[0] for one in rooms) + tokenize_all(context)
+        shutil.rmtree(folder / "raw")
+        write_raw(
+            folder / "raw", options.events // 100, first_day=DAYS, days=1, users=max(users // 8, 1)
+        )
+        increment = take_in(context) + tokenize_all(context)
+    print(
+        json.dumps(
+            {
+                "events": options.events,
+                "users": users,
+                "seconds": [[round(part, 1) for part in one] for one in rooms],
+                "events_per_second": round(options.events / full),
+                "peak_gib": round(max(peaks) / 2**30, 2),
+                "duckdb_seconds": [round(one, 1) for one in reference],
+                "ratio_to_duckdb": round(full / statistics.median(reference), 2),
+                "increment_seconds": round(increment, 1),
+                "rebuild_seconds": round(rebuild, 1),
+                "increment_share": round(increment / rebuild, 3),
+            }
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
