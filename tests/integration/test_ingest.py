@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
@@ -299,20 +300,26 @@ def test_leftovers_of_a_first_write_that_was_killed_are_no_table(
     assert not leftover.exists()
 
 
-def test_items_without_a_catalogue_row_are_a_warning(
+def test_unknown_items_long_texts_and_the_far_future_are_warnings(
     spark: SparkSession, workspace: Workspace, tmp_path: Path
 ) -> None:
     path = write_company(
         tmp_path / "raw",
         events_table(),
         catalogue_table(),
-        files={"orders.parquet": orders(24), "products.parquet": products()[1:]},
+        files={
+            "orders.parquet": [*orders(23), order(23, time=np.datetime64("2100-01-01", "us"))],
+            "products.parquet": [*products()[1:], {"item": 99, "name": "x" * 20_001}],
+        },
     )
     said: list[str] = []
     ingested = ingest(spark, workspace, load_company(path), path, said.append)
     by_name = {ledger.table: ledger for ledger in ingested.ledgers}
     assert by_name["orders"].unknown_items == 2
-    assert any(line.startswith("warning: ") and "unknown_item_share" in line for line in said)
+    warned = [line for line in said if line.startswith("warning: ")]
+    assert len(warned) == 3
+    for words in ("unknown_item_share", "max_value=20000", "'event_time', max_value="):
+        assert any(words in line for line in warned), words
     assert len(events(workspace)) == 24
 
 
