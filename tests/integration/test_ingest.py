@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from pipelines import lake
 from pipelines.company import load_company
+from pipelines.contracts import EVENTS
 from pipelines.erasure import suppression_path
 from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
 from pipelines.quality.profile import Profile
 from pipelines.stages.ingest import Ingested, ingest
-from pipelines.stages.watch import profile_path
+from pipelines.stages.watch import profile_path, watch_new_events
 from pipelines.workspace import Workspace, write_json_atomically
 from tests.tiny_company import (
     catalogue_table,
@@ -347,6 +349,18 @@ def test_an_intake_unlike_the_ones_before_is_a_warning_everywhere(
     profile = Profile.load(profile_path(workspace))
     assert profile is not None
     assert profile.values["store"] == {"west": 120, "north": 90, "south": 90}
+
+
+def test_rows_that_cannot_be_read_back_are_a_warning_and_no_end(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    write_deltalake(str(workspace.table("events")), pa.table({"event_id": ["e"]}))
+    (alarm,) = watch_new_events(
+        spark, workspace, EVENTS, after_version=-1, num_rows=1, now=datetime.now(UTC)
+    )
+    assert "the new rows could not be read back" in str(alarm)
+    assert "change data feed" in alarm.cause
+    assert not profile_path(workspace).exists()
 
 
 def test_a_source_of_nothing_but_expired_events_is_refused(
