@@ -11,6 +11,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines import lake
 from pipelines.contracts import (
     EVENT_ID,
     EVENT_TIME,
@@ -96,7 +97,8 @@ def _store_refused(
     num_refused = sum(ledger.quarantined for one in gated for ledger in one.ledgers)
     if retained_from is None:
         written = merge_refused(workspace, refused, num_refused)
-        released = sum(_release_sound(workspace, one) for one in gated)
+        held = lake.num_rows(workspace, QUARANTINE.name)
+        released = sum(_release_sound(workspace, one) for one in gated) if held else 0
         return delta.Written(inserted=written.inserted, deleted=released)
     cluster = CLUSTER[QUARANTINE.name]
     changed = delta.replace(refused, workspace.table(QUARANTINE.name), cluster)

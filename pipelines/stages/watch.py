@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -20,14 +21,14 @@ from pipelines.quality.rhythm import rhythm
 from pipelines.workspace import Workspace
 
 MAX_SAMPLE: Final = 200_000
-PROFILE_FILE: Final = "profile.json"
+PROFILE_FILE: Final = "intake_profile.json"
 _HOUR: Final = "hour"
 _COUNT: Final = "count"
 
 
 def profile_path(workspace: Workspace) -> Path:
-    """The profile of all events that were taken in."""
-    return workspace.data_quality / PROFILE_FILE
+    """The profile of all events that were taken in; it outlives the page of any one intake."""
+    return workspace.root / PROFILE_FILE
 
 
 def watch_new_events(
@@ -53,10 +54,13 @@ def watch_new_events(
     """
     if not num_rows:
         return []
-    rows = _inserted(spark, workspace.table(EVENTS.name), after_version)
     weight = math.ceil(num_rows / MAX_SAMPLE)
-    taken = _sample(rows, contract, weight)
-    new = profile_of(taken, contract, _hours(rows), weight)
+    try:
+        rows = _inserted(spark, workspace.table(EVENTS.name), after_version)
+        taken, hours = _sample(rows, contract, weight), _hours(rows)
+    except PySparkException as error:  # the rows are stored: the line goes on
+        return [_unseen(error)]
+    new = profile_of(taken, contract, hours, weight)
     usual = Profile.load(profile_path(workspace))
     happened = replace(new, hours={h: n for h, n in new.hours.items() if h <= hour_of(now)})
     (usual.faded_into(happened) if usual else happened).save(profile_path(workspace))
@@ -67,6 +71,17 @@ def watch_new_events(
         *drift(sample, new, usual, EVENTS.name),
         *rhythm(sample, new, usual, EVENTS.name, now),
     ]
+
+
+def _unseen(error: PySparkException) -> Alarm:
+    return Alarm(
+        table=EVENTS.name,
+        field=EVENT_TIME,
+        kind="not compared",
+        seen=f"the new rows could not be read back ({str(error).splitlines()[0]:.200})",
+        usual="Delta keeps the changes of this table",
+        cause="Was its change data feed switched off by hand?",
+    )
 
 
 def _inserted(spark: SparkSession, path: Path, after_version: int) -> DataFrame:

@@ -9,17 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from pipelines import lake
 from pipelines.company import load_company
+from pipelines.contracts import EVENTS
 from pipelines.erasure import suppression_path
 from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
 from pipelines.quality.profile import Profile
 from pipelines.stages.ingest import Ingested, ingest
-from pipelines.stages.watch import profile_path
+from pipelines.stages.watch import profile_path, watch_new_events
 from pipelines.workspace import Workspace, write_json_atomically
 from tests.tiny_company import (
     catalogue_table,
@@ -300,20 +303,26 @@ def test_leftovers_of_a_first_write_that_was_killed_are_no_table(
     assert not leftover.exists()
 
 
-def test_items_without_a_catalogue_row_are_a_warning(
+def test_unknown_items_long_texts_and_the_far_future_are_warnings(
     spark: SparkSession, workspace: Workspace, tmp_path: Path
 ) -> None:
     path = write_company(
         tmp_path / "raw",
         events_table(),
         catalogue_table(),
-        files={"orders.parquet": orders(24), "products.parquet": products()[1:]},
+        files={
+            "orders.parquet": [*orders(23), order(23, time=np.datetime64("2100-01-01", "us"))],
+            "products.parquet": [*products()[1:], {"item": 99, "name": "x" * 20_001}],
+        },
     )
     said: list[str] = []
     ingested = ingest(spark, workspace, load_company(path), path, said.append)
     by_name = {ledger.table: ledger for ledger in ingested.ledgers}
     assert by_name["orders"].unknown_items == 2
-    assert any(line.startswith("warning: ") and "unknown_item_share" in line for line in said)
+    warned = [line for line in said if line.startswith("warning: ")]
+    assert len(warned) == 3
+    for words in ("unknown_item_share", "max_value=20000", "'event_time', max_value="):
+        assert any(words in line for line in warned), words
     assert len(events(workspace)) == 24
 
 
@@ -341,6 +350,18 @@ def test_an_intake_unlike_the_ones_before_is_a_warning_everywhere(
     profile = Profile.load(profile_path(workspace))
     assert profile is not None
     assert profile.values["store"] == {"west": 120, "north": 90, "south": 90}
+
+
+def test_rows_that_cannot_be_read_back_are_a_warning_and_no_end(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    write_deltalake(str(workspace.table("events")), pa.table({"event_id": ["e"]}))
+    (alarm,) = watch_new_events(
+        spark, workspace, EVENTS, after_version=-1, num_rows=1, now=datetime.now(UTC)
+    )
+    assert "the new rows could not be read back" in str(alarm)
+    assert "change data feed" in alarm.cause
+    assert not profile_path(workspace).exists()
 
 
 def test_a_source_of_nothing_but_expired_events_is_refused(

@@ -113,6 +113,8 @@ def test_repaired_rows_come_in_and_stay_out_of_quarantine(
     said = bfm(shop)
     assert "user_id_missing │ 2" in said
     assert "map another column" in said
+    assert "user_id_missing" not in bfm(shop, "--rule", "quantity_not_above_0")
+    assert bfm(shop, "--rule", "no_such_rule") == "No such row is in quarantine."
     rows = exported(shop, tmp_path / "rows.jsonl")
     assert rows["o50"]["_rule"] == "user_id_missing"
     other = {**rows["o51"], "customer": "u9", "pieces": 0}
