@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
 from pipelines.flow.rooms import ROOMS
@@ -19,6 +20,7 @@ from pipelines.flow.runner import (
     StageContext,
     file_stamp,
 )
+from pipelines.flow.tokenize import JUDGED, LEARNED
 from pipelines.tokens.binning import DAY_US
 from pipelines.workspace import Workspace
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 EVALUATION_PAGE: Final = "evaluation.html"
 USER_EMBEDDINGS: Final = "user.parquet"
 ITEM_EMBEDDINGS: Final = "item.parquet"
+VOCABULARY_FILE: Final = "vocabulary.json"
 
 
 def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
@@ -56,6 +59,7 @@ def line() -> tuple[Stage, ...]:
             name="pretrain",
             version=1,
             needs=("tokenize",),
+            reads={"tokenize": (VOCABULARY_FILE, USER_FLAGS.name, LEARNED)},
             inputs=_pretrain_inputs,
             outputs=_checkpoint_stamps,
             run=model.pretrain,
@@ -64,6 +68,7 @@ def line() -> tuple[Stage, ...]:
             name="heads",
             version=1,
             needs=("tokenize", "pretrain"),
+            reads={"tokenize": (VOCABULARY_FILE, USER_FLAGS.name, JUDGED)},
             inputs=_seed_and_cut,
             outputs=lambda context: file_stamp(context.workspace.heads),
             run=model.heads,

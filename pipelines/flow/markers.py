@@ -24,9 +24,15 @@ def fingerprint_of(stage: Stage, context: StageContext) -> str:
             "stage": stage.name,
             "version": stage.version,
             "inputs": stage.inputs(context),
-            "needs": {name: marker_of(context.workspace, name)["outputs"] for name in stage.needs},
+            "needs": {name: _read_outputs(stage, context.workspace, name) for name in stage.needs},
         }
     )
+
+
+def _read_outputs(stage: Stage, workspace: Workspace, name: str) -> dict[str, Any]:
+    outputs: dict[str, Any] = marker_of(workspace, name)["outputs"]
+    parts = stage.reads.get(name)
+    return outputs if parts is None else {part: outputs.get(part) for part in parts}
 
 
 def marker_of(workspace: Workspace, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pipelines.erasure import suppressed_digests
 from pipelines.flow.lake_erasure import expire, forget_past_of
 from pipelines.flow.lock import lake_lock
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
+from pipelines.flow.tokenize import tokenize, tokenized_stamp
 
 
 def _table_names(context: StageContext) -> list[str]:
@@ -68,12 +69,12 @@ def _tokenize_inputs(context: StageContext) -> Parts:
 
 def _tokenize_outputs(context: StageContext) -> Parts:
     tables = table_stamp(context.workspace, TOKEN_SEQUENCES.name, LABELS.name, USER_FLAGS.name)
-    return {**file_stamp(context.workspace.vocabulary_path), **tables}
+    stamp = tokenized_stamp(context.workspace)
+    return {**file_stamp(context.workspace.vocabulary_path), **tables, **stamp}
 
 
 def _tokenize(context: StageContext) -> None:
     from pipelines.flow.flagging import flag_users
-    from pipelines.flow.tokenize import tokenize
 
     tokenize(context)
     flag_users(context)
@@ -94,7 +95,7 @@ INGEST: Final = Stage(
 
 TOKENIZE: Final = Stage(
     name="tokenize",
-    version=3,
+    version=4,
     needs=("ingest",),
     inputs=_tokenize_inputs,
     outputs=_tokenize_outputs,

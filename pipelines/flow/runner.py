@@ -176,6 +176,7 @@ class Stage:
         outputs: What stands on disk now, as plain JSON; raises WorkspaceError when it is missing.
         run: Makes the outputs, atomically; raises on failure.
         uses_spark: Whether it works in the run's Spark session.
+        reads: Of a needed stage's outputs those that count, by name of the stage; all by default.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Stage:
     outputs: Callable[[StageContext], Parts]
     run: Callable[[StageContext], None]
     uses_spark: bool = False
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 from pipelines import lake
 from pipelines.contracts import (
@@ -22,9 +23,10 @@ from pipelines.contracts import (
     TOKEN_SEQUENCES,
     USER_ID,
 )
-from pipelines.flow.runner import StageContext, table_stamp
+from pipelines.errors import WorkspaceError
+from pipelines.flow.runner import Parts, StageContext, table_stamp
 from pipelines.tokens.vocabulary import Vocabulary
-from pipelines.workspace import write_json_atomically
+from pipelines.workspace import Workspace, write_json_atomically
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -36,16 +38,32 @@ REFIT_SHARE: Final = 0.01
 """Share of all events that may change before the training cut while the vocabulary stays."""
 REBUILD_SHARE: Final = 0.33
 """Share of users from which on it is cheaper to make all sequences again."""
+LEARNED: Final = "learned"
+JUDGED: Final = "judged"
 _MADE_FROM: Final = "tokenized.json"
+_SAME: Final = ("events_id", "as_of", "window_days", "columns")
 _CLUSTER: Final = {TOKEN_SEQUENCES.name: [USER_ID], LABELS.name: [USER_ID, PREDICTION_TIME]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MadeFrom:
-    """What sequences and labels were made from; written when both stand."""
+    """What sequences and labels were made from; written when both stand.
+
+    Args:
+        events_id: Identity of the events table.
+        events_version: Its version.
+        learned_version: The version that last changed events before the test cut.
+        judged_version: The version that last changed events before the end of the test window.
+        vocabulary_id: The vocabulary.
+        as_of: The test cut.
+        window_days: How far tasks look ahead.
+        columns: Names and meanings of the company's columns of events.
+    """
 
     events_id: str
     events_version: int
+    learned_version: int
+    judged_version: int
     vocabulary_id: str
     as_of: str
     window_days: int
@@ -61,7 +79,8 @@ def tokenize(context: StageContext) -> None:
     from pipelines.stages.user_ranges import user_ranges
 
     events = user_ranges(context.workspace.table(EVENTS.name))
-    changes = _touched(context, events)
+    last = _read(context.workspace)
+    changes = None if last is None else _touched(context, events, last)
     if changes is None:
         vocabulary = _fit(context)
         _store_all(context, events, vocabulary)
@@ -72,24 +91,22 @@ def tokenize(context: StageContext) -> None:
             f"{len(changes.user_ids):,} users have new or corrected events"
         )
         _store_touched(context, events, vocabulary, changes.user_ids)
-    _remember(context, _made_from(context, events, vocabulary.vocabulary_id))
+    _remember(context, _made_from(context, events, vocabulary.vocabulary_id, last, changes))
 
 
-def _touched(context: StageContext, events: UserRanges) -> Changes | None:
+def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Changes | None:
     """Changes since the last time; None when everything has to be made again."""
     from pipelines.stages.changes import changes_since
 
-    last = _remembered(context)
-    if last is None or last.get("vocabulary_id") is None:
+    now = _made_from(context, events, last.vocabulary_id, None, None)
+    if any(getattr(last, name) != getattr(now, name) for name in _SAME):
         return None
-    now = asdict(_made_from(context, events, last["vocabulary_id"]))
-    if any(last[name] != now[name] for name in now if name != "events_version"):
-        return None
-    if not _keeps_vocabulary(context, last["vocabulary_id"]):
+    if not _keeps_vocabulary(context, last.vocabulary_id):
         return None
     path = context.workspace.table(EVENTS.name)
-    changes = changes_since(context.spark(), path, last["events_version"], context.training_cut)
-    if changes is None or changes.num_early > REFIT_SHARE * events.num_events:
+    times = (context.training_cut, context.as_of, _end(context))
+    changes = changes_since(context.spark(), path, last.events_version, times)
+    if changes is None or changes.num_before[0] > REFIT_SHARE * events.num_events:
         return None
     num_users = lake.num_rows(context.workspace, TOKEN_SEQUENCES.name)
     return changes if len(changes.user_ids) <= REBUILD_SHARE * num_users else None
@@ -205,12 +222,29 @@ def _load(context: StageContext, name: str) -> DataFrame:
     return context.spark().read.format("delta").load(str(context.workspace.table(name)))
 
 
-def _made_from(context: StageContext, events: UserRanges, vocabulary_id: str) -> MadeFrom:
-    stamp = table_stamp(context.workspace, EVENTS.name)[EVENTS.name]
+def _end(context: StageContext) -> datetime:
+    """Where the test window ends: no head is judged by what happens after."""
+    return context.as_of + timedelta(days=context.settings.window_days)
+
+
+def _made_from(
+    context: StageContext,
+    events: UserRanges,
+    vocabulary_id: str,
+    last: MadeFrom | None,
+    changes: Changes | None,
+) -> MadeFrom:
     columns = context.company.contract("events").columns
+    learned = judged = events.version
+    if last is not None and changes is not None:
+        _, num_learned, num_judged = changes.num_before
+        learned = events.version if num_learned else last.learned_version
+        judged = events.version if num_judged else last.judged_version
     return MadeFrom(
-        events_id=stamp["id"],
+        events_id=table_stamp(context.workspace, EVENTS.name)[EVENTS.name]["id"],
         events_version=events.version,
+        learned_version=learned,
+        judged_version=judged,
         vocabulary_id=vocabulary_id,
         as_of=context.as_of.isoformat(),
         window_days=context.settings.window_days,
@@ -218,12 +252,26 @@ def _made_from(context: StageContext, events: UserRanges, vocabulary_id: str) ->
     )
 
 
-def _remembered(context: StageContext) -> dict[str, Any] | None:
-    path = context.workspace.root / _MADE_FROM
+def tokenized_stamp(workspace: Workspace) -> Parts:
+    """What later rooms learn from and are judged by; new events after it change neither.
+
+    Raises:
+        WorkspaceError: rooms 3 and 4 have not finished here.
+    """
+    made = _read(workspace)
+    if made is None:
+        raise WorkspaceError(f"{workspace.root}: run 'bfm tokenize' first.")
+    return {
+        LEARNED: {"id": made.events_id, "version": made.learned_version},
+        JUDGED: {"id": made.events_id, "version": made.judged_version},
+    }
+
+
+def _read(workspace: Workspace) -> MadeFrom | None:
+    path = workspace.root / _MADE_FROM
     if not path.is_file():
         return None
-    remembered: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return remembered
+    return MadeFrom(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _remember(context: StageContext, made_from: MadeFrom) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,15 +21,15 @@ class Changes:
 
     Args:
         user_ids: Users with an event that was added, corrected or deleted, sorted.
-        num_early: Such events before the training cut.
+        num_before: How many of these events lie before each of the times asked about.
     """
 
     user_ids: list[str]
-    num_early: int
+    num_before: tuple[int, ...]
 
 
 def changes_since(
-    spark: SparkSession, events: Path, version: int, training_cut: datetime
+    spark: SparkSession, events: Path, version: int, times: Sequence[datetime]
 ) -> Changes | None:
     """Changes after a version; None when Delta no longer holds them (after a vacuum, say).
 
@@ -36,18 +37,24 @@ def changes_since(
         spark: Session with Delta.
         events: Folder of the events table.
         version: The last version whose events are known.
-        training_cut: Before it, an event counts as early.
+        times: Changes before each of them are counted.
     """
+    counts = [
+        F.count_if(F.col(EVENT_TIME) < F.lit(time)).alias(f"before_{number}")
+        for number, time in enumerate(times)
+    ]
     rows = spark.read.format("delta").option("readChangeFeed", "true")
     try:
         found = (
             rows.option("startingVersion", str(version + 1))
             .load(str(events))
             .groupBy(USER_ID)
-            .agg(F.count_if(F.col(EVENT_TIME) < F.lit(training_cut)).alias("early"))
+            .agg(*counts)
             .toArrow()
         )
     except (PySparkException, Py4JError):
         return None
-    early = sum(found.column("early").to_pylist())
-    return Changes(user_ids=sorted(found.column(USER_ID).to_pylist()), num_early=early)
+    return Changes(
+        user_ids=sorted(found.column(USER_ID).to_pylist()),
+        num_before=tuple(sum(found.column(1 + k).to_pylist()) for k in range(len(times))),
+    )

@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from pipelines import lake
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, StageReport, run_stages
+from pipelines.flow.tokenize import JUDGED, LEARNED, tokenized_stamp
 from pipelines.stages.sequences import encode_sorted
 from pipelines.stages.user_ranges import sorted_events
 from pipelines.tokens.vocabulary import Vocabulary
@@ -148,9 +149,11 @@ def test_a_new_day_makes_only_the_users_it_names_again(
     shutil.copytree(finished.root, workspace.root)
     shutil.copytree(company.parent, tmp_path / "raw")
     write_rows(tmp_path / "raw" / "orders.parquet", orders(121))
-    before = versions(workspace)
+    before, stamp = versions(workspace), tokenized_stamp(workspace)
     run(workspace, tmp_path / "raw" / company.name)
     assert versions(workspace)["token_sequences"] == before["token_sequences"] + 1
+    assert tokenized_stamp(workspace)[LEARNED] == stamp[LEARNED], "the day lies after the cut"
+    assert tokenized_stamp(workspace)[JUDGED] != stamp[JUDGED], "and in the test window"
     assert last_change(workspace, "token_sequences") == {"Updated": 1, "Inserted": 0, "Deleted": 0}
     afresh = Workspace(tmp_path / "afresh")
     run(afresh, tmp_path / "raw" / company.name)
@@ -166,9 +169,10 @@ def test_a_corrected_event_rebuilds_what_depends_on_it(
     rows = orders(120)
     rows[3]["customer"] = "somebody new"
     write_rows(tmp_path / "raw" / "orders.parquet", rows)
-    before = content(workspace)
+    before, stamp = content(workspace), tokenized_stamp(workspace)
     run(workspace, tmp_path / "raw" / company.name)
     after = content(workspace)
+    assert tokenized_stamp(workspace)[LEARNED] != stamp[LEARNED]
     assert after["vocabulary"] == before["vocabulary"]
     changed = [
         row["user_id"] for row in after["token_sequences"] if row not in before["token_sequences"]

@@ -124,6 +124,22 @@ def test_a_later_stage_runs_again_only_when_an_earlier_ones_output_changed(
     assert ran == ["one", "two", "one", "one", "two"]
 
 
+def test_a_stage_runs_again_only_for_the_outputs_that_it_reads(
+    workspace: Workspace, settings: RunSettings
+) -> None:
+    ran: list[str] = []
+    one = replace(
+        writer("one", ran, content=lambda context: str(len(ran))),
+        outputs=lambda context: {"learned": 1, "all": len(ran)},
+    )
+    two = writer("two", ran, needs=("one",))
+    go(workspace, settings, one, replace(two, reads={"one": ("learned",)}))
+    go(workspace, settings, replace(one, version=2), replace(two, reads={"one": ("learned",)}))
+    assert ran == ["one", "two", "one"]
+    go(workspace, settings, replace(one, version=2), two)
+    assert ran == ["one", "two", "one", "two"]
+
+
 @pytest.mark.parametrize("harm", ["removed", "changed"])
 def test_a_stage_whose_output_was_harmed_runs_again(
     workspace: Workspace, settings: RunSettings, harm: str
