@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -46,7 +47,7 @@ def changes_since(
             .agg(F.count_if(F.col(EVENT_TIME) < F.lit(training_cut)).alias("early"))
             .toArrow()
         )
-    except PySparkException:
+    except (PySparkException, Py4JJavaError):  # Delta throws some of its own unwrapped
         return None
     early = sum(found.column("early").to_pylist())
     return Changes(user_ids=sorted(found.column(USER_ID).to_pylist()), num_early=early)
