@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -52,7 +52,7 @@ def changes_since(
             .agg(*counts)
             .toArrow()
         )
-    except (PySparkException, Py4JError):
+    except (PySparkException, Py4JJavaError):  # Delta throws some of its own unwrapped
         return None
     return Changes(
         user_ids=sorted(found.column(USER_ID).to_pylist()),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -58,7 +59,7 @@ def watch_new_events(
     try:
         rows = _inserted(spark, workspace.table(EVENTS.name), after_version)
         taken, hours = _sample(rows, contract, weight), _hours(rows)
-    except PySparkException as error:  # the rows are stored: the line goes on
+    except (PySparkException, Py4JJavaError) as error:  # the rows are stored: the line goes on
         return [_unseen(error)]
     new = profile_of(taken, contract, hours, weight)
     usual = Profile.load(profile_path(workspace))
@@ -73,7 +74,7 @@ def watch_new_events(
     ]
 
 
-def _unseen(error: PySparkException) -> Alarm:
+def _unseen(error: Exception) -> Alarm:
     return Alarm(
         table=EVENTS.name,
         field=EVENT_TIME,
