@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3_600)]
 
-NUM_STEPS = int(os.environ.get("BFM_MACHINE_STEPS", "14"))
+NUM_STEPS = int(os.environ.get("BFM_MACHINE_STEPS", "8"))
 SEED = int(os.environ.get("BFM_MACHINE_SEED", "0"))
 NUM_USERS = 12
 START = datetime(2024, 1, 1, tzinfo=UTC)
