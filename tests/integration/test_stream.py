@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyspark.sql import Row
+from pyspark.sql import functions as F
 
 from pipelines import lake
+from pipelines.company import load_company
+from pipelines.contracts import ARRIVAL
 from pipelines.errors import CompanyConfigError, SourceError, UnknownNameError
 from pipelines.flow import stream
+from pipelines.flow.lock import lake_lock
 from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.flow.stream import Progress, read_progress, run_streams
+from pipelines.stages.arrivals import Arrivals
+from pipelines.stages.micro_batch import Intake
 from pipelines.workspace import Workspace
 from tests.tiny_company import events_table, write_company
 
@@ -155,3 +163,33 @@ def test_sources_that_cannot_be_waited_for_are_refused(
         run_streams(context, names=["orders"], once=True)
     with pytest.raises(UnknownNameError, match="Did you mean 'orders'"):
         run_streams(context, names=["order"], once=True)
+
+
+def test_four_writers_at_once_lose_nothing(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    """Each holds rows of its own, and all hold one that is the same."""
+    described = load_company(company)
+    intake = Intake(
+        workspace=workspace,
+        company=described,
+        company_path=company,
+        table=described.tables[0],
+        lookups={},
+        retained_from=None,
+    )
+
+    def write(writer: int) -> int:
+        rows = [click(number % 24, id=f"w{writer}-{number}") for number in range(5)]
+        frame = spark.createDataFrame([Row(**row) for row in [*rows, click(1)]])
+        arrivals = Arrivals(
+            frames=(frame.withColumns({"colour": F.lit("red"), ARRIVAL: F.lit(0)}),), since_us=0
+        )
+        with lake_lock(workspace):
+            return intake.take_in(arrivals, None).written.inserted
+
+    with ThreadPoolExecutor(4) as pool:
+        inserted = list(pool.map(write, range(4)))
+    assert sorted(inserted) == [5, 5, 5, 6]
+    own = {f"w{writer}-{number}" for writer in range(4) for number in range(5)}
+    assert events(workspace).keys() == own | {"c1"}
