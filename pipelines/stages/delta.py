@@ -230,12 +230,18 @@ def _add_columns(spark: SparkSession, path: Path, schema: StructType) -> None:
         field.name: field.dataType for field in DeltaTable.forPath(spark, str(path)).toDF().schema
     }
     for field in schema:
-        if field.name in current and current[field.name] != field.dataType:
+        if field.name not in current or current[field.name] == field.dataType:
+            continue
+        if field.name == CONTENT_HASH:
             raise WorkspaceError(
-                f"{path}: column '{field.name}' is {current[field.name].simpleString()} in the "
-                f"workspace, company.yaml makes it {field.dataType.simpleString()} now. Give the "
-                "field another name, or use a new workspace."
+                f"{path} was written by an earlier version, which told rows apart otherwise. "
+                "Give a new --workspace, and run the line again."
             )
+        raise WorkspaceError(
+            f"{path}: column '{field.name}' is {current[field.name].simpleString()} in the "
+            f"workspace, company.yaml makes it {field.dataType.simpleString()} now. Give the "
+            "field another name, or use a new workspace."
+        )
     new = [field for field in schema if field.name not in current]
     if new:
         columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in new)

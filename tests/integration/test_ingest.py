@@ -110,6 +110,14 @@ def test_a_field_that_changes_its_type_is_refused(
         take_in_orders(spark, workspace, orders(10), fields={"discount": {"type": "categorical"}})
     assert versions(workspace)["events"] == before["events"]
 
+    path = str(workspace.table("events"))
+    older = spark.read.format("delta").load(path)
+    older = older.withColumn("content_hash", older["content_hash"].cast("string"))
+    options = {"overwriteSchema": "true"}
+    older.write.format("delta").mode("overwrite").options(**options).save(path)
+    with pytest.raises(UserError, match=r"written by an earlier version, .* new --workspace"):
+        take_in_orders(spark, workspace, orders(10))
+
 
 def test_bad_rows_go_to_quarantine_with_rule_and_raw_row(
     spark: SparkSession, workspace: Workspace
