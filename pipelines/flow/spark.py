@@ -250,7 +250,8 @@ def _start_failure(conf: Mapping[str, str], log_path: Path, error: Exception) ->
 def _stop(session: SparkSession) -> None:
     try:
         jvm_peak_bytes()
-        session.stop()
+        with contextlib.suppress(OSError, Py4JError):  # the JVM may be gone already
+            session.stop()
     finally:
         _end_jvm()
 

@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from py4j.protocol import Py4JError
+
 from pipelines.contracts import EVENTS
 from pipelines.errors import BfmError, CompanyConfigError, UnknownNameError
 from pipelines.flow.lock import lake_lock
@@ -165,15 +167,23 @@ def run_streams(
     for stream, frame in streams:
         stream.start(frame, once=once, interval_s=interval_s)
     try:
-        while any(_is_running(stream) for stream, _ in streams) and not stopped():
-            time.sleep(_POLL_S)
-            _raise_failure(stream for stream, _ in streams)
-    finally:
-        for stream, _ in streams:
-            _stop(stream)
-    _raise_failure(stream for stream, _ in streams)
+        _wait([stream for stream, _ in streams], stopped)
+    except (OSError, Py4JError):
+        if not stopped():  # a signal to stop that goes to a whole group ends the JVM as well
+            raise
     tables = [stream.intake.table.name for stream, _ in streams]
     return {name: read_progress(context.workspace, name) for name in tables}
+
+
+def _wait(streams: Sequence[TableStream], stopped: Callable[[], bool]) -> None:
+    try:
+        while any(_is_running(stream) for stream in streams) and not stopped():
+            time.sleep(_POLL_S)
+            _raise_failure(streams)
+    finally:
+        for stream in streams:
+            _stop(stream)
+    _raise_failure(streams)
 
 
 def read_progress(workspace: Workspace, table: str) -> Progress:
@@ -225,13 +235,11 @@ def _is_running(stream: TableStream) -> bool:
     return stream.query is not None and stream.query.isActive
 
 
-def _raise_failure(streams: Any) -> None:
+def _raise_failure(streams: Sequence[TableStream]) -> None:
     for stream in streams:
-        if stream.query is None or stream.query.exception() is None:
-            continue
-        if isinstance(stream.failure, BfmError):
-            raise stream.failure
-        raise stream.query.exception()
+        error = None if stream.query is None else stream.query.exception()
+        if error is not None:
+            raise stream.failure if isinstance(stream.failure, BfmError) else error
 
 
 def _stop(stream: TableStream) -> None:

@@ -56,7 +56,7 @@ def existing_workspace(path: Path) -> Workspace:
         UserError: nothing was made there.
     """
     workspace = Workspace(path)
-    if not workspace.state.is_dir():
+    if not (workspace.state.is_dir() or (workspace.root / "streams").is_dir()):
         raise UserError(
             f"{workspace.root} is not a workspace. Make one with: "
             f"bfm run --company company.yaml --workspace {path}"

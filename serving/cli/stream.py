@@ -46,6 +46,7 @@ def stream(
     settings.save(place)
     context = StageContext(place, settings, say=out.print)
     asked_to_stop = threading.Event()
+    context.spark()  # a session that starts takes the handler of SIGINT for itself
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked_to_stop.set())
     try:
