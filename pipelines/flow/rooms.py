@@ -9,6 +9,7 @@ from pipelines.erasure import suppressed_digests
 from pipelines.flow.lake_erasure import expire, forget_past_of
 from pipelines.flow.lock import lake_lock
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
+from pipelines.flow.stream import streamed_tables
 from pipelines.flow.tokenize import tokenize, tokenized_stamp
 
 
@@ -22,12 +23,14 @@ def _ingest_inputs(context: StageContext) -> Parts:
 
     path = context.settings.company_path
     oldest = context.retained_from
+    streamed = streamed_tables(context.workspace)
     return {
         "retained_from": oldest.isoformat() if oldest else None,
         "company": context.company.model_dump(mode="json"),
         "sources": {
             table.name: source_fingerprint(SourceRequest.of(table, path))
             for table in context.company.sources
+            if table.name not in streamed
         },
         "suppressed": suppressed_digests(context.workspace),
     }
@@ -40,6 +43,9 @@ def _ingest_outputs(context: StageContext) -> Parts:
 def _ingest(context: StageContext) -> None:
     from pipelines.stages.ingest import ingest
 
+    streamed = streamed_tables(context.workspace)
+    for name in streamed:
+        context.say(f"{name}: taken in by bfm stream")
     with lake_lock(context.workspace):
         ingested = ingest(
             context.spark(),
@@ -48,6 +54,7 @@ def _ingest(context: StageContext) -> None:
             context.settings.company_path,
             context.say,
             context.retained_from,
+            streamed,
         )
     for name, written in sorted(ingested.written.items()):
         released = f", {written.deleted:,} released" if written.deleted else ""

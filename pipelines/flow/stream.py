@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipelines.stages.arrivals import Unpack
     from pipelines.stages.micro_batch import Intake, TakenIn
 
+STREAMS: Final = "streams"
 LATENESS: Final = timedelta(hours=1)
 """How far an event may lie behind the newest one before it counts as late."""
 _POLL_S: Final = 0.2
@@ -192,6 +193,11 @@ def read_progress(workspace: Workspace, table: str) -> Progress:
     return Progress(**json.loads(path.read_text())) if path.is_file() else Progress()
 
 
+def streamed_tables(workspace: Workspace) -> list[str]:
+    """Tables that streams took in, sorted; their sources are not read as a whole again."""
+    return sorted(path.parent.name for path in (workspace.root / STREAMS).glob("*/progress.json"))
+
+
 def _tables(context: StageContext, names: Sequence[str]) -> list[TableConfig]:
     from pipelines.stages.arrivals import can_stream
 
@@ -252,7 +258,7 @@ def _stop(stream: TableStream) -> None:
 
 
 def _folder(workspace: Workspace, table: str) -> Path:
-    return workspace.root / "streams" / table
+    return workspace.root / STREAMS / table
 
 
 def _line(number: int, taken: TakenIn, seconds: float, since_us: int | None) -> str:

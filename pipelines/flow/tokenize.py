@@ -82,7 +82,7 @@ def tokenize(context: StageContext) -> None:
     last = _read(context.workspace)
     changes = None if last is None else _touched(context, events, last)
     if changes is None:
-        vocabulary = _fit(context)
+        vocabulary = _fit(context, events)
         _store_all(context, events, vocabulary)
     else:
         vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
@@ -132,12 +132,12 @@ def _keeps_vocabulary(context: StageContext, vocabulary_id: str) -> bool:
     )
 
 
-def _fit(context: StageContext) -> Vocabulary:
+def _fit(context: StageContext, events: UserRanges) -> Vocabulary:
     from pipelines.stages.vocabulary import fit_vocabulary
 
     vocabulary = fit_vocabulary(
         context.company.name,
-        _load(context, EVENTS.name),
+        _frame(context, events),
         _catalogue(context),
         context.company.contract("events"),
         context.training_cut,
@@ -154,7 +154,7 @@ def _store_all(context: StageContext, events: UserRanges, vocabulary: Vocabulary
     from pipelines.stages.sequences import token_sequences
 
     _replace(context, TOKEN_SEQUENCES.name, token_sequences(context.spark(), events, vocabulary))
-    labels = _labels(context, _load(context, EVENTS.name))
+    labels = _labels(context, events)
     cluster = _CLUSTER[LABELS.name]
     in_order = labels.repartitionByRange(cluster[0]).sortWithinPartitions(*cluster)
     _replace(context, LABELS.name, in_order)
@@ -178,10 +178,9 @@ def _store_touched(
         return
     spark = context.spark()
     users = spark.createDataFrame([(user,) for user in user_ids], f"{USER_ID} string")
-    theirs = _load(context, EVENTS.name).join(_broadcast(users), USER_ID, "left_semi")
     frames = {
         TOKEN_SEQUENCES: token_sequences(spark, events, vocabulary, user_ids),
-        LABELS: _labels(context, theirs),
+        LABELS: _labels(context, events, users),
     }
     for contract, frame in frames.items():
         written = merge(
@@ -198,28 +197,33 @@ def _store_touched(
         )
 
 
-def _broadcast(frame: DataFrame) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    return F.broadcast(frame)
-
-
-def _labels(context: StageContext, events: DataFrame) -> DataFrame:
+def _labels(context: StageContext, events: UserRanges, users: DataFrame | None = None) -> DataFrame:
     from pipelines.stages.labels import future_labels
 
-    return future_labels(events, _catalogue(context), context.as_of, context.settings.window_days)
+    return future_labels(
+        _frame(context, events),
+        _catalogue(context),
+        context.as_of,
+        context.settings.window_days,
+        users,
+    )
 
 
 def _catalogue(context: StageContext) -> DataFrame | None:
-    return _load(context, CATALOGUE.name) if _has_catalogue(context) else None
+    if not _has_catalogue(context):
+        return None
+    path = context.workspace.table(CATALOGUE.name)
+    return context.spark().read.format("delta").load(str(path))
 
 
 def _has_catalogue(context: StageContext) -> bool:
     return any(table.into == CATALOGUE.name for table in context.company.tables)
 
 
-def _load(context: StageContext, name: str) -> DataFrame:
-    return context.spark().read.format("delta").load(str(context.workspace.table(name)))
+def _frame(context: StageContext, events: UserRanges) -> DataFrame:
+    """The version that sequences are made of: a stream may have written since."""
+    table = context.spark().read.format("delta").option("versionAsOf", str(events.version))
+    return table.load(str(events.path))
 
 
 def _end(context: StageContext) -> datetime:

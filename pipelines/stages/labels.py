@@ -37,7 +37,11 @@ def prediction_times(as_of: datetime, window_days: int) -> list[datetime]:
 
 
 def future_labels(
-    events: DataFrame, catalogue: DataFrame | None, as_of: datetime, window_days: int
+    events: DataFrame,
+    catalogue: DataFrame | None,
+    as_of: datetime,
+    window_days: int,
+    users: DataFrame | None = None,
 ) -> DataFrame:
     """Rows of `labels`: one per prediction time and user with any history before it.
 
@@ -48,7 +52,10 @@ def future_labels(
         catalogue: The `catalogue` table, if the company has one.
         as_of: The test cut.
         window_days: Length of a window; windows meet without a gap.
+        users: Labels of these users alone, few beside all; all by default.
     """
+    if users is not None:
+        events = events.join(F.broadcast(users), USER_ID, "left_semi")
     times = _times_frame(events.sparkSession, as_of, window_days)
     known = _known_users(events, times)
     window = _in_window(events, times, window_days).persist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from pipelines.contracts import ARRIVAL
 from pipelines.errors import CompanyConfigError, SourceError, UnknownNameError
 from pipelines.flow import stream
 from pipelines.flow.lock import lake_lock
-from pipelines.flow.runner import RunSettings, StageContext
+from pipelines.flow.rooms import ROOMS
+from pipelines.flow.runner import RunSettings, StageContext, run_stages
 from pipelines.flow.stream import Progress, read_progress, run_streams
 from pipelines.stages.arrivals import Arrivals
 from pipelines.stages.micro_batch import Intake
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.integration
+
+AS_OF = datetime(2024, 1, 3, tzinfo=UTC)
 
 
 def click(number: int, **changes: Any) -> dict[str, Any]:
@@ -101,6 +105,23 @@ def test_files_count_once_with_late_repeated_broken_and_corrected_rows(
     assert (found["c5"]["item_id"], found["c5"]["colour"]) == ("i9", None)
     rules = lake.read(workspace, "quarantine", ["rule"]).column(0).to_pylist()
     assert sorted(rules) == ["event_time_not_a_time", "malformed_row"]
+
+
+def test_the_line_leaves_a_streamed_table_to_its_stream(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    """A folder read as a whole would hold one event with two contents."""
+    land(company, "a.jsonl", *(click(number) for number in range(9)))
+    land(company, "b.jsonl", click(5, item="i9"))
+    run_once(spark, workspace, company)
+    settings = RunSettings(company_path=company, as_of=AS_OF, window_days=1)
+    said: list[str] = []
+    for _ in range(2):
+        run_stages(ROOMS, StageContext(workspace, settings, say=said.append))
+    assert "clicks: taken in by bfm stream" in said
+    assert said[-2:] == ["ingest: nothing to do", "tokenize: nothing to do"]
+    assert lake.read(workspace, "token_sequences", ["user_id"]).num_rows == 3
+    assert events(workspace)["c5"]["item_id"] == "i9"
 
 
 @pytest.mark.parametrize("written", [False, True])
