@@ -80,12 +80,10 @@ def write_raw(folder: Path, num_events: int, *, first_day: int, days: int, users
         pq.write_table(table, folder / f"day-{first_day:03d}-part-{number:05d}.parquet")
 
 
-def context_of(workspace: Workspace, company: Path, session: object) -> StageContext:
-    context = StageContext(
-        workspace, RunSettings(company_path=company, as_of=AS_OF), say=lambda line: None
-    )
-    context._session = session  # type: ignore[assignment]
-    return context
+def context_of(workspace: Workspace, company: Path) -> StageContext:
+    """Its session is the one that runs already."""
+    settings = RunSettings(company_path=company, as_of=AS_OF)
+    return StageContext(workspace, settings, say=lambda line: None)
 
 
 def take_in(context: StageContext) -> float:
@@ -121,12 +119,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     users = max(options.events // EVENTS_PER_USER, 10)
-    with tempfile.TemporaryDirectory() as temporary, spark_session("bench") as session:
+    with tempfile.TemporaryDirectory() as temporary, spark_session("bench"):
         folder = Path(temporary)
         company = folder / "company.yaml"
         company.write_text(COMPANY)
         write_raw(folder / "raw", 100_000, first_day=0, days=DAYS, users=1_000)
-        warm = context_of(Workspace(folder / "warm"), company, session)
+        warm = context_of(Workspace(folder / "warm"), company)
         take_in(warm)
         make_sequences(warm)
         tokenize_all(warm)
@@ -134,7 +132,7 @@ def main() -> int:
         write_raw(folder / "raw", options.events, first_day=0, days=DAYS, users=users)
         rooms, reference, peaks = [], [], []
         for number in range(options.rounds):
-            context = context_of(Workspace(folder / f"workspace-{number}"), company, session)
+            context = context_of(Workspace(folder / f"workspace-{number}"), company)
             with MemorySampler() as sampler:
                 rooms.append((take_in(context), make_sequences(context)))
             peaks.append(sampler.peak.total)
