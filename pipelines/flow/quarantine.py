@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.flow.lock import workspace_lock
+from pipelines.flow.lock import lake_lock, workspace_lock
 from pipelines.flow.runner import StageContext
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def replay(context: StageContext, path: Path, table: str) -> Replayed:
     """
     from pipelines.stages import replay as stage
 
-    with workspace_lock(context.workspace):
+    with workspace_lock(context.workspace), lake_lock(context.workspace):
         try:
             return stage.replay(
                 context.spark(),

@@ -56,14 +56,14 @@ def _ingest(context: StageContext) -> None:
             context.retained_from,
             streamed,
         )
+        if context.retained_from is not None:
+            expired = expire(context.workspace, context.retained_from)
+            context.say(f"  events: {expired:,} expired (retention_days)")
     for name, written in sorted(ingested.written.items()):
         released = f", {written.deleted:,} released" if written.deleted else ""
         context.say(
             f"  {name}: {written.inserted:,} inserted, {written.updated:,} updated{released}"
         )
-    if context.retained_from is not None:
-        expired = expire(context.workspace, context.retained_from)
-        context.say(f"  events: {expired:,} expired (retention_days)")
 
 
 def _tokenize_inputs(context: StageContext) -> Parts:

@@ -19,7 +19,7 @@ RESERVED_KEYS: Final = (HASH_KEY, TABLE_KEY, RULE_KEY)
 """Keys of an exported row that are no columns of its source."""
 _WAYS_OUT: Final = {
     "malformed_row": "check the source's options (delimiter, quote, encoding)",
-    "_not_a_time": "give the column's 'format', or the table's time_unit",
+    "_not_a_time": "give its format: {parse: {column, format}}, or the table's time_unit",
     "_without_time_zone": "give the table's time_zone",
     "_not_a_number": "map a column that holds numbers like 12.5",
     "_missing": "map another column, or several with 'coalesce'",
