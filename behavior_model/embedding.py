@@ -19,6 +19,7 @@ from behavior_model.model.item_tower import ContentTensors
 from behavior_model.model.window_head import EVENT_TIME_EDGES_DAYS, WindowPrediction
 from behavior_model.objectives.contrastive import segment_means
 from pipelines.tokens.history import Histories
+from pipelines.tokens.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
@@ -84,7 +85,7 @@ def embed_users(
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = _probe_batch(backbone, recent, prediction_times_us, chosen)
+            batch = probe_batch(backbone.vocabulary, recent, prediction_times_us, chosen)
             parts.append(_read(backbone, tensors, batch))
     back = np.argsort(order)
     columns = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
@@ -118,9 +119,17 @@ def text_embeddings(backbone: Backbone, text: Floats) -> Floats:
         return np.asarray(backbone.items.embed_text(torch.from_numpy(text)).numpy())
 
 
-def _probe_batch(
-    backbone: Backbone, histories: Histories, times_us: Longs, chosen: Longs
+def probe_batch(
+    vocabulary: Vocabulary, histories: Histories, times_us: Longs, chosen: Longs
 ) -> PackedBatch:
+    """Chosen users, one row each, with a probe at their prediction times.
+
+    Args:
+        vocabulary: Of the histories.
+        histories: U users, events before their prediction times.
+        times_us: int64[U].
+        chosen: int64[n], positions of users.
+    """
     segments = Segments(
         starts=histories.offsets[chosen],
         stops=histories.offsets[chosen + 1],
@@ -128,20 +137,24 @@ def _probe_batch(
         probe_segments=np.arange(len(chosen)),
         probe_times_us=times_us[chosen],
     )
-    return lay_out(backbone.vocabulary, histories, segments, int(segments.lengths.max()))
+    return lay_out(vocabulary, histories, segments, int(segments.lengths.max()))
+
+
+def pooled_states(states_BLD: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """float32[P, E]: what `UserStates.embedding` holds, with one probe behind each segment."""
+    probe_PD = states_BLD.flatten(0, 1)[batch.probe_flat]
+    means_SD, _ = segment_means(states_BLD, batch)
+    return torch.cat([probe_PD, means_SD, _recent_means(states_BLD, batch)], dim=1)
 
 
 def _read(backbone: Backbone, tensors: ContentTensors, batch: PackedBatch) -> dict[str, Floats]:
     items_BLD = backbone.embed_items(tensors, batch.items_BL)
     states_BLD = backbone(batch, items_BLD)
-    probe_PD = states_BLD.flatten(0, 1)[batch.probe_flat]
-    means_SD, _ = segment_means(states_BLD, batch)
-    recent_SD = _recent_means(states_BLD, batch)
     prediction: WindowPrediction = backbone.window(
         states_BLD, batch, items_BLD, tensors.category_idx[batch.items_BL]
     )
     columns = {
-        "embedding": torch.cat([probe_PD, means_SD, recent_SD], dim=1),
+        "embedding": pooled_states(states_BLD, batch),
         "item_query": prediction.item_query_PD,
         "category_logits": prediction.category_logits_PC,
         "hazard_logits": prediction.hazard_logits,

@@ -155,15 +155,25 @@ class _ModelRooms:
         context.say(f"  bundle {manifest.model_version}: {users:,} users, {items:,} items embedded")
 
     def _model(self, context: StageContext) -> ModelContext:
-        from behavior_model.context import ModelContext
-
         if self._context is None:
-            self._context = ModelContext.open(
-                context.workspace,
-                as_of_us=micros(context.as_of),
-                window_days=context.settings.window_days,
-            )
+            self._context = _open(context)
         return self._context
+
+
+def open_model(workspace: Workspace) -> ModelContext:
+    """The model context of a finished workspace, at the cut that it was made for."""
+    settings = RunSettings.load(workspace)
+    return _open(StageContext(workspace, settings, say=lambda line: None))
+
+
+def _open(context: StageContext) -> ModelContext:
+    from behavior_model.context import ModelContext
+
+    return ModelContext.open(
+        context.workspace,
+        as_of_us=micros(context.as_of),
+        window_days=context.settings.window_days,
+    )
 
 
 def micros(moment: datetime) -> int:

@@ -18,12 +18,12 @@ from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.interactions import read_interactions
 from behavior_model.benchmark.runs import run_all, study_recipe
 from behavior_model.benchmark.split import BeforeLast
-from behavior_model.benchmark.study_page import StudyTable, write_study_page
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
 from behavior_model.benchmark.variants import FULL, VARIANTS
 from behavior_model.evaluation.metrics import Doubles, mean_with_interval
 from behavior_model.evaluation.report import MODEL_COLOUR, PART_COLOUR
+from behavior_model.evaluation.study_page import StudyTable, write_study_page
 from pipelines.errors import UnknownNameError, UserError
 from pipelines.workspace import write_json_atomically
 
@@ -102,11 +102,13 @@ def run(options: AblationOptions, say: Say) -> list[AblationRow]:
     found = iter(run_all([job for seeds in jobs.values() for job in seeds], say))
     rows = ablation_rows({name: [next(found) for _ in seeds] for name, seeds in jobs.items()})
     write_json_atomically(options.out / FIGURES_FILE, _figures(options, rows))
+    table = ablation_table(options, rows)
     write_study_page(
         options.out / PAGE_FILE,
-        ablation_table(options, rows),
-        [f"{row.variant}: {row.change}" for row in rows],
-        {"difference to the full recipe": _differences(rows)},
+        table.title,
+        [table],
+        notes=[f"{row.variant}: {row.change}" for row in rows],
+        plots={"difference to the full recipe": _differences(rows)},
     )
     return rows
 

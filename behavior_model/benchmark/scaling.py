@@ -35,10 +35,10 @@ from behavior_model.benchmark.scaling_study import (
     study_of,
 )
 from behavior_model.benchmark.split import BeforeLast
-from behavior_model.benchmark.study_page import write_study_page
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
 from behavior_model.dial import parameters_of, shape_for
+from behavior_model.evaluation.study_page import write_study_page
 from behavior_model.recipes import Recipe
 from pipelines.contracts import ITEM_ID, USER_ID
 from pipelines.errors import UserError
@@ -187,12 +187,11 @@ def _write(options: ScalingOptions, study: ScalingStudy) -> None:
     write_json_atomically(options.out / FIGURES_FILE, facts)
     plot = loss_plot(study)
     plot.savefig(options.out / PLOT_FILE)
-    law = law_table(study)
-    lines = (f"{name}: {value} ({ends})" for name, value, ends in law.rows)
-    notes = [law.title, *lines, *study.doubts()]
+    runs = runs_table(study, options.epochs)
     write_study_page(
         options.out / PAGE_FILE,
-        runs_table(study, options.epochs),
-        notes,
-        {"loss against data": plot},
+        runs.title,
+        [runs, law_table(study)],
+        notes=study.doubts(),
+        plots={"loss against data": plot},
     )

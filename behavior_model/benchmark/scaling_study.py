@@ -20,7 +20,7 @@ from behavior_model.benchmark.scaling_law import (
     interval,
     resampled_laws,
 )
-from behavior_model.benchmark.study_page import StudyTable
+from behavior_model.evaluation.study_page import StudyTable
 
 MORE: Final = 100
 NEGLIGIBLE_FALL: Final = 0.002

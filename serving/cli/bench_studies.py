@@ -1,4 +1,4 @@
-"""`bfm bench ablations` and `bfm bench scaling`: what the recipe is made of, what more buys."""
+"""`bfm bench ablations`, `scaling` and `fine-tune`: what the recipe, more of it, and labels buy."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.cli.bench_options import FolderOption, InteractionsOption, ItemsOption, SizeOption
+from serving.cli.bench_options import (
+    FolderOption,
+    InteractionsOption,
+    ItemsOption,
+    SeedOption,
+    SizeOption,
+)
 from serving.cli.console import out, print_table
+from serving.cli.options import WorkspaceOption, existing_workspace
 
 if TYPE_CHECKING:
-    from behavior_model.benchmark.study_page import StudyTable
+    from behavior_model.evaluation.study_page import StudyTable
 
 
 def register(bench: typer.Typer) -> None:
     """Add the commands of this module to the group of benchmarks."""
     bench.command("ablations")(ablations)
     bench.command("scaling")(scaling)
+    bench.command("fine-tune")(fine_tune)
 
 
 def ablations(
@@ -74,6 +82,30 @@ def scaling(
     for doubt in study.doubts():
         out.print(doubt, markup=False)
     out.print(f"Figures and page: {options.out / PAGE_FILE}", markup=False)
+
+
+def fine_tune(
+    workspace: WorkspaceOption,
+    out_path: FolderOption,
+    task: Annotated[str, typer.Option("--task", help="A yes-or-no user task.")] = "churn",
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the labels.")] = 2,
+    seed: SeedOption = 0,
+) -> None:
+    """A head on the frozen embedding beside a backbone that is fine-tuned on the same labels."""
+    from behavior_model.benchmark.fine_tuning import FIGURES_FILE, run, study_table
+    from behavior_model.tasks import get_user_task
+    from serving.line import open_model
+
+    study = run(
+        open_model(existing_workspace(workspace)),
+        get_user_task(task),
+        out_path.resolve(),
+        epochs=epochs,
+        seed=seed,
+        say=lambda line: out.print(line, markup=False),
+    )
+    _print(study_table(study))
+    out.print(f"Figures: {out_path.resolve() / FIGURES_FILE}", markup=False)
 
 
 def _print(table: StudyTable) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from serving.cli import (
     answers,
+    audit,
     bench,
     demo,
     erase,
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (rooms, stream, quarantine, answers, erase, bench, machine, demo, simulate):
+for module in (rooms, stream, quarantine, answers, audit, erase, bench, machine, demo, simulate):
     module.register(app)
 
 

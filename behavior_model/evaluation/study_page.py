@@ -1,4 +1,4 @@
-"""A study as a page: one table and its plots, with no script."""
+"""A study as a page: tables and their plots, with no script."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{ table.title }}</title>
+<title>{{ title }}</title>
 <style>
 {{ style|safe }}img { width: 100%; max-width: 900px; }
 </style>
 </head>
 <body>
-<h1>{{ table.title }}</h1>
+<h1>{{ title }}</h1>
 {% for line in notes %}<p>{{ line }}</p>
 {% endfor %}
-<table>
+{% for table in tables %}
+{% if table.title != title %}<h2>{{ table.title }}</h2>
+{% endif %}<table>
 <tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
+{% endfor %}
 {% for name, data in plots %}<img alt="{{ name }}" src="data:image/png;base64,{{ data }}">
 {% endfor %}
 </body>
@@ -48,19 +51,25 @@ class StudyTable:
 
 
 def write_study_page(
-    path: Path, table: StudyTable, notes: Sequence[str], plots: Mapping[str, Figure]
+    path: Path,
+    title: str,
+    tables: Sequence[StudyTable],
+    *,
+    notes: Sequence[str] = (),
+    plots: Mapping[str, Figure] | None = None,
 ) -> None:
     """Write a study's page.
 
     Args:
         path: The file.
-        table: Its figures.
-        notes: Paragraphs above the table.
-        plots: Figures below it, by what they show.
+        title: Its heading; a table of the same title gets none of its own.
+        tables: Its figures.
+        notes: Paragraphs above the tables.
+        plots: Figures below them, by what they show.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    images = [(name, embedded_png(figure)) for name, figure in plots.items()]
+    images = [(name, embedded_png(figure)) for name, figure in (plots or {}).items()]
     page = environment.from_string(_PAGE).render(
-        style=STYLE, table=table, notes=notes, plots=images
+        style=STYLE, title=title, tables=tables, notes=notes, plots=images
     )
     write_bytes_atomically(path, page.encode())

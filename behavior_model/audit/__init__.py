@@ -1,0 +1,1 @@
+"""What a model gives away about people, and whom it serves worse."""
