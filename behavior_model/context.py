@@ -150,23 +150,30 @@ class ModelContext:
         return load_backbone(self.workspace.checkpoints / "backbone", self.vocabulary)
 
     def histories(self, prediction_time_us: int) -> Histories:
-        """Histories of all users with any event before a prediction time, in order of user id."""
+        """Histories of all customers with any event before a prediction time, by user id.
+
+        Flagged users (staff, bots) are none: nothing is learned from them or judged on them.
+        """
 
         def make() -> Histories:
-            return self._histories.before(prediction_time_us).non_empty()
+            customers = np.flatnonzero(~self._flagged)
+            return self._histories.select(customers).before(prediction_time_us).non_empty()
 
         return self._once("histories", prediction_time_us, make)
 
     def states(self, prediction_time_us: int) -> UserStates:
         """The backbone's states of `histories(prediction_time_us)`, in the same order."""
-        from behavior_model.embedding import embed_users
+        return self._once(
+            "states",
+            prediction_time_us,
+            lambda: self._embed(self.histories(prediction_time_us), prediction_time_us),
+        )
 
-        def make() -> UserStates:
-            histories = self.histories(prediction_time_us)
-            times = np.full(len(histories), prediction_time_us, dtype=np.int64)
-            return embed_users(self.backbone, self.content, histories, times)
-
-        return self._once("states", prediction_time_us, make)
+    def flagged_states(self, prediction_time_us: int) -> UserStates | None:
+        """States of flagged users with any event before a prediction time; None without any."""
+        flagged = self._histories.select(np.flatnonzero(self._flagged))
+        histories = flagged.before(prediction_time_us).non_empty()
+        return self._embed(histories, prediction_time_us) if len(histories) else None
 
     def futures(self, prediction_time_us: int) -> Futures:
         """Futures to learn from, aligned to `histories(prediction_time_us)`.
@@ -188,9 +195,21 @@ class ModelContext:
             self._cache[(kind, time)] = make()
         return self._cache[(kind, time)]  # type: ignore[return-value]
 
+    def _embed(self, histories: Histories, prediction_time_us: int) -> UserStates:
+        from behavior_model.embedding import embed_users
+
+        times = np.full(len(histories), prediction_time_us, dtype=np.int64)
+        return embed_users(self.backbone, self.content, histories, times)
+
     @cached_property
     def _histories(self) -> Histories:
         return lake.read_histories(self.workspace, self.vocabulary, self.as_of_us)
+
+    @cached_property
+    def _flagged(self) -> npt.NDArray[np.bool_]:
+        """bool[all users]: which of `_histories` belong to flagged users."""
+        flagged = lake.flagged_users(self.workspace)
+        return np.asarray([user in flagged for user in self._histories.user_ids], dtype=np.bool_)
 
     @cached_property
     def _label_times(self) -> Longs:
@@ -205,7 +224,9 @@ class ModelContext:
                 f"{self.workspace.root}: no labels at {moment.isoformat()}. "
                 "Make them with: bfm tokenize --workspace DIR --as-of TIME"
             )
-        rows = rows.sort_by(USER_ID)
+        flagged = pa.array(lake.flagged_users(self.workspace), type=pa.string())
+        customers = pc.invert(pc.is_in(rows.column(USER_ID), value_set=flagged))
+        rows = rows.filter(customers).sort_by(USER_ID)
         users = rows.column(USER_ID).to_pylist()
         if users != self.histories(prediction_time_us).user_ids:
             raise WorkspaceError(

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from behavior_model.bundle import BundleParts, Manifest, open_bundle, write_bundle
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
@@ -65,12 +67,15 @@ def write_embeddings(context: ModelContext, users: Path, items: Path) -> tuple[i
         workspace, moment = context.workspace, context.as_of_us
         num_users = export(workspace, USER, users, as_of_us=moment)
         return num_users, export(workspace, ITEM, items, as_of_us=moment)
-    states = context.states(context.as_of_us)
-    write_table(users, embedding_table(states.user_ids, states.embedding))
+    parts = [context.states(context.as_of_us)]
+    flagged = context.flagged_states(context.as_of_us)
+    parts += [] if flagged is None else [flagged]
+    ids = [user for part in parts for user in part.user_ids]
+    write_table(users, embedding_table(ids, np.concatenate([part.embedding for part in parts])))
     index = ItemIndex.load(open_bundle(context.workspace.bundle).index)
     rows = index.item_embeddings()[FIRST_IDX:, :-1]
     write_table(items, embedding_table(list(context.vocabulary.items), rows))
-    return len(states), len(rows)
+    return len(ids), len(rows)
 
 
 def event_fields(workspace: Workspace) -> dict[str, SemanticType]:

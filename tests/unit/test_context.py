@@ -1,0 +1,68 @@
+"""The model context leaves flagged users out of everything that is learned or judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from behavior_model.context import ModelContext
+from pipelines.contracts import USER_FLAGS
+from pipelines.workspace import Workspace
+from tests.ranking_shop import AS_OF_US, ranking_context
+from tests.rhythm_shop import WINDOW_US
+
+NUM_USERS = 12
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path)
+    ranking_context(workspace, NUM_USERS)
+    return workspace
+
+
+def flag(workspace: Workspace, users: list[str]) -> ModelContext:
+    flags = {
+        "user_id": users,
+        "flag": ["bot"] * len(users),
+        "reason": ["planted"] * len(users),
+        "score": [9.0] * len(users),
+    }
+    write_deltalake(str(workspace.table(USER_FLAGS.name)), pa.table(flags))
+    return ModelContext.open(workspace, as_of_us=AS_OF_US)
+
+
+def test_flagged_users_have_no_history_and_no_future(workspace: Workspace) -> None:
+    everybody = ModelContext.open(workspace, as_of_us=AS_OF_US).histories(AS_OF_US).user_ids
+    bots = [everybody[2], everybody[7]]
+    context = flag(workspace, bots)
+    customers = [user for user in everybody if user not in bots]
+    for moment in (AS_OF_US, AS_OF_US - WINDOW_US):
+        assert context.histories(moment).user_ids == customers
+    assert context.futures(AS_OF_US - WINDOW_US).user_ids == customers
+    assert context.test_futures.user_ids == customers
+    assert context.states(AS_OF_US).user_ids == customers
+
+
+def test_flagged_users_are_embedded_as_before(workspace: Workspace) -> None:
+    before = ModelContext.open(workspace, as_of_us=AS_OF_US)
+    assert before.flagged_states(AS_OF_US) is None
+    expected = before.states(AS_OF_US)
+    bot = expected.user_ids[5]
+    states = flag(workspace, [bot]).flagged_states(AS_OF_US)
+    assert states is not None
+    assert states.user_ids == [bot]
+    np.testing.assert_allclose(states.embedding[0], expected.embedding[5], atol=1e-5)
+
+
+def test_without_flagged_users_the_futures_are_those_of_the_same_people(
+    workspace: Workspace,
+) -> None:
+    full = ModelContext.open(workspace, as_of_us=AS_OF_US).test_futures
+    rest = flag(workspace, full.user_ids[:3]).test_futures
+    np.testing.assert_array_equal(rest.amounts, full.amounts[3:])
+    assert [one.tolist() for one in rest.items] == [one.tolist() for one in full.items[3:]]
