@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pyarrow as pa
-import torch
-import torch.distributed as dist
-from torch import nn
 
-from behavior_model.training.worker import PretrainingJob, Rank, run_worker
+from behavior_model.training.group import rank_in_group
+from behavior_model.training.processes import Sharding
+from behavior_model.training.worker import PretrainingJob, run_worker
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
 from pipelines.tokens.history import Histories
@@ -33,8 +32,13 @@ def shard_of(user_id: str, num_shards: int) -> int:
     return zlib.crc32(user_id.encode()) % num_shards
 
 
-def fit(job: PretrainingJob, num_workers: int) -> None:
+def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
     """Run the job's workers under a running Ray session, to the end.
+
+    Args:
+        job: What to train; its shards are a multiple of the workers.
+        num_workers: Training processes.
+        sharding: What each holds of the model.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed more often than is forgiven.
@@ -58,7 +62,7 @@ def fit(job: PretrainingJob, num_workers: int) -> None:
     }
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "sharding": sharding},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=False, resources_per_worker={"CPU": 1}
@@ -96,7 +100,6 @@ def keep_shard(
 
 def _worker(config: dict[str, Any]) -> None:
     import ray.train
-    from ray.train.torch import prepare_model
 
     job: PretrainingJob = config["job"]
     context = ray.train.get_context()
@@ -104,21 +107,7 @@ def _worker(config: dict[str, Any]) -> None:
     vocabulary = Vocabulary.load(job.workspace.vocabulary_path)
     vocabulary.require(job.vocabulary_id, "the job")
     shards = {s: _read_shard(job, s) for s in range(index, job.num_shards, world)}
-
-    def wrap(model: nn.Module) -> nn.Module:
-        wrapped: nn.Module = prepare_model(
-            model, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
-        )
-        return wrapped
-
-    def agree(number: int) -> int:
-        if world == 1:
-            return number
-        smallest = torch.tensor(number)
-        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
-        return int(smallest)
-
-    run_worker(job, vocabulary, shards, Rank(index=index, wrap=wrap, agree=agree))
+    run_worker(job, vocabulary, shards, rank_in_group(config["sharding"]))
     ray.train.report({"finished": 1.0})
 
 
