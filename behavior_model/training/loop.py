@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from behavior_model.recipes import TrainingConfig
+from behavior_model.training.device import PROCESSOR, made_on, moved
 from behavior_model.training.placement import Placement
 
 FINAL_RATE_SHARE = 0.05
@@ -109,6 +110,7 @@ class TrainingRun:
         seed: Seed of the run.
         agree: Smallest of a number over all processes; by default there is one process.
         placement: How model and optimiser lie over the processes.
+        device: Where the model is and its steps are taken.
     """
 
     model: nn.Module
@@ -117,6 +119,7 @@ class TrainingRun:
     seed: int
     agree: Callable[[int], int] = lambda number: number
     placement: Placement = field(default_factory=Placement)
+    device: torch.device = PROCESSOR
 
     def __post_init__(self) -> None:
         self.optimiser = make_optimiser(self.model, self.config)
@@ -228,12 +231,19 @@ class TrainingRun:
                 weight = batch.packed.num_events / num_events / len(batches)
                 torch.manual_seed(step_seed(self.seed, first + position, loader.shard))
                 with self._synchronised(last=passes == num_passes):
-                    with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
-                        losses = self.model(batch)
+                    losses = self._losses(batch)
                     (losses["loss"] * weight).backward()
                 for name, loss in losses.items():
-                    sums[name] = sums.get(name, torch.zeros(())) + loss.detach() * weight
+                    zero = torch.zeros((), device=self.device)
+                    sums[name] = sums.get(name, zero) + loss.detach() * weight
         return {name: float(total) for name, total in sums.items()}
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The model's answer to a batch, by name."""
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+        with made_on(self.device), half:
+            losses: dict[str, Tensor] = self.model(moved(batch, self.device))
+        return losses
 
     def _synchronised(self, *, last: bool) -> AbstractContextManager[None]:
         """Gradients travel between processes once a step, with the last batch.

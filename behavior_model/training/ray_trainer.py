@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
+import torch
+import torch.distributed as dist
 
 from behavior_model.training.group import rank_in_group
 from behavior_model.training.processes import Sharding
@@ -43,6 +45,7 @@ def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
     Raises:
         ray.train.TrainingFailedError: a worker failed more often than is forgiven.
     """
+    import ray
     import ray.data
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -60,12 +63,16 @@ def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
         )
         for shard in range(job.num_shards)
     }
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    on_gpu = has_accelerators(resources, num_workers)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "sharding": sharding},
-        torch_config=TorchConfig(backend="gloo"),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=False, resources_per_worker={"CPU": 1}
+            num_workers=num_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1, "GPU": 1} if on_gpu else {"CPU": 1},
         ),
         datasets=datasets,
         dataset_config=DataConfig(datasets_to_split=[]),
@@ -79,6 +86,11 @@ def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
         trainer.fit()
     finally:
         shutil.rmtree(job.folder / RAY_FOLDER, ignore_errors=True)
+
+
+def has_accelerators(resources: Mapping[str, float], num_workers: int) -> bool:
+    """Whether a cluster has a GPU for every worker, and torch here can let them talk."""
+    return resources.get("GPU", 0.0) >= num_workers and dist.is_nccl_available()
 
 
 def _name(shard: int) -> str:
@@ -100,7 +112,10 @@ def keep_shard(
 
 def _worker(config: dict[str, Any]) -> None:
     import ray.train
+    import ray.train.torch
 
+    if dist.get_backend() == dist.Backend.NCCL:
+        torch.cuda.set_device(ray.train.torch.get_device())
     job: PretrainingJob = config["job"]
     context = ray.train.get_context()
     index, world = context.get_world_rank(), context.get_world_size()

@@ -29,9 +29,10 @@ def sharded(model: PretrainingModel) -> PretrainingModel:
     which is whole from the beginning of its forward to the end of its backward.
 
     Args:
-        model: Of one shape on all processes.
+        model: Of one shape on all processes, on the device of each.
     """
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    device = next(model.parameters()).device
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     _lengthen_numbers(model)
     for parameter in model.parameters():
         dist.broadcast(parameter.data, src=0)
@@ -52,13 +53,14 @@ class Sliced(Placement):
         for name, tensor in tensors.items():
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if keep:
-                result[name] = whole.detach()
+                result[name] = whole.detach().cpu()
         return result
 
     def placed(self, whole: Tensor, like: Tensor) -> Tensor:
         whole = whole.reshape(like.shape)
         if not isinstance(like, DTensor):
             return whole
+        whole = whole.to(like.device)
         # Every process has read all of it: each cuts its own slice, nothing is sent.
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 

@@ -22,6 +22,7 @@ from behavior_model.model.backbone import Backbone, new_backbone, save_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.recipes import Recipe
 from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
+from behavior_model.training.device import PROCESSOR
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import StepReport, Stopwatch, TrainingRun, unwrapped
 from behavior_model.training.placement import Placement
@@ -87,6 +88,7 @@ class Rank:
         index: Number of this process.
         wrap: Makes the model average gradients over processes, or share its parameters with them.
         placement: How the model that was wrapped lies over the processes.
+        device: Where it is.
         agree: Smallest of a number over all processes.
         mean: Means of numbers over all processes.
         report: Called with the metrics of reported steps.
@@ -95,6 +97,7 @@ class Rank:
     index: int = 0
     wrap: Callable[[PretrainingModel], nn.Module] = lambda model: model
     placement: Placement = field(default_factory=Placement)
+    device: torch.device = PROCESSOR
     agree: Callable[[int], int] = lambda number: number
     mean: Callable[[list[float]], list[float]] = lambda numbers: numbers
     report: Callable[[dict[str, float]], None] = lambda metrics: None
@@ -186,6 +189,7 @@ def _new_run(
         seed=job.seed,
         agree=rank.agree,
         placement=rank.placement,
+        device=rank.device,
     )
 
 

@@ -48,7 +48,7 @@ class RunSettings:
         size: Size dial of the model.
         seed: Seed of everything random.
         num_workers: Training processes.
-        sharding: What each training process holds of the model: none of the sharing, or full.
+        sharding: Whether they share the model: "none" (each holds all of it) or "full".
     """
 
     company_path: Path

@@ -48,12 +48,18 @@ class KilledError(Exception):
     """Stands for a process that dies between two steps."""
 
 
-def job(root: Path, *, bfloat16: bool = False) -> PretrainingJob:
+def job(root: Path, *, halves: bool = False) -> PretrainingJob:
+    """By halves: in half the bits, two batches of half the size to a step."""
     recipe = shop_recipe(checkpoint_every_s=0.0)
+    if halves:
+        half = replace(
+            recipe.training, bfloat16=True, batch_tokens=256, accumulated_batches=2, epochs=3
+        )
+        recipe = replace(recipe, training=half)
     return PretrainingJob(
         root=str(root),
         vocabulary_id=shop_vocabulary().vocabulary_id,
-        recipe=replace(recipe, training=replace(recipe.training, bfloat16=bfloat16)),
+        recipe=recipe,
         cut_us=CUT_US,
         window_us=WINDOW_US,
         seed=5,
@@ -87,7 +93,7 @@ def train_as_rank(index: int, folder: Path) -> None:
 
     held: dict[str, int] = {}
 
-    def train(name: str, sharding: Sharding, *, killed: bool = False, bf16: bool = False) -> None:
+    def train(name: str, sharding: Sharding, *, killed: bool = False, halves: bool = False) -> None:
         rank = rank_in_group(sharding)
 
         def wrap(model: PretrainingModel) -> nn.Module:
@@ -99,12 +105,12 @@ def train_as_rank(index: int, folder: Path) -> None:
 
         place = replace(rank, wrap=wrap, report=die if killed else rank.report)
         try:
-            run_worker(job(folder / name, bfloat16=bf16), vocabulary, own, place)
+            run_worker(job(folder / name, halves=halves), vocabulary, own, place)
         except KilledError:
             dist.barrier()
 
     train("full", Sharding.FULL)
-    train("bf16", Sharding.FULL, bf16=True)
+    train("halves", Sharding.FULL, halves=True)
     train("full-killed", Sharding.FULL, killed=True)
     train("full-then-none", Sharding.FULL, killed=True)
     train("full-then-one", Sharding.FULL, killed=True)
@@ -118,7 +124,7 @@ def num_held(parameter: nn.Parameter) -> int:
     return (parameter.to_local() if isinstance(parameter, DTensor) else parameter).numel()
 
 
-NAMES = ("one", "one-bf16", "full", "bf16", "full-killed", "full-then-none", "full-then-one")
+NAMES = ("one", "one-halves", "full", "halves", "full-killed", "full-then-none", "full-then-one")
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +145,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "LOG_EVERY_STEPS", 1)
         train_alone(folder / "one")
-        train_alone(folder / "one-bf16", bfloat16=True)
+        train_alone(folder / "one-halves", halves=True)
         errors = [child.communicate(timeout=400)[1] for child in children]
         assert [child.returncode for child in children] == [0, 0], errors
         train_alone(folder / "full-then-one")
     return folder
 
 
-def train_alone(root: Path, *, bfloat16: bool = False) -> None:
-    run_worker(job(root, bfloat16=bfloat16), shop_vocabulary(), shards(), Rank())
+def train_alone(root: Path, *, halves: bool = False) -> None:
+    run_worker(job(root, halves=halves), shop_vocabulary(), shards(), Rank())
 
 
 def log(root: Path) -> list[dict[str, float]]:
@@ -178,9 +184,9 @@ def test_two_that_share_a_model_train_as_one_does(folder: Path) -> None:
     load_backbone(Workspace(folder / "full").checkpoints / "backbone", shop_vocabulary())
 
 
-def test_they_do_so_in_half_the_bits(folder: Path) -> None:
-    assert_alike(folder / "bf16", folder / "one-bf16", TOLERANCE)
-    assert log(folder / "bf16")[0]["loss"] != log(folder / "full")[0]["loss"]
+def test_they_do_so_by_halves(folder: Path) -> None:
+    assert_alike(folder / "halves", folder / "one-halves", TOLERANCE)
+    assert log(folder / "halves")[0]["loss"] != log(folder / "full")[0]["loss"]
 
 
 def test_a_resumed_shared_run_equals_an_uninterrupted_one(folder: Path) -> None:
