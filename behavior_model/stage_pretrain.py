@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from behavior_model.items import build_item_content
 from behavior_model.recipes import Recipe
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.training import ray_trainer
+from behavior_model.training.checkpoint import shards_of_latest
+from behavior_model.training.processes import Sharding, check_processes
 from behavior_model.training.ray_session import ray_session
 from behavior_model.training.tracking import follow, mlflow_run, progress_line
 from behavior_model.training.worker import PretrainingJob
 from pipelines import lake
 from pipelines.contracts import CATALOGUE
+from pipelines.errors import UserError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 
@@ -53,10 +56,12 @@ def pretrain(
     window_us: int,
     seed: int,
     num_workers: int = 1,
+    sharding: str = Sharding.NONE,
 ) -> PretrainResult:
     """Make item content, train the backbone, leave both under the workspace's checkpoints.
 
-    A run that was killed goes on from its last checkpoint when it is called again alike.
+    A run that was killed goes on from its last checkpoint when it is called again alike; workers
+    and sharding may be others.
 
     Args:
         workspace: Holds token sequences and catalogue.
@@ -65,11 +70,14 @@ def pretrain(
         training_cut_us: Nothing at or after it is read.
         window_us: Length of the window that probes look ahead.
         seed: Seed of all draws.
-        num_workers: Training processes; users are sharded over them.
+        num_workers: Training processes; users are split over them.
+        sharding: What each of them holds of the model, see `Sharding`.
 
     Raises:
         WorkspaceError: no token sequences or no catalogue yet.
+        UserError: no such processes, or users of a run to go on with that they cannot share evenly.
     """
+    chosen = check_processes(num_workers, sharding)
     started = time.monotonic()
     items = workspace.checkpoints / "items"
     build_item_content(
@@ -89,7 +97,7 @@ def pretrain(
         seed=seed,
         num_shards=num_workers,
     )
-    last = _train(job, num_workers)
+    last = _train(_as_begun(job), num_workers, chosen)
     return PretrainResult(
         backbone=workspace.checkpoints / "backbone",
         items=items,
@@ -102,7 +110,24 @@ def pretrain(
     )
 
 
-def _train(job: PretrainingJob, num_workers: int) -> dict[str, float]:
+def _as_begun(job: PretrainingJob) -> PretrainingJob:
+    """The job with the split of users that its last checkpoint was trained with.
+
+    Args:
+        job: Split over its workers, a shard for each.
+    """
+    num_workers = job.num_shards
+    num_shards = shards_of_latest(job.folder, job.run_key) or num_workers
+    if num_shards % num_workers:
+        raise UserError(
+            f"--workers {num_workers}: the run in {job.folder} goes on with users in {num_shards} "
+            f"shard(s), which {num_workers} workers cannot share evenly. Give a number of workers "
+            f"that divides {num_shards}, or remove the checkpoints there to begin again."
+        )
+    return replace(job, num_shards=num_shards)
+
+
+def _train(job: PretrainingJob, num_workers: int, sharding: Sharding) -> dict[str, float]:
     """Train under Ray; the last reported metrics."""
     with (
         progress_line() as line,
@@ -110,7 +135,7 @@ def _train(job: PretrainingJob, num_workers: int) -> dict[str, float]:
         follow(job.log_path, [line, log]),
         ray_session(num_cpus=num_workers + 1),
     ):
-        ray_trainer.fit(job, num_workers)
+        ray_trainer.fit(job, num_workers, sharding)
     lines = job.log_path.read_text(encoding="utf-8").splitlines()
     last: dict[str, float] = json.loads(lines[-1])
     return last

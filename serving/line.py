@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from behavior_model.training.processes import check_processes
 from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
@@ -37,17 +38,20 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
     """Settings of a run: what is given now, else what the workspace remembers.
 
     Raises:
-        UserError: a new workspace without a company.
+        UserError: a new workspace without a company, or training processes that cannot be.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if (workspace.root / SETTINGS_FILE).is_file():
-        return replace(RunSettings.load(workspace), **chosen)
-    if "company_path" not in chosen:
+        settings = replace(RunSettings.load(workspace), **chosen)
+    elif "company_path" in chosen:
+        settings = RunSettings(**chosen)
+    else:
         raise UserError(
             f"{workspace.root} is a new workspace: give --company company.yaml, or "
             "--company complete-journey for the built-in example."
         )
-    return RunSettings(**chosen)
+    check_processes(settings.num_workers, settings.sharding)
+    return settings
 
 
 def line() -> tuple[Stage, ...]:
@@ -124,6 +128,8 @@ class _ModelRooms:
             micros(context.training_cut),
             context.settings.window_days * DAY_US,
             context.settings.seed,
+            context.settings.num_workers,
+            context.settings.sharding,
         )
         context.say(
             f"  {result.num_steps:,} steps, {result.events_per_second:,.0f} events/s, "

@@ -59,11 +59,12 @@ class NegativeSampler:
         self._num_negatives = num_negatives
 
     def draw(self) -> Negatives:
-        """A fresh set from torch's global generator."""
+        """A fresh set from torch's global generator, on its default device."""
         points = torch.rand(self._num_negatives, dtype=torch.float64)
-        drawn = torch.searchsorted(self._cumulative, points).clamp(max=len(self._share) - 1)
+        cumulative, share = self._cumulative.to(points.device), self._share.to(points.device)
+        drawn = torch.searchsorted(cumulative, points).clamp(max=len(share) - 1)
         distinct, times = torch.unique(drawn, return_counts=True)
-        log_weights = torch.log(times / (self._num_negatives * self._share[distinct]))
+        log_weights = torch.log(times / (self._num_negatives * share[distinct]))
         return Negatives(items_K=distinct + FIRST_IDX, log_weights_K=log_weights.float())
 
 

@@ -1,7 +1,8 @@
 """Training checkpoints: one safetensors file each, written whole or not at all, no pickles.
 
 A file's header carries the key of its run, so that another recipe, cut, seed or vocabulary never
-continues from it.
+continues from it. Tensors are whole, whatever the processes shared: any number of processes that
+divides the run's shards can go on.
 """
 
 from __future__ import annotations
@@ -22,20 +23,31 @@ _PREFIX: Final = "step-"
 _META: Final = "run"
 
 
-def save_checkpoint(folder: Path, run: TrainingRun, run_key: str) -> Path:
+def save_checkpoint(
+    folder: Path, run: TrainingRun, run_key: str, *, num_shards: int = 1, writes: bool = True
+) -> None:
     """Write weights, optimiser and place of a run; older files but the last ones go.
 
     Args:
         folder: Where the run's checkpoints are.
         run: What to save, between two steps.
         run_key: Identity of the run.
+        num_shards: Shards that its users are split into.
+        writes: Whether this process writes, or only helps another to gather what they share.
     """
-    state = run.state()
+    state = run.state(keep=writes)
+    if not writes:
+        return
     optimiser = state["optimiser"]
     tensors: dict[str, Tensor] = {f"model/{k}": v for k, v in state["model"].items()}
     for index, slots in optimiser["state"].items():
         tensors |= {f"optimiser/{index}/{slot}": value for slot, value in slots.items()}
-    meta = {"run_key": run_key, "progress": state["progress"], "groups": optimiser["param_groups"]}
+    meta = {
+        "run_key": run_key,
+        "num_shards": num_shards,
+        "progress": state["progress"],
+        "groups": optimiser["param_groups"],
+    }
     content = save(
         {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
         metadata={_META: json.dumps(meta)},
@@ -44,25 +56,42 @@ def save_checkpoint(folder: Path, run: TrainingRun, run_key: str) -> Path:
     write_bytes_atomically(path, content)
     for old in _files(folder)[:-KEPT]:
         old.unlink()
-    return path
 
 
 def restore_latest(folder: Path, run: TrainingRun, run_key: str) -> bool:
     """Go on from the newest checkpoint of the same run; False where there is none."""
-    for path in reversed(_files(folder)):
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {})[_META])
-            if meta["run_key"] != run_key:
-                continue
-            run.restore(_state({name: file.get_tensor(name) for name in file.keys()}, meta))  # noqa: SIM118
-            return True
-    return False
+    path = _latest(folder, run_key)
+    if path is None:
+        return False
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    run.restore(_state(tensors, _meta(path)))
+    return True
+
+
+def shards_of_latest(folder: Path, run_key: str) -> int | None:
+    """Shards of the run that the newest checkpoint is of; None where there is none."""
+    path = _latest(folder, run_key)
+    return None if path is None else int(_meta(path)["num_shards"])
 
 
 def clear(folder: Path) -> None:
     """Remove all checkpoints of a run that is done."""
     for path in _files(folder):
         path.unlink()
+
+
+def _latest(folder: Path, run_key: str) -> Path | None:
+    for path in reversed(_files(folder)):
+        if _meta(path)["run_key"] == run_key:
+            return path
+    return None
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        meta: dict[str, Any] = json.loads((file.metadata() or {})[_META])
+    return meta
 
 
 def _files(folder: Path) -> list[Path]:

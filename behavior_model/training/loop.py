@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from behavior_model.recipes import TrainingConfig
+from behavior_model.training.device import PROCESSOR, made_on, moved
+from behavior_model.training.placement import Placement
 
 FINAL_RATE_SHARE = 0.05
 _STEP_PRIME = 1_000_003
@@ -107,6 +109,8 @@ class TrainingRun:
         loaders: The shards that this process owns.
         seed: Seed of the run.
         agree: Smallest of a number over all processes; by default there is one process.
+        placement: How model and optimiser lie over the processes.
+        device: Where the model is and its steps are taken.
     """
 
     model: nn.Module
@@ -114,6 +118,8 @@ class TrainingRun:
     loaders: Sequence[Loader]
     seed: int
     agree: Callable[[int], int] = lambda number: number
+    placement: Placement = field(default_factory=Placement)
+    device: torch.device = PROCESSOR
 
     def __post_init__(self) -> None:
         self.optimiser = make_optimiser(self.model, self.config)
@@ -138,20 +144,48 @@ class TrainingRun:
                 source.close()
             self.progress.epoch, self.progress.step = epoch + 1, 0
 
-    def state(self) -> dict[str, Any]:
-        """All that a later process needs to go on."""
+    def state(self, *, keep: bool = True) -> dict[str, Any]:
+        """All that later processes need to go on, however many they are.
+
+        Where processes share the model all of them must ask at the same step.
+
+        Args:
+            keep: Whether this process wants the tensors, or only helps to gather them.
+        """
+        optimiser = self.optimiser.state_dict()
         return {
-            "model": unwrapped(self.model).state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "model": self.placement.gathered(unwrapped(self.model).state_dict(), keep=keep),
+            "optimiser": {
+                **optimiser,
+                "state": {
+                    index: self.placement.gathered(slots, keep=keep)
+                    for index, slots in sorted(optimiser["state"].items())
+                },
+            },
             "progress": vars(self.progress).copy(),
             "seed": self.seed,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        unwrapped(self.model).load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        model, place = unwrapped(self.model), self.placement.placed
+        likes = model.state_dict()
+        model.load_state_dict({k: place(tensor, likes[k]) for k, tensor in state["model"].items()})
+        self.optimiser.load_state_dict(
+            {**state["optimiser"], "state": self._placed_slots(state["optimiser"]["state"])}
+        )
         self.progress = Progress(**state["progress"])
+
+    def _placed_slots(self, slots: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's tensors as its parameters lie; its count of steps is whole everywhere."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        return {
+            index: {
+                name: tensor if name == "step" else self.placement.placed(tensor, parameters[index])
+                for name, tensor in own.items()
+            }
+            for index, own in slots.items()
+        }
 
     def _step(
         self, batches: Sequence[Sequence[Batch]], epoch: int, step: int, num_steps: int
@@ -170,7 +204,7 @@ class TrainingRun:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         losses = self._accumulate(batches)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = self.placement.clip(self.model.parameters(), self.config.clip_norm)
         self.optimiser.step()
         self.progress.epoch, self.progress.step = epoch, step + 1
         self.progress.global_step += 1
@@ -181,7 +215,7 @@ class TrainingRun:
             learning_rate=rate,
             share_done=(epoch + (step + 1) / num_steps) / self.config.epochs,
             is_last=epoch + 1 == self.config.epochs and step + 1 == num_steps,
-            gradient_norm=float(norm),
+            gradient_norm=norm,
         )
 
     def _accumulate(self, batches: Sequence[Sequence[Batch]]) -> dict[str, float]:
@@ -197,15 +231,25 @@ class TrainingRun:
                 weight = batch.packed.num_events / num_events / len(batches)
                 torch.manual_seed(step_seed(self.seed, first + position, loader.shard))
                 with self._synchronised(last=passes == num_passes):
-                    with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
-                        losses = self.model(batch)
+                    losses = self._losses(batch)
                     (losses["loss"] * weight).backward()
                 for name, loss in losses.items():
-                    sums[name] = sums.get(name, torch.zeros(())) + loss.detach() * weight
+                    zero = torch.zeros((), device=self.device)
+                    sums[name] = sums.get(name, zero) + loss.detach() * weight
         return {name: float(total) for name, total in sums.items()}
 
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The model's answer to a batch, by name."""
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+        with made_on(self.device), half:
+            losses: dict[str, Tensor] = self.model(moved(batch, self.device))
+        return losses
+
     def _synchronised(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes once a step, with the last batch."""
+        """Gradients travel between processes once a step, with the last batch.
+
+        Not so where processes share the model: waiting would mean to hold all gradients whole.
+        """
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return self.model.no_sync()

@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from behavior_model.training.worker import PretrainingJob, Rank, run_worker
+from behavior_model.training.group import rank_in_group
+from behavior_model.training.processes import Sharding
+from behavior_model.training.worker import PretrainingJob, run_worker
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
 from pipelines.tokens.history import Histories
@@ -33,12 +34,18 @@ def shard_of(user_id: str, num_shards: int) -> int:
     return zlib.crc32(user_id.encode()) % num_shards
 
 
-def fit(job: PretrainingJob, num_workers: int) -> None:
+def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
     """Run the job's workers under a running Ray session, to the end.
+
+    Args:
+        job: What to train; its shards are a multiple of the workers.
+        num_workers: Training processes.
+        sharding: What each holds of the model.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed more often than is forgiven.
     """
+    import ray
     import ray.data
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -56,12 +63,16 @@ def fit(job: PretrainingJob, num_workers: int) -> None:
         )
         for shard in range(job.num_shards)
     }
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    on_gpu = has_accelerators(resources, num_workers)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="gloo"),
+        train_loop_config={"job": job, "sharding": sharding},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=False, resources_per_worker={"CPU": 1}
+            num_workers=num_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1, "GPU": 1} if on_gpu else {"CPU": 1},
         ),
         datasets=datasets,
         dataset_config=DataConfig(datasets_to_split=[]),
@@ -75,6 +86,11 @@ def fit(job: PretrainingJob, num_workers: int) -> None:
         trainer.fit()
     finally:
         shutil.rmtree(job.folder / RAY_FOLDER, ignore_errors=True)
+
+
+def has_accelerators(resources: Mapping[str, float], num_workers: int) -> bool:
+    """Whether a cluster has a GPU for every worker, and torch here can let them talk."""
+    return resources.get("GPU", 0.0) >= num_workers and dist.is_nccl_available()
 
 
 def _name(shard: int) -> str:
@@ -96,29 +112,17 @@ def keep_shard(
 
 def _worker(config: dict[str, Any]) -> None:
     import ray.train
-    from ray.train.torch import prepare_model
+    import ray.train.torch
 
+    if dist.get_backend() == dist.Backend.NCCL:
+        torch.cuda.set_device(ray.train.torch.get_device())
     job: PretrainingJob = config["job"]
     context = ray.train.get_context()
     index, world = context.get_world_rank(), context.get_world_size()
     vocabulary = Vocabulary.load(job.workspace.vocabulary_path)
     vocabulary.require(job.vocabulary_id, "the job")
     shards = {s: _read_shard(job, s) for s in range(index, job.num_shards, world)}
-
-    def wrap(model: nn.Module) -> nn.Module:
-        wrapped: nn.Module = prepare_model(
-            model, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
-        )
-        return wrapped
-
-    def agree(number: int) -> int:
-        if world == 1:
-            return number
-        smallest = torch.tensor(number)
-        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
-        return int(smallest)
-
-    run_worker(job, vocabulary, shards, Rank(index=index, wrap=wrap, agree=agree))
+    run_worker(job, vocabulary, shards, rank_in_group(config["sharding"]))
     ray.train.report({"finished": 1.0})
 
 

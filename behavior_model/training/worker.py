@@ -9,7 +9,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,10 @@ from behavior_model.model.backbone import Backbone, new_backbone, save_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.recipes import Recipe
 from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
+from behavior_model.training.device import PROCESSOR
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import StepReport, Stopwatch, TrainingRun, unwrapped
+from behavior_model.training.placement import Placement
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
@@ -70,8 +72,11 @@ class PretrainingJob:
 
     @property
     def run_key(self) -> str:
-        """Identity of the run; where the workspace lies does not matter."""
-        parts = {**asdict(self), "root": ""}
+        """Identity of the run; where the workspace lies and how users are split do not matter.
+
+        A run keeps the split that it began with, see `stage_pretrain`.
+        """
+        parts = {**asdict(self), "root": "", "num_shards": 0}
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -81,23 +86,30 @@ class Rank:
 
     Args:
         index: Number of this process.
-        wrap: Makes the model average gradients over processes.
+        wrap: Makes the model average gradients over processes, or share its parameters with them.
+        placement: How the model that was wrapped lies over the processes.
+        device: Where it is.
         agree: Smallest of a number over all processes.
+        mean: Means of numbers over all processes.
         report: Called with the metrics of reported steps.
     """
 
     index: int = 0
-    wrap: Callable[[nn.Module], nn.Module] = lambda model: model
+    wrap: Callable[[PretrainingModel], nn.Module] = lambda model: model
+    placement: Placement = field(default_factory=Placement)
+    device: torch.device = PROCESSOR
     agree: Callable[[int], int] = lambda number: number
+    mean: Callable[[list[float]], list[float]] = lambda numbers: numbers
     report: Callable[[dict[str, float]], None] = lambda metrics: None
 
 
 def run_worker(
     job: PretrainingJob, vocabulary: Vocabulary, shards: dict[int, Histories], rank: Rank
-) -> Backbone:
+) -> None:
     """Train to the end, from the newest checkpoint of the same run where there is one.
 
-    The process of rank 0 writes log, checkpoints and the finished backbone.
+    The process of rank 0 writes log, checkpoints and the finished backbone; the others help it to
+    gather what they share.
 
     Args:
         job: What to train.
@@ -110,23 +122,38 @@ def run_worker(
     run = _new_run(job, vocabulary, shards, rank)
     restore_latest(job.folder, run, job.run_key)
     stopwatch = Stopwatch()
+    writes = rank.index == 0
     last_saved = time.monotonic()
     for report in run.steps():
         speed, left_s = stopwatch.tick(report)
         if report.progress.global_step % LOG_EVERY_STEPS == 0 or report.is_last:
-            metrics = step_metrics(report, speed, left_s)
+            means = rank.mean(list(report.losses.values()))
+            losses = dict(zip(report.losses, means, strict=True))
+            metrics = step_metrics(replace(report, losses=losses), speed, left_s)
             rank.report(metrics)
-            if rank.index == 0:
+            if writes:
                 append_line(job.log_path, metrics)
-        if rank.index == 0 and time.monotonic() - last_saved >= config.checkpoint_every_s:
-            save_checkpoint(job.folder, run, job.run_key)
+        is_due = writes and time.monotonic() - last_saved >= config.checkpoint_every_s
+        if rank.placement.is_shared:  # all gather or none, by the clock of rank 0
+            is_due = bool(rank.agree(int(is_due or not writes)))
+        if is_due:
+            save_checkpoint(job.folder, run, job.run_key, num_shards=job.num_shards, writes=writes)
             last_saved = time.monotonic()
-    inner = unwrapped(run.model)
-    backbone: Backbone = inner.backbone  # type: ignore[assignment]
-    backbone.eval()
-    if rank.index == 0:
+    backbone = _whole_backbone(run, writes)
+    if backbone is not None:
         save_backbone(job.workspace.checkpoints / "backbone", backbone)
         clear(job.folder)
+
+
+def _whole_backbone(run: TrainingRun, keep: bool) -> Backbone | None:
+    """The backbone as one process can use it; None on processes that only help to gather it."""
+    trained: Backbone = unwrapped(run.model).backbone  # type: ignore[assignment]
+    weights = run.placement.gathered(trained.state_dict(), keep=keep)
+    if not keep:
+        return None
+    backbone = Backbone(trained.config, trained.vocabulary)
+    likes, place = backbone.state_dict(), Placement().placed
+    backbone.load_state_dict({name: place(one, likes[name]) for name, one in weights.items()})
     return backbone
 
 
@@ -156,7 +183,13 @@ def _new_run(
         for shard, histories in sorted(shards.items())
     ]
     return TrainingRun(
-        model=rank.wrap(model), config=config, loaders=loaders, seed=job.seed, agree=rank.agree
+        model=rank.wrap(model),
+        config=config,
+        loaders=loaders,
+        seed=job.seed,
+        agree=rank.agree,
+        placement=rank.placement,
+        device=rank.device,
     )
 
 

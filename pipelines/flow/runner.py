@@ -47,6 +47,8 @@ class RunSettings:
         window_days: How far tasks look ahead.
         size: Size dial of the model.
         seed: Seed of everything random.
+        num_workers: Training processes.
+        sharding: Whether they share the model: "none" (each holds all of it) or "full".
     """
 
     company_path: Path
@@ -54,6 +56,8 @@ class RunSettings:
     window_days: int = 28
     size: str = "tiny"
     seed: int = 0
+    num_workers: int = 1
+    sharding: str = "none"
 
     def save(self, workspace: Workspace) -> None:
         """Remember the settings, and a copy of the company's description.

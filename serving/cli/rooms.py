@@ -29,13 +29,25 @@ SizeOption = Annotated[
     str | None, typer.Option("--size", help="Size dial: tiny, small, base or large.")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Training processes; each wants a processor.")
+]
+ShardingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sharding",
+        help="What a training process holds of the model: none (all of it, gradients are averaged) "
+        "or full (a part of weights, gradients and optimiser).",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(run)
     for name, help_text in ROOM_HELP.items():
-        app.command(name, help=help_text)(_room_command(name))
+        command = pretrain if name == "pretrain" else _room_command(name)
+        app.command(name, help=help_text)(command)
 
 
 def run(
@@ -44,9 +56,33 @@ def run(
     size: SizeOption = None,
     as_of: AsOfOption = None,
     seed: SeedOption = None,
+    workers: WorkersOption = None,
+    sharding: ShardingOption = None,
 ) -> None:
     """Rooms 1 to 7: raw tables in, a checked lake, a trained model and a filled shelf out."""
-    run_line(Workspace(workspace), company, size, as_of, seed)
+    run_line(Workspace(workspace), company, size, as_of, seed, workers=workers, sharding=sharding)
+
+
+def pretrain(
+    workspace: WorkspaceOption,
+    company: CompanyOption = None,
+    size: SizeOption = None,
+    as_of: AsOfOption = None,
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    sharding: ShardingOption = None,
+) -> None:
+    """Room 5, which alone has workers."""
+    run_line(
+        Workspace(workspace),
+        company,
+        size,
+        as_of,
+        seed,
+        workers=workers,
+        sharding=sharding,
+        only="pretrain",
+    )
 
 
 def run_line(
@@ -56,6 +92,8 @@ def run_line(
     as_of: str | None,
     seed: int | None,
     *,
+    workers: int | None = None,
+    sharding: str | None = None,
     only: str | None = None,
 ) -> None:
     """Run the line, or one room of it, and say what became of each room."""
@@ -68,6 +106,8 @@ def run_line(
         size=size,
         as_of=parse_time(as_of),
         seed=seed,
+        num_workers=workers,
+        sharding=sharding,
     )
     settings.save(workspace)
     context = StageContext(workspace, settings, say=out.print)

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from safetensors.torch import load_file
 
 from behavior_model.model.backbone import WEIGHTS_FILE, load_backbone
 from behavior_model.stage_pretrain import pretrain
+from behavior_model.training import ray_trainer
+from behavior_model.training.processes import Sharding
+from behavior_model.training.ray_session import ray_session
 from behavior_model.training.ray_trainer import shard_of
 from behavior_model.training.worker import PretrainingJob, Rank, run_worker
 from pipelines.workspace import Workspace
@@ -26,6 +31,13 @@ from tests.rhythm_shop import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    """One Ray for all trainings here: starting it costs as much as they do."""
+    with ray_session(num_cpus=3):
+        yield
 
 
 def test_two_workers_walk_the_path_of_one_with_two_shards(tmp_path: Path) -> None:
@@ -66,6 +78,38 @@ def test_two_workers_walk_the_path_of_one_with_two_shards(tmp_path: Path) -> Non
     assert_logged(distributed, result.num_steps)
 
 
+def test_two_workers_that_share_the_model_walk_it_too(tmp_path: Path) -> None:
+    vocabulary, histories = shop_vocabulary(), shop_histories(24)
+    shared, alone = (shop_workspace(Workspace(tmp_path / name)) for name in ("shared", "alone"))
+    job = PretrainingJob(
+        root=str(shared.root),
+        vocabulary_id=vocabulary.vocabulary_id,
+        recipe=shop_recipe(),
+        cut_us=CUT_US,
+        window_us=WINDOW_US,
+        seed=1,
+        num_shards=2,
+    )
+    ray_trainer.fit(job, 2, Sharding.FULL)
+    members: dict[int, list[int]] = {0: [], 1: []}
+    for i, user in enumerate(histories.user_ids):
+        members[shard_of(user, 2)].append(i)
+    shards = {shard: histories.select(chosen) for shard, chosen in members.items()}
+    run_worker(replace(job, root=str(alone.root)), vocabulary, shards, Rank())
+    one, two = (
+        json.loads((space.checkpoints / "pretraining" / "log.jsonl").read_text().splitlines()[-1])
+        for space in (alone, shared)
+    )
+    for name in ("step", "loss", "gradient_norm"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5), name
+    one, two = (
+        load_file(space.checkpoints / "backbone" / WEIGHTS_FILE) for space in (alone, shared)
+    )
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
 def assert_logged(workspace: Workspace, num_steps: int) -> None:
     client = MlflowClient(tracking_uri=workspace.mlflow_uri)
     experiment = client.get_experiment_by_name("pretraining")
@@ -83,6 +127,8 @@ def assert_logged(workspace: Workspace, num_steps: int) -> None:
 _RAY_FIRST = """
 import ray
 from ray._private import ray_constants
+from behavior_model.training import ray_trainer
+from behavior_model.training.processes import Sharding
 from behavior_model.training.ray_session import ray_session
 with ray_session(1):
     print(ray.get(ray.remote(lambda: 6 * 7).remote()))

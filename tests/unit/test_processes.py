@@ -1,0 +1,108 @@
+"""Training processes: what can be asked for, and who goes on with whose run."""
+
+from pathlib import Path
+
+import pytest
+
+from behavior_model import stage_pretrain
+from behavior_model.training.processes import Sharding, check_processes
+from behavior_model.training.worker import PretrainingJob
+from pipelines.errors import UserError
+from pipelines.workspace import Workspace
+from serving.line import settings_for
+from tests.rhythm_shop import CUT_US, WINDOW_US, shop_recipe, shop_vocabulary, shop_workspace
+from tests.tiny_company import write_tiny_company
+
+
+def test_sharding_is_asked_for_by_name() -> None:
+    assert check_processes(1, "none") is Sharding.NONE
+    assert check_processes(2, "full") is Sharding.FULL
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "sharding", "message"),
+    [
+        (0, "none", "at least 1"),
+        (1, "full", "nobody to share with. Give --workers 2 or more"),
+        (2, "ful", "Did you mean 'full'"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_written(
+    num_workers: int, sharding: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_processes(num_workers, sharding)
+    given = {"num_workers": num_workers, "sharding": sharding}
+    with pytest.raises(UserError, match=message):
+        settings_for(
+            Workspace(tmp_path), company_path=write_tiny_company(tmp_path / "raw", 2), **given
+        )
+
+
+def test_a_workspace_remembers_its_processes(tmp_path: Path) -> None:
+    path = write_tiny_company(tmp_path / "raw", 2)
+    workspace = Workspace(tmp_path / "shop")
+    settings_for(workspace, company_path=path, num_workers=2, sharding="full").save(workspace)
+    assert settings_for(workspace).sharding == "full"
+    with pytest.raises(UserError, match="nobody to share with"):
+        settings_for(workspace, num_workers=1)
+
+
+class TrainedError(Exception):
+    """Ends a test where training would begin."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, Sharding]]:
+    """Shards, workers and sharding of each training that would have begun."""
+    begun: list[tuple[int, int, Sharding]] = []
+
+    def train(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
+        begun.append((job.num_shards, num_workers, sharding))
+        raise TrainedError
+
+    monkeypatch.setattr(stage_pretrain, "_train", train)
+    monkeypatch.setattr(stage_pretrain, "build_item_content", lambda *_, **__: ItemsOnDisk())
+    return begun
+
+
+class ItemsOnDisk:
+    """Stands for item content that takes seconds to make."""
+
+    def save(self, folder: Path) -> None:
+        assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("begun_with", "num_workers", "sharding", "num_shards"),
+    [(None, 2, "full", 2), (2, 1, "none", 2), (2, 2, "full", 2), (4, 2, "none", 4)],
+)
+def test_a_run_keeps_the_split_that_it_began_with(
+    begun_with: int | None,
+    num_workers: int,
+    sharding: str,
+    num_shards: int,
+    tmp_path: Path,
+    asked: list[tuple[int, int, Sharding]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage_pretrain, "shards_of_latest", lambda folder, key: begun_with)
+    with pytest.raises(TrainedError):
+        pretrain(tmp_path, num_workers, sharding)
+    assert asked == [(num_shards, num_workers, Sharding(sharding))]
+
+
+@pytest.mark.usefixtures("asked")
+def test_workers_that_cannot_share_a_run_evenly_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_pretrain, "shards_of_latest", lambda folder, key: 2)
+    with pytest.raises(UserError, match="a number of workers that divides 2"):
+        pretrain(tmp_path, 3, "none")
+
+
+def pretrain(root: Path, num_workers: int, sharding: str) -> None:
+    workspace = shop_workspace(Workspace(root))
+    stage_pretrain.pretrain(
+        workspace, shop_vocabulary(), shop_recipe(), CUT_US, WINDOW_US, 0, num_workers, sharding
+    )
