@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
@@ -16,6 +16,8 @@ from pipelines.company import TableConfig
 from pipelines.contracts import (
     ARRIVAL,
     CONTENT_HASH,
+    EVENT_ID,
+    EVENT_TIME,
     KEY_HASH,
     QUARANTINE,
     RAW_ROW,
@@ -75,6 +77,8 @@ class Gated:
         read: All rows that came, with their raw rows; reading them may read the source again.
         conflicts: Rows of a few keys that came with different content, as JSON.
         staged: The rows behind both frames; unpersist when they are written.
+        since_us: No stored row with a key of these lies before (UTC microseconds); None where
+            only their keys tell.
     """
 
     contract: TableContract
@@ -84,6 +88,7 @@ class Gated:
     read: DataFrame
     staged: DataFrame
     conflicts: list[str] = field(default_factory=list)
+    since_us: int | None = None
 
 
 def gate(
@@ -106,8 +111,8 @@ def gate(
     staged = _flagged(rows, contract)
     if not reread:
         staged.persist(StorageLevel.MEMORY_AND_DISK)
-    found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
-    counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
+    found = staged.groupBy(SOURCE_TABLE, RULE).agg(F.count("*"), _first_us(contract)).collect()
+    counts = {(table, rule): num for table, rule, num, _ in found}
     sound = staged.where(F.col(RULE).isNull()).drop(RULE, RAW_ROW)
     may_repeat = _may_repeat(sound.select(KEY_HASH))
     sound = sound.drop(KEY_HASH)
@@ -122,8 +127,26 @@ def gate(
         read=rows,
         staged=staged,
         conflicts=keys.conflicts,
+        since_us=_since(found) if _keys_tell_times(contract, tables) else None,
         ledgers=[_ledger(table, counts, keys, quarantined) for table in tables],
     )
+
+
+def _first_us(contract: TableContract) -> Column:
+    if EVENT_TIME not in contract.column_names:
+        return F.lit(None).cast("long")
+    return F.unix_micros(F.min(EVENT_TIME))
+
+
+def _keys_tell_times(contract: TableContract, tables: Sequence[TableConfig]) -> bool:
+    """Whether ids are made of what rows say: rows with one id have one time."""
+    return EVENT_ID in contract.key and all(EVENT_ID not in table.columns for table in tables)
+
+
+def _since(found: Sequence[Row]) -> int | None:
+    """The earliest time of sound rows, in whole milliseconds as files' statistics hold times."""
+    first = min((first for _, rule, _, first in found if rule is None), default=None)
+    return None if first is None else first // 1_000 * 1_000
 
 
 def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
