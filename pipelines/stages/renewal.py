@@ -58,9 +58,8 @@ def is_crowded(path: Path) -> bool:
     table = DeltaTable(str(path))
     if GENERATION not in (field.name for field in table.schema().fields):
         return False
-    rows = table.to_pyarrow_dataset()
-    added = rows.count_rows(filter=pc.field(GENERATION).is_valid())
-    return bool(added > rows.count_rows() - added)
+    generations = table.to_pyarrow_table(columns=[GENERATION]).column(0)
+    return bool(generations.null_count < len(generations) / 2)
 
 
 def clear(spark: SparkSession, path: Path, ranges: Sequence[UserRange], schema: StructType) -> None:
