@@ -82,12 +82,12 @@ def tokenize(context: StageContext) -> None:
 
     events = user_ranges(context.workspace.table(EVENTS.name))
     last = _read(context.workspace)
-    changes = None if last is None else _touched(context, events, last)
-    if changes is None:
+    vocabulary = None if last is None else _kept_vocabulary(context, events, last)
+    changes = _touched(context, events, last) if last and vocabulary else None
+    if vocabulary is None or changes is None:
         vocabulary = _fit(context, events)
         _store_all(context, events, vocabulary)
     else:
-        vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
         context.say(
             f"  vocabulary {vocabulary.vocabulary_id} stays; "
             f"{len(changes.user_ids):,} users have new or corrected events"
@@ -101,11 +101,6 @@ def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Chang
     """Changes since the last time; None when everything has to be made again."""
     from pipelines.stages.changes import changes_since
 
-    now = _made_from(context, events, last.vocabulary_id, None, None)
-    if any(getattr(last, name) != getattr(now, name) for name in _SAME):
-        return None
-    if not _keeps_vocabulary(context, last.vocabulary_id):
-        return None
     path = context.workspace.table(EVENTS.name)
     times = (context.training_cut, context.as_of, _end(context))
     changes = changes_since(path, last.events_version, times)
@@ -115,24 +110,31 @@ def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Chang
     return changes if len(changes.user_ids) <= REBUILD_SHARE * num_users else None
 
 
-def _keeps_vocabulary(context: StageContext, vocabulary_id: str) -> bool:
-    """Whether the vocabulary on disk is the one remembered and knows all of the catalogue."""
+def _kept_vocabulary(
+    context: StageContext, events: UserRanges, last: MadeFrom
+) -> Vocabulary | None:
+    """The vocabulary on disk, if it is the one remembered, of the same company and cut, and knows
+    all of the catalogue."""
+    now = _made_from(context, events, last.vocabulary_id, None, None)
+    if any(getattr(last, name) != getattr(now, name) for name in _SAME):
+        return None
     path = context.workspace.vocabulary_path
     if not path.is_file():
-        return False
+        return None
     vocabulary = Vocabulary.load(path)
-    if vocabulary.vocabulary_id != vocabulary_id:
-        return False
+    if vocabulary.vocabulary_id != last.vocabulary_id:
+        return None
     if not _has_catalogue(context):
-        return True
+        return vocabulary
     rows = lake.read(context.workspace, CATALOGUE.name, [ITEM_ID, CATEGORY])
     known = vocabulary.category_of_items()
-    return all(
+    knows_all = all(
         item in known and known[item] == category
         for item, category in zip(
             rows.column(ITEM_ID).to_pylist(), rows.column(CATEGORY).to_pylist(), strict=True
         )
     )
+    return vocabulary if knows_all else None
 
 
 def _fit(context: StageContext, events: UserRanges) -> Vocabulary:

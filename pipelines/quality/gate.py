@@ -28,6 +28,8 @@ from pipelines.contracts import (
 )
 from pipelines.quality.suites import row_rules
 
+FEW_ROWS: Final = 200_000
+"""So many rows are cheaper to keep, and to look through in this process, than to read again."""
 MAX_SHOWN_CONFLICTS: Final = 3
 _HASH_LENGTH: Final = 32
 _NONE: Final = np.empty(0, dtype=np.int64)
@@ -106,15 +108,20 @@ def gate(
         rows: What `stages.canonical.canonical_rows` gives, of all source tables of one contract.
         contract: The contract of the rows with the columns that intake adds.
         tables: The source tables.
-        reread: Read the rows again for each pass, where that is cheaper than keeping them.
+        reread: Read the rows again for each pass, where that is cheaper than keeping them; a few
+            are kept all the same.
     """
     staged = _flagged(rows, contract)
     if not reread:
         staged.persist(StorageLevel.MEMORY_AND_DISK)
     found = staged.groupBy(SOURCE_TABLE, RULE).agg(F.count("*"), _first_us(contract)).collect()
     counts = {(table, rule): num for table, rule, num, _ in found}
+    are_few = sum(counts.values()) <= FEW_ROWS
+    if reread and are_few:
+        staged.persist(StorageLevel.MEMORY_AND_DISK)
     sound = staged.where(F.col(RULE).isNull()).drop(RULE, RAW_ROW)
-    may_repeat = _may_repeat(sound.select(KEY_HASH))
+    hashes = sound.select(KEY_HASH)
+    may_repeat = bool(_num_twins(hashes.toArrow().to_batches())) if are_few else _may_repeat(hashes)
     sound = sound.drop(KEY_HASH)
     accepted, keys = _one_per_key(sound, contract) if may_repeat else (sound, _Keys())
     any_broken = any(rule is not None for _, rule in counts)
@@ -203,10 +210,13 @@ def _may_repeat(hashes: DataFrame) -> bool:
 
 
 def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """How many equal neighbours the sorted hashes of a partition have."""
+    yield pa.record_batch({"num_twins": pa.array([_num_twins(batches)], type=pa.int64())})
+
+
+def _num_twins(batches: Iterable[pa.RecordBatch]) -> int:
+    """How many equal neighbours the sorted hashes have."""
     hashes = np.sort(np.concatenate([_NONE, *(batch.column(0).to_numpy() for batch in batches)]))
-    num_twins = int(np.count_nonzero(hashes[1:] == hashes[:-1]))
-    yield pa.record_batch({"num_twins": pa.array([num_twins], type=pa.int64())})
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
 
 
 def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> list[str]:

@@ -81,11 +81,9 @@ def _encoder(
     columns = _read_columns(vocabulary)
 
     def encode_ranges(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                rows = events.read(position, columns, users)
-                if not rows.num_rows:
-                    continue
+        positions = (one for batch in batches for one in batch.column(0).to_pylist())
+        for rows in events.read(positions, columns, users):
+            if rows.num_rows:
                 histories = encode_sorted(rows, vocabulary)
                 yield from histories.to_arrow(vocabulary.vocabulary_id).to_batches()
 

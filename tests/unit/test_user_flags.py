@@ -111,3 +111,11 @@ def test_training_leaves_flagged_users_out(workspace: Workspace) -> None:
     kept = keep(rows).column(0).to_pylist()
     users = ["u0", *(f"u{i}" for i in range(3, 20))]
     assert kept == [user for user in users if shard_of(user, 2) == 0]
+
+
+def test_training_reads_the_newest_row_of_a_user() -> None:
+    rows = pa.table(
+        {"user_id": ["u1", "u2", "u1"], "generation": [None, None, 4], "row": [0, 1, 2]}
+    )
+    keep = keep_shard(0, 1, frozenset(), Generations.of(rows))
+    assert keep(rows).to_pylist() == [{"user_id": "u2", "row": 1}, {"user_id": "u1", "row": 2}]
