@@ -46,6 +46,8 @@ def is_small(path: Path, num_rows: int, since_us: int | None) -> bool:
     if num_rows > MAX_ROWS:
         return False
     files = pa.table(DeltaTable(str(path)).get_add_actions(flatten=True))
+    if not files.num_rows:
+        return True
     if since_us is not None:
         latest = files.column(f"max.{EVENT_TIME}").cast(_TIME)
         known_earlier = pc.fill_null(pc.less(latest, _moment(since_us)), False)

@@ -110,3 +110,14 @@ def test_changes_that_delta_does_not_hold_are_none(table: Path) -> None:
     small_merge.append(events(("f", "eve", us(5), 5)), table, ["user_id"])
     (table / "_delta_log" / f"{1:020d}.json").unlink()
     assert changes_since(table, 0, times) is None
+
+
+def test_a_table_that_was_emptied_holds_no_key(table: Path) -> None:
+    empty = DeltaTable(str(table)).to_pyarrow_table().slice(0, 0)
+    write_deltalake(str(table), empty, mode="overwrite", predicate="event_id >= 'a'")
+    assert not DeltaTable(str(table)).file_uris()
+    assert small_merge.is_small(table, 1, us(1))
+    rows = events(("a", "ada", us(1), 1))
+    assert small_merge.compare(rows, table, ["event_id"], us(1)).new.num_rows == 1
+    small_merge.append(rows, table, ["user_id"])
+    assert DeltaTable(str(table)).to_pyarrow_table().num_rows == 1
