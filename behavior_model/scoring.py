@@ -206,7 +206,7 @@ class _Worker:
 
 def _plan(
     workspace: Workspace, task: str, k: int, as_of_us: int
-) -> tuple[pa.Table | list[str], Answer, pa.Schema]:
+) -> tuple[pa.Table | Path, Answer, pa.Schema]:
     if task == SEARCH:
         return _queries(workspace, as_of_us), _Search(k), SEARCHED_SCHEMA
     if task == TAGGING:
@@ -228,8 +228,8 @@ def _moment(manifest: Manifest, as_of_us: int | None) -> int:
     return as_of_us
 
 
-def _users(workspace: Workspace) -> list[str]:
-    """Files of the token sequences that are current (a Delta folder also holds removed ones).
+def _users(workspace: Workspace) -> Path:
+    """The table of token sequences, read on Ray.
 
     Raises:
         VocabularyMismatchError: they were encoded with another vocabulary than the bundle's.
@@ -238,7 +238,7 @@ def _users(workspace: Workspace) -> list[str]:
     encoded = lake.read(workspace, TOKEN_SEQUENCES.name, [VOCABULARY_ID]).column(VOCABULARY_ID)
     for vocabulary_id in encoded.unique().to_pylist():
         vocabulary.require(vocabulary_id, str(workspace.table(TOKEN_SEQUENCES.name)))
-    return lake.open_table(workspace, TOKEN_SEQUENCES.name).file_uris()
+    return workspace.table(TOKEN_SEQUENCES.name)
 
 
 def _items(workspace: Workspace) -> pa.Table:
@@ -259,7 +259,7 @@ def _queries(workspace: Workspace, as_of_us: int) -> pa.Table:
 
 
 def _run(
-    workspace: Workspace, rows: pa.Table | list[str], answer: Answer, schema: pa.Schema
+    workspace: Workspace, rows: pa.Table | Path, answer: Answer, schema: pa.Schema
 ) -> Iterator[pa.Table]:
     """The answers of all shards, on Ray."""
     num_actors = min(MAX_ACTORS, os.cpu_count() or 1)
@@ -267,13 +267,19 @@ def _run(
         import ray
 
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        is_files = isinstance(rows, list)
-        dataset = ray.data.read_parquet(rows) if is_files else ray.data.from_arrow(rows)
+        if isinstance(rows, Path):
+            dataset = ray.data.read_delta(str(rows)).map_batches(
+                lake.sequence_generations(workspace).holding,
+                batch_size=None,
+                batch_format="pyarrow",
+            )
+        else:
+            dataset = ray.data.from_arrow(rows)
         if erased := frozenset(suppressed_digests(workspace)):
             dataset = dataset.map_batches(
                 partial(without_users, digests=erased), batch_size=None, batch_format="pyarrow"
             )
-        shard_rows = BATCH_USERS if is_files else BATCH_ITEMS
+        shard_rows = BATCH_USERS if isinstance(rows, Path) else BATCH_ITEMS
         answers = dataset.repartition(target_num_rows_per_block=shard_rows).map_batches(
             _Worker,
             fn_constructor_args=(str(workspace.bundle), answer, schema),

@@ -130,6 +130,9 @@ EVENT_HASHES: Final = "event_hashes"
 AMOUNTS: Final = "amounts"
 QUANTITIES: Final = "quantities"
 TOKEN_PREFIX: Final = "token_"
+GENERATION: Final = "generation"
+"""Of a user's rows in `token_sequences` the one with the largest holds; null is the smallest. The
+column is there once an increment has added rows; `pipelines.lake` reads the rows that hold."""
 
 FLAG: Final = "flag"
 REASON: Final = "reason"
@@ -257,7 +260,8 @@ TOKEN_SEQUENCES: Final = TableContract(
 )
 """One row per user, events sorted by (event_time, session_id, event_id); one further
 `token_<field>` INT_LIST column per token field of the vocabulary. Readers truncate the arrays at
-`prediction_time` (`pipelines.lake.read_histories`): an encoded event depends on its past alone."""
+`prediction_time` (`pipelines.lake.read_histories`): an encoded event depends on its past alone.
+On disk older rows of a user may lie beside the one that holds (`GENERATION`)."""
 
 USER_FLAGS: Final = TableContract(
     name="user_flags",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from pipelines.contracts import TOKEN_SEQUENCES, USER_FLAGS, USER_ID, VOCABULARY_ID
+from pipelines.contracts import GENERATION, TOKEN_SEQUENCES, USER_FLAGS, USER_ID, VOCABULARY_ID
 from pipelines.errors import WorkspaceError
+from pipelines.tokens.generations import Generations
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
@@ -38,19 +39,65 @@ def read(
     columns: Sequence[str] | None = None,
     filters: list[tuple[str, str, Any]] | None = None,
 ) -> pa.Table:
-    """A Delta table's current rows as Arrow.
+    """A Delta table's current rows as Arrow; of token sequences those that hold.
 
     Args:
         workspace: Where the lake is.
         name: Table name.
         columns: Columns to read; all by default.
-        filters: Conjunction of (column, operator, value), pushed down to the files.
+        filters: Conjunction of (column, operator, value), pushed down to the files. Token sequences
+            are filtered by their key alone.
 
     Raises:
         WorkspaceError: the workspace has no such table.
     """
     table = open_table(workspace, name)
+    if name == TOKEN_SEQUENCES.name and _has_generations(table):
+        return _read_holding(table, columns, filters)
     return table.to_pyarrow_table(columns=list(columns) if columns else None, filters=filters)
+
+
+def sequence_generations(workspace: Workspace) -> Generations:
+    """Which rows of token sequences hold, for those who read the table's files themselves.
+
+    Raises:
+        WorkspaceError: the workspace has no token sequences.
+    """
+    table = open_table(workspace, TOKEN_SEQUENCES.name)
+    names = [USER_ID, GENERATION] if _has_generations(table) else [USER_ID]
+    return Generations.of(table.to_pyarrow_table(columns=names))
+
+
+def sequence_batches(
+    workspace: Workspace, columns: Sequence[str], batch_rows: int
+) -> Iterator[pa.Table]:
+    """Columns of the token sequences that hold, at most `batch_rows` rows at a time.
+
+    Raises:
+        WorkspaceError: the workspace has no token sequences.
+    """
+    generations = sequence_generations(workspace)
+    table = open_table(workspace, TOKEN_SEQUENCES.name)
+    marks = [USER_ID, GENERATION] if _has_generations(table) else []
+    read = list(dict.fromkeys([*columns, *marks]))
+    for batch in table.to_pyarrow_dataset().to_batches(columns=read, batch_size=batch_rows):
+        yield generations.holding(pa.table(batch)).select(list(columns))
+
+
+def _has_generations(table: DeltaTable) -> bool:
+    return GENERATION in (field.name for field in table.schema().fields)
+
+
+def _read_holding(
+    table: DeltaTable,
+    columns: Sequence[str] | None,
+    filters: list[tuple[str, str, Any]] | None,
+) -> pa.Table:
+    wanted = list(columns) if columns else None
+    read = list(dict.fromkeys([*wanted, USER_ID, GENERATION])) if wanted else None
+    rows = table.to_pyarrow_table(columns=read, filters=filters)
+    holding = Generations.of(rows).holding(rows)
+    return holding.select(wanted) if wanted else holding
 
 
 def version_of(workspace: Workspace, name: str) -> int:
@@ -60,7 +107,7 @@ def version_of(workspace: Workspace, name: str) -> int:
 
 
 def num_rows(workspace: Workspace, name: str) -> int:
-    """Rows of a Delta table, as its log tells.
+    """Rows of a Delta table, as its log tells; of token sequences also those that hold no more.
 
     Raises:
         WorkspaceError: the workspace has no such table.

@@ -21,6 +21,7 @@ from behavior_model.training.processes import Sharding
 from behavior_model.training.worker import PretrainingJob, run_worker
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
+from pipelines.tokens.generations import Generations
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 
@@ -55,9 +56,10 @@ def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     table = str(job.workspace.table(TOKEN_SEQUENCES.name))
     left_out = lake.flagged_users(job.workspace)
+    generations = lake.sequence_generations(job.workspace)
     datasets = {
         _name(shard): ray.data.read_delta(table).map_batches(
-            keep_shard(shard, job.num_shards, left_out),
+            keep_shard(shard, job.num_shards, left_out, generations),
             batch_format="pyarrow",
             batch_size=READ_ROWS,
         )
@@ -98,11 +100,12 @@ def _name(shard: int) -> str:
 
 
 def keep_shard(
-    shard: int, num_shards: int, left_out: frozenset[str]
+    shard: int, num_shards: int, left_out: frozenset[str], generations: Generations
 ) -> Callable[[pa.Table], pa.Table]:
-    """Keeps the users of a shard, less those that training leaves out."""
+    """Keeps the rows that hold of a shard's users, less those that training leaves out."""
 
     def keep(rows: pa.Table) -> pa.Table:
+        rows = generations.holding(rows)
         users = rows.column(USER_ID).to_pylist()
         kept = [user not in left_out and shard_of(user, num_shards) == shard for user in users]
         return rows.filter(pa.array(kept, type=pa.bool_()))

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipelines import lake
-from pipelines.contracts import PROFILES, TIMES_US, TOKEN_SEQUENCES, USER_FLAGS, USER_ID
+from pipelines.contracts import PROFILES, TIMES_US, USER_FLAGS, USER_ID
 from pipelines.flow.runner import StageContext
 from pipelines.quality.user_flags import habits_of, user_flags
 
@@ -21,9 +21,8 @@ def flag_users(context: StageContext) -> None:
     from pipelines.stages.schemas import spark_schema
 
     before_us = round(context.as_of.timestamp() * _US_PER_S)
-    sequences = lake.open_table(context.workspace, TOKEN_SEQUENCES.name).to_pyarrow_dataset()
-    batches = sequences.to_batches(columns=[USER_ID, TIMES_US], batch_size=_BATCH_ROWS)
-    habits = pa.concat_tables([habits_of(batch, before_us) for batch in batches])
+    sequences = lake.sequence_batches(context.workspace, [USER_ID, TIMES_US], _BATCH_ROWS)
+    habits = pa.concat_tables([habits_of(batch, before_us) for batch in sequences])
     flags = user_flags(habits, context.company.flags, _profiles(context))
     rows = context.spark().createDataFrame(flags.to_pylist(), spark_schema(USER_FLAGS))
     replace(rows.coalesce(1), context.workspace.table(USER_FLAGS.name), [USER_ID])

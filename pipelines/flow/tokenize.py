@@ -40,6 +40,8 @@ REBUILD_SHARE: Final = 0.33
 """Share of users from which on it is cheaper to make all sequences again."""
 LEARNED: Final = "learned"
 JUDGED: Final = "judged"
+_FITTED, _LEARNED, _JUDGED = range(3)
+"""Times before which changes are counted: the training cut, the test cut, the test window's end."""
 _MADE_FROM: Final = "tokenized.json"
 _SAME: Final = ("events_id", "as_of", "window_days", "columns")
 _CLUSTER: Final = {TOKEN_SEQUENCES.name: [USER_ID], LABELS.name: [USER_ID, PREDICTION_TIME]}
@@ -80,17 +82,18 @@ def tokenize(context: StageContext) -> None:
 
     events = user_ranges(context.workspace.table(EVENTS.name))
     last = _read(context.workspace)
-    changes = None if last is None else _touched(context, events, last)
-    if changes is None:
+    vocabulary = None if last is None else _kept_vocabulary(context, events, last)
+    changes = _touched(context, events, last) if last and vocabulary else None
+    if vocabulary is None or changes is None:
         vocabulary = _fit(context, events)
         _store_all(context, events, vocabulary)
     else:
-        vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
         context.say(
             f"  vocabulary {vocabulary.vocabulary_id} stays; "
             f"{len(changes.user_ids):,} users have new or corrected events"
         )
-        _store_touched(context, events, vocabulary, changes.user_ids)
+        _renew_sequences(context, events, vocabulary, changes.user_ids)
+        _merge_labels(context, events, changes.users_before[_JUDGED])
     _remember(context, _made_from(context, events, vocabulary.vocabulary_id, last, changes))
 
 
@@ -98,38 +101,40 @@ def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Chang
     """Changes since the last time; None when everything has to be made again."""
     from pipelines.stages.changes import changes_since
 
-    now = _made_from(context, events, last.vocabulary_id, None, None)
-    if any(getattr(last, name) != getattr(now, name) for name in _SAME):
-        return None
-    if not _keeps_vocabulary(context, last.vocabulary_id):
-        return None
     path = context.workspace.table(EVENTS.name)
     times = (context.training_cut, context.as_of, _end(context))
-    changes = changes_since(context.spark(), path, last.events_version, times)
-    if changes is None or changes.num_before[0] > REFIT_SHARE * events.num_events:
+    changes = changes_since(path, last.events_version, times)
+    if changes is None or changes.num_before[_FITTED] > REFIT_SHARE * events.num_events:
         return None
     num_users = lake.num_rows(context.workspace, TOKEN_SEQUENCES.name)
     return changes if len(changes.user_ids) <= REBUILD_SHARE * num_users else None
 
 
-def _keeps_vocabulary(context: StageContext, vocabulary_id: str) -> bool:
-    """Whether the vocabulary on disk is the one remembered and knows all of the catalogue."""
+def _kept_vocabulary(
+    context: StageContext, events: UserRanges, last: MadeFrom
+) -> Vocabulary | None:
+    """The vocabulary on disk, if it is the one remembered, of the same company and cut, and knows
+    all of the catalogue."""
+    now = _made_from(context, events, last.vocabulary_id, None, None)
+    if any(getattr(last, name) != getattr(now, name) for name in _SAME):
+        return None
     path = context.workspace.vocabulary_path
     if not path.is_file():
-        return False
+        return None
     vocabulary = Vocabulary.load(path)
-    if vocabulary.vocabulary_id != vocabulary_id:
-        return False
+    if vocabulary.vocabulary_id != last.vocabulary_id:
+        return None
     if not _has_catalogue(context):
-        return True
+        return vocabulary
     rows = lake.read(context.workspace, CATALOGUE.name, [ITEM_ID, CATEGORY])
     known = vocabulary.category_of_items()
-    return all(
+    knows_all = all(
         item in known and known[item] == category
         for item, category in zip(
             rows.column(ITEM_ID).to_pylist(), rows.column(CATEGORY).to_pylist(), strict=True
         )
     )
+    return vocabulary if knows_all else None
 
 
 def _fit(context: StageContext, events: UserRanges) -> Vocabulary:
@@ -168,33 +173,45 @@ def _replace(context: StageContext, name: str, frame: DataFrame) -> None:
     context.say(f"  {name}: {rows:,} rows{'' if changed else ', unchanged'}")
 
 
-def _store_touched(
+def _renew_sequences(
     context: StageContext, events: UserRanges, vocabulary: Vocabulary, user_ids: list[str]
 ) -> None:
-    from pipelines.stages.delta import merge
-    from pipelines.stages.sequences import token_sequences
+    from pipelines.stages.renewal import clear, is_crowded, renew
+    from pipelines.stages.sequences import sequence_schema, token_sequences
 
     if not user_ids:
         return
-    spark = context.spark()
-    users = spark.createDataFrame([(user,) for user in user_ids], f"{USER_ID} string")
-    frames = {
-        TOKEN_SEQUENCES: token_sequences(spark, events, vocabulary, user_ids),
-        LABELS: _labels(context, events, users),
-    }
-    for contract, frame in frames.items():
-        written = merge(
-            frame,
-            context.workspace.table(contract.name),
-            contract,
-            _CLUSTER[contract.name],
-            num_rows=len(user_ids),
-            within=users,
-        )
-        context.say(
-            f"  {contract.name}: {written.inserted:,} inserted, {written.updated:,} updated, "
-            f"{written.deleted:,} deleted"
-        )
+    path = context.workspace.table(TOKEN_SEQUENCES.name)
+    sequences = token_sequences(context.spark(), events, vocabulary, user_ids)
+    written = renew(sequences, path, user_ids)
+    context.say(
+        f"  {TOKEN_SEQUENCES.name}: {written.inserted:,} made again, {written.deleted:,} deleted"
+    )
+    if is_crowded(path):
+        clear(context.spark(), path, events.ranges, sequence_schema(vocabulary))
+        context.say(f"  {TOKEN_SEQUENCES.name}: cleared of older rows")
+
+
+def _merge_labels(context: StageContext, events: UserRanges, user_ids: list[str]) -> None:
+    """Labels of users with changes before the end of the test window: later ones change none."""
+    from pipelines.stages.delta import merge
+
+    if not user_ids:
+        return
+    rows = [(user,) for user in user_ids]
+    users = context.spark().createDataFrame(rows, f"{USER_ID} string")
+    written = merge(
+        _labels(context, events, users),
+        context.workspace.table(LABELS.name),
+        LABELS,
+        _CLUSTER[LABELS.name],
+        num_rows=len(user_ids),
+        within=users,
+    )
+    context.say(
+        f"  {LABELS.name}: {written.inserted:,} inserted, {written.updated:,} updated, "
+        f"{written.deleted:,} deleted"
+    )
 
 
 def _labels(context: StageContext, events: UserRanges, users: DataFrame | None = None) -> DataFrame:
@@ -241,9 +258,8 @@ def _made_from(
     columns = context.company.contract("events").columns
     learned = judged = events.version
     if last is not None and changes is not None:
-        _, num_learned, num_judged = changes.num_before
-        learned = events.version if num_learned else last.learned_version
-        judged = events.version if num_judged else last.judged_version
+        learned = events.version if changes.num_before[_LEARNED] else last.learned_version
+        judged = events.version if changes.num_before[_JUDGED] else last.judged_version
     return MadeFrom(
         events_id=table_stamp(context.workspace, EVENTS.name)[EVENTS.name]["id"],
         events_version=events.version,

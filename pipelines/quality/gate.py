@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
@@ -16,6 +16,8 @@ from pipelines.company import TableConfig
 from pipelines.contracts import (
     ARRIVAL,
     CONTENT_HASH,
+    EVENT_ID,
+    EVENT_TIME,
     KEY_HASH,
     QUARANTINE,
     RAW_ROW,
@@ -26,6 +28,8 @@ from pipelines.contracts import (
 )
 from pipelines.quality.suites import row_rules
 
+FEW_ROWS: Final = 200_000
+"""So many rows are cheaper to keep, and to look through in this process, than to read again."""
 MAX_SHOWN_CONFLICTS: Final = 3
 _HASH_LENGTH: Final = 32
 _NONE: Final = np.empty(0, dtype=np.int64)
@@ -75,6 +79,8 @@ class Gated:
         read: All rows that came, with their raw rows; reading them may read the source again.
         conflicts: Rows of a few keys that came with different content, as JSON.
         staged: The rows behind both frames; unpersist when they are written.
+        since_us: No stored row with a key of these lies before (UTC microseconds); None where
+            only their keys tell.
     """
 
     contract: TableContract
@@ -84,6 +90,7 @@ class Gated:
     read: DataFrame
     staged: DataFrame
     conflicts: list[str] = field(default_factory=list)
+    since_us: int | None = None
 
 
 def gate(
@@ -101,15 +108,20 @@ def gate(
         rows: What `stages.canonical.canonical_rows` gives, of all source tables of one contract.
         contract: The contract of the rows with the columns that intake adds.
         tables: The source tables.
-        reread: Read the rows again for each pass, where that is cheaper than keeping them.
+        reread: Read the rows again for each pass, where that is cheaper than keeping them; a few
+            are kept all the same.
     """
     staged = _flagged(rows, contract)
     if not reread:
         staged.persist(StorageLevel.MEMORY_AND_DISK)
-    found = staged.groupBy(SOURCE_TABLE, RULE).count().collect()
-    counts = {(row[SOURCE_TABLE], row[RULE]): row["count"] for row in found}
+    found = staged.groupBy(SOURCE_TABLE, RULE).agg(F.count("*"), _first_us(contract)).collect()
+    counts = {(table, rule): num for table, rule, num, _ in found}
+    are_few = sum(counts.values()) <= FEW_ROWS
+    if reread and are_few:
+        staged.persist(StorageLevel.MEMORY_AND_DISK)
     sound = staged.where(F.col(RULE).isNull()).drop(RULE, RAW_ROW)
-    may_repeat = _may_repeat(sound.select(KEY_HASH))
+    hashes = sound.select(KEY_HASH)
+    may_repeat = bool(_num_twins(hashes.toArrow().to_batches())) if are_few else _may_repeat(hashes)
     sound = sound.drop(KEY_HASH)
     accepted, keys = _one_per_key(sound, contract) if may_repeat else (sound, _Keys())
     any_broken = any(rule is not None for _, rule in counts)
@@ -122,8 +134,26 @@ def gate(
         read=rows,
         staged=staged,
         conflicts=keys.conflicts,
+        since_us=_since(found) if _keys_tell_times(contract, tables) else None,
         ledgers=[_ledger(table, counts, keys, quarantined) for table in tables],
     )
+
+
+def _first_us(contract: TableContract) -> Column:
+    if EVENT_TIME not in contract.column_names:
+        return F.lit(None).cast("long")
+    return F.unix_micros(F.min(EVENT_TIME))
+
+
+def _keys_tell_times(contract: TableContract, tables: Sequence[TableConfig]) -> bool:
+    """Whether ids are made of what rows say: rows with one id have one time."""
+    return EVENT_ID in contract.key and all(EVENT_ID not in table.columns for table in tables)
+
+
+def _since(found: Sequence[Row]) -> int | None:
+    """The earliest time of sound rows, in whole milliseconds as files' statistics hold times."""
+    first = min((first for _, rule, _, first in found if rule is None), default=None)
+    return None if first is None else first // 1_000 * 1_000
 
 
 def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
@@ -180,10 +210,13 @@ def _may_repeat(hashes: DataFrame) -> bool:
 
 
 def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """How many equal neighbours the sorted hashes of a partition have."""
+    yield pa.record_batch({"num_twins": pa.array([_num_twins(batches)], type=pa.int64())})
+
+
+def _num_twins(batches: Iterable[pa.RecordBatch]) -> int:
+    """How many equal neighbours the sorted hashes have."""
     hashes = np.sort(np.concatenate([_NONE, *(batch.column(0).to_numpy() for batch in batches)]))
-    num_twins = int(np.count_nonzero(hashes[1:] == hashes[:-1]))
-    yield pa.record_batch({"num_twins": pa.array([num_twins], type=pa.int64())})
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
 
 
 def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> list[str]:

@@ -1,18 +1,27 @@
-"""Which users an intake touched: read from the changes that Delta keeps of the events table."""
+"""Which users an intake touched: read from the changes that Delta keeps of the events table.
+
+Changes of a day are few, so this process reads them, a batch of rows at a time and without Spark.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from pipelines.contracts import EVENT_TIME, USER_ID
+
+UNREADABLE: Final = (DeltaError, pa.ArrowException, OSError)
+"""What reading changes raises when Delta holds them no more (after a vacuum, say)."""
+_CHANGE: Final = "_change_type"
+_INSERT: Final = "insert"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,39 +31,68 @@ class Changes:
     Args:
         user_ids: Users with an event that was added, corrected or deleted, sorted.
         num_before: How many of these events lie before each of the times asked about.
+        users_before: The users of these events, for each of the times.
     """
 
     user_ids: list[str]
     num_before: tuple[int, ...]
+    users_before: tuple[list[str], ...]
 
 
-def changes_since(
-    spark: SparkSession, events: Path, version: int, times: Sequence[datetime]
-) -> Changes | None:
+def changes_since(events: Path, version: int, times: Sequence[datetime]) -> Changes | None:
     """Changes after a version; None when Delta no longer holds them (after a vacuum, say).
 
     Args:
-        spark: Session with Delta.
         events: Folder of the events table.
         version: The last version whose events are known.
         times: Changes before each of them are counted.
     """
-    counts = [
-        F.count_if(F.col(EVENT_TIME) < F.lit(time)).alias(f"before_{number}")
-        for number, time in enumerate(times)
-    ]
-    rows = spark.read.format("delta").option("readChangeFeed", "true")
+    counts = [f"before_{number}" for number in range(len(times))]
+    parts = []
     try:
-        found = (
-            rows.option("startingVersion", str(version + 1))
-            .load(str(events))
-            .groupBy(USER_ID)
-            .agg(*counts)
-            .toArrow()
-        )
-    except (PySparkException, Py4JJavaError):  # Delta throws some of its own unwrapped
+        for rows in _changed(events, version, [USER_ID, EVENT_TIME]):
+            before = [pc.less(rows.column(EVENT_TIME), pa.scalar(time)) for time in times]
+            columns = [rows.column(USER_ID), *(one.cast(pa.int64()) for one in before)]
+            parts.append(_summed(pa.table(columns, names=[USER_ID, *counts])))
+    except UNREADABLE:
         return None
+    if not parts:
+        return Changes(user_ids=[], num_before=(0,) * len(times), users_before=([],) * len(times))
+    found = _summed(pa.concat_tables(parts)).sort_by(USER_ID)
+    users = found.column(USER_ID)
     return Changes(
-        user_ids=sorted(found.column(USER_ID).to_pylist()),
-        num_before=tuple(sum(found.column(1 + k).to_pylist()) for k in range(len(times))),
+        user_ids=users.to_pylist(),
+        num_before=tuple(pc.sum(found.column(name)).as_py() for name in counts),
+        users_before=tuple(
+            users.filter(pc.greater(found.column(name), 0)).to_pylist() for name in counts
+        ),
     )
+
+
+def inserted_since(events: Path, version: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of the events that were inserted after a version, a batch of rows at a time.
+
+    Raises:
+        UNREADABLE: Delta does not hold the changes.
+    """
+    for rows in _changed(events, version, [*columns, _CHANGE]):
+        inserted = pc.equal(rows.column(_CHANGE), _INSERT)
+        yield rows.filter(inserted).select(list(columns))
+
+
+def _changed(events: Path, version: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    reader = DeltaTable(str(events)).load_cdf(starting_version=version + 1, columns=list(columns))
+    for batch in pa.RecordBatchReader.from_stream(reader):
+        rows = pa.table(batch)
+        yield rows.cast(pa.schema([(f.name, _plain(f.type)) for f in rows.schema]))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Texts come as views, which not all functions of Arrow take."""
+    return pa.string() if pa.types.is_string_view(kind) else kind
+
+
+def _summed(rows: pa.Table) -> pa.Table:
+    names = [name for name in rows.column_names if name != USER_ID]
+    sums = rows.group_by(USER_ID).aggregate([(name, "sum") for name in names])
+    return sums.rename_columns({f"{name}_sum": name for name in names})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from delta.tables import DeltaTable
+from deltalake import DeltaTable as LogReader
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.storagelevel import StorageLevel
 
-from pipelines.contracts import CONTENT_HASH, TableContract
+from pipelines.contracts import CONTENT_HASH, EVENT_TIME, TableContract
 from pipelines.errors import WorkspaceError
+from pipelines.stages import small_merge
 
 ROWS_PER_FILE: Final = 500_000
 SAMPLES_PER_FILE: Final = 500
@@ -44,6 +47,7 @@ def merge(
     *,
     num_rows: int,
     within: DataFrame | None = None,
+    since_us: int | None = None,
 ) -> Written:
     """Insert new keys and update rows whose content changed.
 
@@ -57,6 +61,8 @@ def merge(
         cluster: Columns that rows are sorted by; files are cut by the first.
         num_rows: Rows of the frame, or a little more.
         within: Users whose rows the frame holds whole: other rows of theirs are deleted.
+        since_us: No stored row with a key of the frame has an earlier `EVENT_TIME` (UTC
+            microseconds), so that others are not read; None: any may.
 
     Raises:
         WorkspaceError: a column of the table has another type than the contract says now.
@@ -68,7 +74,12 @@ def merge(
     _add_columns(spark, path, frame.schema)
     if not num_rows and within is None:
         return Written()
-    changes = _changes(frame, path, contract, num_rows, within).persist(
+    if CONTENT_HASH in frame.columns and small_merge.is_small(path, num_rows, since_us):
+        return _merge_small(frame, path, contract, cluster, since_us)
+    stored = spark.read.format("delta").load(str(path))
+    if since_us is not None:
+        stored = stored.where(F.col(EVENT_TIME) >= F.timestamp_micros(F.lit(since_us)))
+    changes = _changes(frame, stored, contract, num_rows, within).persist(
         StorageLevel.MEMORY_AND_DISK
     )
     try:
@@ -77,12 +88,33 @@ def merge(
         changes.unpersist()
 
 
+def _merge_small(
+    frame: DataFrame,
+    path: Path,
+    contract: TableContract,
+    cluster: list[str],
+    since_us: int | None,
+) -> Written:
+    """The same as `_apply` does, with rows that this process holds."""
+    found = small_merge.compare(frame.toArrow(), path, contract.key, since_us)
+    if found.changed.num_rows:
+        changed = frame.sparkSession.createDataFrame(found.changed)
+        marked = changed.withColumn(_NEW_HASH, F.col(CONTENT_HASH))
+        _change(marked, path, contract, found.changed.num_rows)
+    if found.new.num_rows:
+        small_merge.append(found.new, path, cluster)
+    return Written(inserted=found.new.num_rows, updated=found.changed.num_rows)
+
+
 def _changes(
-    frame: DataFrame, path: Path, contract: TableContract, num_rows: int, within: DataFrame | None
+    frame: DataFrame,
+    stored: DataFrame,
+    contract: TableContract,
+    num_rows: int,
+    within: DataFrame | None,
 ) -> DataFrame:
     """Rows to write, with the hashes of old and new content; a hash is null where there is none."""
     key = list(contract.key)
-    stored = frame.sparkSession.read.format("delta").load(str(path))
     stored = stored.select(*key, _content_hash(stored).alias(_OLD_HASH))
     if within is None:
         known = stored.join(_small(frame.select(*key), num_rows), key, "left_semi")
@@ -139,13 +171,13 @@ def replace(frame: DataFrame, path: Path, cluster: list[str]) -> bool:
         cluster: Columns that rows are sorted by.
     """
     spark = frame.sparkSession
-    if not has_table(spark, path):
+    current = spark.read.format("delta").load(str(path)) if has_table(spark, path) else None
+    if current is None or current.dtypes != frame.dtypes:
         _write(frame, path, cluster)
         return True
     rows = frame.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        current = spark.read.format("delta").load(str(path))
-        if current.dtypes == rows.dtypes and content_of(current) == content_of(rows):
+        if content_of(current) == content_of(rows):
             return False
         _write(rows, path, cluster)
         return True
@@ -226,9 +258,8 @@ def _position(key: Column, cuts: Sequence[str], first: int) -> Column:
 
 
 def _add_columns(spark: SparkSession, path: Path, schema: StructType) -> None:
-    current = {
-        field.name: field.dataType for field in DeltaTable.forPath(spark, str(path)).toDF().schema
-    }
+    fields = StructType.fromJson(json.loads(LogReader(str(path)).schema().to_json()))
+    current = {field.name: field.dataType for field in fields}
     for field in schema:
         if field.name not in current or current[field.name] == field.dataType:
             continue

@@ -217,7 +217,6 @@ def _watch(
     if events is None:
         return []
     alarms = watch_new_events(
-        events.accepted.sparkSession,
         workspace,
         events.contract,
         after_version=known_version,

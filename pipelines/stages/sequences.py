@@ -39,11 +39,12 @@ def token_sequences(
         spark: Session whose workers reach the table's folder.
         events: The events table, cut into ranges of users.
         vocabulary: The frozen vocabulary.
-        users: Only these users; all by default.
+        users: Only these users, few beside all: a task takes several ranges. All by default.
     """
     schema = sequence_schema(vocabulary)
     num = len(events.ranges)
-    positions = spark.range(num, numPartitions=num)
+    tasks = num if users is None else min(num, spark.sparkContext.defaultParallelism)
+    positions = spark.range(num, numPartitions=tasks)
     return positions.mapInArrow(_encoder(events, vocabulary, users), schema).select(*schema.names)
 
 
@@ -80,9 +81,9 @@ def _encoder(
     columns = _read_columns(vocabulary)
 
     def encode_ranges(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                rows = events.read(position, columns, users)
+        positions = (one for batch in batches for one in batch.column(0).to_pylist())
+        for rows in events.read(positions, columns, users):
+            if rows.num_rows:
                 histories = encode_sorted(rows, vocabulary)
                 yield from histories.to_arrow(vocabulary.vocabulary_id).to_batches()
 

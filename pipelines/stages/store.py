@@ -65,6 +65,7 @@ def store_accepted(workspace: Workspace, gated: Gated) -> delta.Written:
         gated.contract,
         CLUSTER[name],
         num_rows=sum(ledger.accepted for ledger in gated.ledgers),
+        since_us=gated.since_us,
     )
 
 

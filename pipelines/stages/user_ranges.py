@@ -7,7 +7,7 @@ file. So a range of users lies in few files, and the task that encodes it reads 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,14 +71,15 @@ class UserRanges:
         return too_many or self.read_share > MAX_READ_SHARE
 
     def read(
-        self, position: int, columns: Sequence[str], users: Sequence[str] | None = None
-    ) -> pa.Table:
-        """Events of one range, sorted by user and `EVENT_ORDER`; only those of `users` if given."""
-        wanted = self.ranges[position].filter()
-        if users is not None:
-            wanted &= pc.field(USER_ID).isin(pa.array(users, type=pa.string()))
+        self, positions: Iterable[int], columns: Sequence[str], users: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Events of ranges, each sorted by user and `EVENT_ORDER`; of `users` alone if given."""
         dataset = DeltaTable(str(self.path), version=self.version).to_pyarrow_dataset()
-        return sorted_events(dataset.to_table(columns=list(columns), filter=wanted))
+        for position in positions:
+            wanted = self.ranges[position].filter()
+            if users is not None:
+                wanted &= pc.field(USER_ID).isin(pa.array(users, type=pa.string()))
+            yield sorted_events(dataset.to_table(columns=list(columns), filter=wanted))
 
 
 def user_ranges(path: Path) -> UserRanges:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from pipelines.contracts import EVENT_TIME, EVENTS, TableContract
+from pipelines.contracts import CONTENT_HASH, EVENT_TIME, EVENTS, TableContract
 from pipelines.quality.alarm import Alarm, Sample
 from pipelines.quality.drift import drift
 from pipelines.quality.profile import Profile, hour_of, profile_of
 from pipelines.quality.rhythm import rhythm
+from pipelines.stages.changes import UNREADABLE, inserted_since
 from pipelines.workspace import Workspace
 
 MAX_SAMPLE: Final = 200_000
 PROFILE_FILE: Final = "intake_profile.json"
-_HOUR: Final = "hour"
-_COUNT: Final = "count"
+_US_PER_HOUR: Final = 3_600_000_000
 
 
 def profile_path(workspace: Workspace) -> Path:
@@ -33,7 +31,6 @@ def profile_path(workspace: Workspace) -> Path:
 
 
 def watch_new_events(
-    spark: SparkSession,
     workspace: Workspace,
     contract: TableContract,
     *,
@@ -46,7 +43,6 @@ def watch_new_events(
     The first intake has nothing to be compared with.
 
     Args:
-        spark: Session with Delta.
         workspace: Holds the events and the profile.
         contract: Contract of the stored events.
         after_version: Version of the events table before the intake; -1 without one.
@@ -57,9 +53,8 @@ def watch_new_events(
         return []
     weight = math.ceil(num_rows / MAX_SAMPLE)
     try:
-        rows = _inserted(spark, workspace.table(EVENTS.name), after_version)
-        taken, hours = _sample(rows, contract, weight), _hours(rows)
-    except (PySparkException, Py4JJavaError) as error:  # the rows are stored: the line goes on
+        taken, hours = _taken(workspace.table(EVENTS.name), after_version, contract, weight)
+    except UNREADABLE as error:  # the rows are stored: the line goes on
         return [_unseen(error)]
     new = profile_of(taken, contract, hours, weight)
     usual = Profile.load(profile_path(workspace))
@@ -85,19 +80,17 @@ def _unseen(error: Exception) -> Alarm:
     )
 
 
-def _inserted(spark: SparkSession, path: Path, after_version: int) -> DataFrame:
-    changes = spark.read.format("delta").option("readChangeFeed", "true")
-    rows = changes.option("startingVersion", str(after_version + 1)).load(str(path))
-    return rows.where("_change_type = 'insert'")
-
-
-def _sample(rows: DataFrame, contract: TableContract, weight: int) -> pa.Table:
-    """One of `weight` rows, chosen by the hash of the key; others than its own columns stay out."""
-    chosen = F.pmod(F.xxhash64(*contract.key), F.lit(weight)) == 0
-    return rows.where(chosen).select(*contract.column_names).toArrow()
-
-
-def _hours(rows: DataFrame) -> dict[int, int]:
-    hour = F.floor(F.unix_seconds(EVENT_TIME) / F.lit(3_600)).alias(_HOUR)
-    counts = rows.groupBy(hour).count().toArrow().to_pydict()
-    return dict(sorted(zip(counts[_HOUR], counts[_COUNT], strict=True)))
+def _taken(
+    events: Path, version: int, contract: TableContract, weight: int
+) -> tuple[pa.Table, dict[int, int]]:
+    """One of `weight` new rows, chosen by the hash of its content, and all rows by hour."""
+    columns = list(contract.column_names)
+    read = list(dict.fromkeys([*columns, CONTENT_HASH]))
+    chosen, hours = [], Counter[int]()
+    for rows in inserted_since(events, version, read):
+        hashes = rows.column(CONTENT_HASH).to_numpy()
+        chosen.append(rows.filter(pa.array(hashes % weight == 0)).select(columns))
+        times_us = rows.column(EVENT_TIME).cast(pa.int64()).to_numpy()
+        found, counts = np.unique(times_us // _US_PER_HOUR, return_counts=True)
+        hours.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    return pa.concat_tables(chosen), dict(sorted(hours.items()))

@@ -360,12 +360,10 @@ def test_an_intake_unlike_the_ones_before_is_a_warning_everywhere(
     assert profile.values["store"] == {"west": 120, "north": 90, "south": 90}
 
 
-def test_rows_that_cannot_be_read_back_are_a_warning_and_no_end(
-    spark: SparkSession, workspace: Workspace
-) -> None:
+def test_rows_that_cannot_be_read_back_are_a_warning_and_no_end(workspace: Workspace) -> None:
     write_deltalake(str(workspace.table("events")), pa.table({"event_id": ["e"]}))
     (alarm,) = watch_new_events(
-        spark, workspace, EVENTS, after_version=-1, num_rows=1, now=datetime.now(UTC)
+        workspace, EVENTS, after_version=-1, num_rows=1, now=datetime.now(UTC)
     )
     assert "the new rows could not be read back" in str(alarm)
     assert "change data feed" in alarm.cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
+from deltalake import write_deltalake
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Predictor
@@ -81,7 +83,24 @@ def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         export(shop, "user", folder / "without")
         suppression_path(shop).unlink()
         tables["without"] = pq.read_table(folder / "without")
+        with renewed(shop):
+            export(shop, "user", folder / "renewed")
+        tables["renewed"] = pq.read_table(folder / "renewed")
     return tables
+
+
+@contextlib.contextmanager
+def renewed(shop: Workspace) -> Iterator[None]:
+    """Meanwhile the first user's newest row holds the history of the second."""
+    table = lake.open_table(shop, "token_sequences")
+    before = table.version()
+    first, second = lake.read(shop, "token_sequences").sort_by("user_id").to_pylist()[:2]
+    row = {**second, "user_id": first["user_id"], "generation": before + 1}
+    schema = pa.schema(table.schema().to_arrow()).append(pa.field("generation", pa.int64()))
+    rows = pa.Table.from_pylist([row], schema)
+    write_deltalake(table, rows, mode="append", schema_mode="merge")
+    yield
+    lake.open_table(shop, "token_sequences").restore(before)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +184,14 @@ def test_embeddings_over_http_equal_the_export(
         answer = client.post("/v1/embeddings", json={"entity": entity, "ids": ids}).json()
         for one in answer["embeddings"]:
             assert one["embedding"] == pytest.approx(exported[one["id"]], abs=1e-5)
+
+
+def test_the_newest_row_of_a_user_is_embedded_alone(batches: dict[str, pa.Table]) -> None:
+    first, second = (batches["user"].column("embedding")[k].as_py() for k in (0, 1))
+    renewed = batches["renewed"].column("embedding")
+    assert batches["renewed"].column("id").equals(batches["user"].column("id"))
+    assert renewed[0].as_py() == pytest.approx(second, abs=1e-5)
+    assert renewed[0].as_py() != pytest.approx(first, abs=1e-3)
 
 
 def test_exports_equal_what_the_line_wrote(shop: Workspace, batches: dict[str, pa.Table]) -> None:

@@ -22,6 +22,7 @@ from pipelines.erasure import suppress, user_hash
 from pipelines.flow.lake_erasure import erase_from, erase_from_quarantine
 from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.flow.stream import run_streams
+from pipelines.stages import small_merge
 from pipelines.stages.delta import sort_again
 from pipelines.stages.ingest import ingest
 from pipelines.stages.store import CLUSTER
@@ -171,9 +172,16 @@ class Machine:
         self.past[version] = dict(self.expected)
 
 
+@pytest.mark.parametrize("max_rows", [small_merge.MAX_ROWS, 0], ids=["few rows", "many rows"])
 def test_no_row_differs_after_any_step(
-    spark: SparkSession, workspace: Workspace, tmp_path: Path
+    spark: SparkSession,
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_rows: int,
 ) -> None:
+    """Few rows are compared in this process, many by Spark."""
+    monkeypatch.setattr(small_merge, "MAX_ROWS", max_rows)
     machine = Machine(spark, workspace, tmp_path)
     machine.append()
     machine.check()

@@ -16,6 +16,7 @@ from pipelines.flags import BotsConfig, FlagsConfig
 from pipelines.quality.user_flags import habits_of, user_flags
 from pipelines.simulation.plan import SimulationOptions
 from pipelines.simulation.run import simulate
+from pipelines.tokens.generations import Generations
 from pipelines.workspace import Workspace
 
 DAY_US = 86_400_000_000
@@ -106,6 +107,15 @@ def test_bots_of_a_simulated_shop_are_found(tmp_path: Path, num_users: int) -> N
 def test_training_leaves_flagged_users_out(workspace: Workspace) -> None:
     assert lake.flagged_users(workspace) == frozenset()
     rows = pa.table({"user_id": [f"u{i}" for i in range(20)]})
-    kept = keep_shard(0, 2, frozenset({"u1", "u2"}))(rows).column(0).to_pylist()
+    keep = keep_shard(0, 2, frozenset({"u1", "u2"}), Generations.of(rows))
+    kept = keep(rows).column(0).to_pylist()
     users = ["u0", *(f"u{i}" for i in range(3, 20))]
     assert kept == [user for user in users if shard_of(user, 2) == 0]
+
+
+def test_training_reads_the_newest_row_of_a_user() -> None:
+    rows = pa.table(
+        {"user_id": ["u1", "u2", "u1"], "generation": [None, None, 4], "row": [0, 1, 2]}
+    )
+    keep = keep_shard(0, 1, frozenset(), Generations.of(rows))
+    assert keep(rows).to_pylist() == [{"user_id": "u2", "row": 1}, {"user_id": "u1", "row": 2}]
