@@ -12,6 +12,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from behavior_model.audit.groups import (
+    MIN_OF_AN_OUTCOME,
     Figure,
     GroupFigure,
     binary_figures,
@@ -216,9 +217,10 @@ def _write(context: ModelContext, found: Audit) -> None:
             "embedding better than chance is something that every head could act on, unseen. "
             f"Values of fewer than {MIN_USERS} users are left out; five folds over users, ± is the "
             "standard deviation over three repeats; shuffled values show what chance gives.",
-            "A group is compared with all other users whose value is known. Intervals are 95 per "
-            "cent bootstrap intervals of the difference; a difference stands when it survives "
-            "Benjamini and Hochberg's control of false discoveries (5 per cent) over all rows. "
-            "A calibration gap is the mean predicted minus the observed rate.",
+            "A group is compared with all other users whose value is known. Intervals are of the "
+            "difference, 95 per cent; a difference stands when it survives Benjamini and "
+            "Hochberg's control of false discoveries (5 per cent) over all rows. A calibration gap "
+            "is the mean predicted minus the observed rate; an AUC needs "
+            f"{MIN_OF_AN_OUTCOME} users of either outcome in the group and among the others.",
         ],
     )
