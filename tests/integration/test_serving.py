@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ import requests
 from deltalake import write_deltalake
 from starlette.testclient import TestClient
 
+from behavior_model.audit import profiles
+from behavior_model.audit.report import audit
+from behavior_model.context import ModelContext
 from behavior_model.predictor import Predictor
 from behavior_model.scoring import export, score
 from behavior_model.session import Session
@@ -369,3 +373,38 @@ def test_an_erased_user_is_answered_nowhere_and_left_in_no_file(
     )
     assert traces(shop.root, ERASED) == []
     Predictor.load(shop.bundle)
+
+
+def test_an_audit_needs_profiles(shop: Workspace) -> None:
+    context = ModelContext.open(shop, as_of_us=AS_OF_US)
+    with pytest.raises(WorkspaceError, match=r"no profile has a field of text.*into: profiles"):
+        audit(context, ["rhythm"], seed=0, say=lambda line: None)
+
+
+def test_an_audit_judges_the_served_answers_by_group(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles, "MIN_USERS", 5)
+    context = ModelContext.open(shop, as_of_us=AS_OF_US)
+    users = context.histories(AS_OF_US).user_ids
+    table = pa.table(
+        {
+            "user_id": users[:-1],
+            "rhythm": [("days", "weeks")[int(user[-3:]) % 4 // 2] for user in users[:-1]],
+            "card": [user[-3:] for user in users[:-1]],  # one value each: no groups
+        }
+    )
+    write_deltalake(str(shop.table("profiles")), table)
+    found = audit(context, ["rhythm", "card"], seed=0, say=lambda line: None)
+    assert found.num_users == len(users)
+    assert found.num_profiles == len(users) - 1
+    (guessed,) = found.guesses
+    assert (guessed.field, guessed.values) == ("rhythm", ["days", "weeks"])
+    assert guessed.aucs["hand-made features"] > 0.9  # who comes weekly is easily told
+    groups = {(row.value, row.task, row.metric) for row in found.groups}
+    assert ("days", "recommendation", "ndcg@10") in groups
+    assert ("weeks", "churn", "calibration gap") in groups
+    assert {row.field for row in found.groups} == {"rhythm"}
+    page = (shop.reports / "audit.html").read_text()
+    assert "rhythm" in page
+    assert json.loads((shop.reports / "audit.json").read_text())["num_profiles"] == len(users) - 1
