@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -204,9 +205,24 @@ class _Worker:
         return self.answer(self.predictor, shard).cast(self.schema)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What is answered about: the folder of a Delta table or rows, and how many there are."""
+
+    source: pa.Table | Path
+    num_rows: int
+    shard_rows: int
+
+    @property
+    def num_actors(self) -> int:
+        """An actor loads engines and bundle, which takes longer than answering a shard."""
+        num_shards = math.ceil(self.num_rows / self.shard_rows)
+        return max(1, min(MAX_ACTORS, os.cpu_count() or 1, num_shards))
+
+
 def _plan(
     workspace: Workspace, task: str, k: int, as_of_us: int
-) -> tuple[pa.Table | Path, Answer, pa.Schema]:
+) -> tuple[_Rows, Answer, pa.Schema]:
     if task == SEARCH:
         return _queries(workspace, as_of_us), _Search(k), SEARCHED_SCHEMA
     if task == TAGGING:
@@ -228,7 +244,7 @@ def _moment(manifest: Manifest, as_of_us: int | None) -> int:
     return as_of_us
 
 
-def _users(workspace: Workspace) -> Path:
+def _users(workspace: Workspace) -> _Rows:
     """The table of token sequences, read on Ray.
 
     Raises:
@@ -238,14 +254,15 @@ def _users(workspace: Workspace) -> Path:
     encoded = lake.read(workspace, TOKEN_SEQUENCES.name, [VOCABULARY_ID]).column(VOCABULARY_ID)
     for vocabulary_id in encoded.unique().to_pylist():
         vocabulary.require(vocabulary_id, str(workspace.table(TOKEN_SEQUENCES.name)))
-    return workspace.table(TOKEN_SEQUENCES.name)
+    table = workspace.table(TOKEN_SEQUENCES.name)
+    return _Rows(source=table, num_rows=len(encoded), shard_rows=BATCH_USERS)
 
 
-def _items(workspace: Workspace) -> pa.Table:
-    return pa.table({ITEM_ID: list(open_bundle(workspace.bundle).vocabulary.items)})
+def _items(workspace: Workspace) -> _Rows:
+    return _in_memory(pa.table({ITEM_ID: list(open_bundle(workspace.bundle).vocabulary.items)}))
 
 
-def _queries(workspace: Workspace, as_of_us: int) -> pa.Table:
+def _queries(workspace: Workspace, as_of_us: int) -> _Rows:
     moment = pa.scalar(as_of_us, type=pa.timestamp("us", tz="UTC")).as_py()
     rows = lake.read(workspace, EVENTS.name, filters=[(EVENT_TIME, "<", moment)])
     rows = without_suppressed(workspace, rows)
@@ -255,37 +272,39 @@ def _queries(workspace: Workspace, as_of_us: int) -> pa.Table:
             "search cannot be scored in a batch: the events hold no query. Map a 'query' column in "
             "company.yaml, or ask one query at a time: POST /v1/search"
         )
-    return pa.table({QUERY: texts}).sort_by(QUERY)
+    return _in_memory(pa.table({QUERY: texts}).sort_by(QUERY))
+
+
+def _in_memory(table: pa.Table) -> _Rows:
+    return _Rows(source=table, num_rows=table.num_rows, shard_rows=BATCH_ITEMS)
 
 
 def _run(
-    workspace: Workspace, rows: pa.Table | Path, answer: Answer, schema: pa.Schema
+    workspace: Workspace, rows: _Rows, answer: Answer, schema: pa.Schema
 ) -> Iterator[pa.Table]:
     """The answers of all shards, on Ray."""
-    num_actors = min(MAX_ACTORS, os.cpu_count() or 1)
-    with ray_session(num_actors + 1):
+    with ray_session(rows.num_actors + 1):
         import ray
 
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        if isinstance(rows, Path):
-            dataset = ray.data.read_delta(str(rows)).map_batches(
+        if isinstance(rows.source, Path):
+            dataset = ray.data.read_delta(str(rows.source)).map_batches(
                 lake.sequence_generations(workspace).holding,
                 batch_size=None,
                 batch_format="pyarrow",
             )
         else:
-            dataset = ray.data.from_arrow(rows)
+            dataset = ray.data.from_arrow(rows.source)
         if erased := frozenset(suppressed_digests(workspace)):
             dataset = dataset.map_batches(
                 partial(without_users, digests=erased), batch_size=None, batch_format="pyarrow"
             )
-        shard_rows = BATCH_USERS if isinstance(rows, Path) else BATCH_ITEMS
-        answers = dataset.repartition(target_num_rows_per_block=shard_rows).map_batches(
+        answers = dataset.repartition(target_num_rows_per_block=rows.shard_rows).map_batches(
             _Worker,
             fn_constructor_args=(str(workspace.bundle), answer, schema),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=rows.num_actors),
         )
         for reference in answers.to_arrow_refs():
             yield ray.get(reference)

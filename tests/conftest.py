@@ -33,10 +33,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         master="local[2]",
         driver_memory="1g",
         shuffle_partitions=2,
-        # The quick compiler alone: tests end before the thorough one pays.
+        # The quick compiler alone: tests end before the thorough one pays. Without the thorough one
+        # Java keeps 48 MB for compiled code, and one session for all tests needs more.
         conf={
             "spark.driver.extraJavaOptions": (
-                "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+                "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
+                "-XX:ReservedCodeCacheSize=240m"
             )
         },
     )
