@@ -25,7 +25,7 @@ def test_predictions_and_figures_for_every_user(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = bfm(
         "bench", "leave-one-out", "--interactions", interactions, "--items", items,
-        "--out", out, "--budget-minutes", "0.5",
+        "--out", out, "--budget-minutes", "0.2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     predictions = pq.read_table(out / "predictions.parquet").to_pandas()
@@ -58,7 +58,7 @@ def test_a_time_split_judges_users_on_both_sides_of_the_cut(tmp_path: Path) -> N
     out = tmp_path / "out"
     done = bfm(
         "bench", "time-split", "--interactions", interactions, "--items", items, "--out", out,
-        "--test-share", "0.2", "--budget-minutes", "0.3", "--no-baselines",
+        "--test-share", "0.2", "--budget-minutes", "0.1", "--no-baselines",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "evaluation.json").read_text())["results"]
