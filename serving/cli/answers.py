@@ -14,7 +14,6 @@ from serving.cli.options import (
     existing_workspace,
     parse_time,
 )
-from serving.line import micros
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +32,7 @@ def score(
 ) -> None:
     """Score every user with any history before --as-of, in parallel on Ray."""
     from behavior_model.scoring import score as score_task
+    from serving.line import micros
 
     moment = parse_time(as_of)
     rows = score_task(
@@ -53,6 +53,7 @@ def export(
 ) -> None:
     """Write embeddings of all users or items: columns id, embedding."""
     from behavior_model.scoring import export as export_entity
+    from serving.line import micros
 
     moment = parse_time(as_of)
     rows = export_entity(

@@ -8,7 +8,6 @@ import typer
 
 from serving.cli.console import out, print_table
 from serving.cli.options import WorkspaceOption, existing_workspace
-from serving.line import open_model
 
 if TYPE_CHECKING:
     from behavior_model.evaluation.study_page import StudyTable
@@ -33,6 +32,7 @@ def audit(
     from pipelines.contracts import USER_ID, SemanticType
     from pipelines.errors import UnknownNameError
     from pipelines.flow.runner import RunSettings, StageContext
+    from serving.line import open_model
 
     place = existing_workspace(workspace)
     context = StageContext(place, RunSettings.load(place), say=out.print)
