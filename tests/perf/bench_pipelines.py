@@ -136,6 +136,12 @@ def main() -> int:
             with MemorySampler() as sampler:
                 rooms.append((take_in(context), make_sequences(context)))
             peaks.append(sampler.peak.total)
+            intake, sequences = rooms[-1]
+            print(
+                f"intake {intake:.1f} s, vocabulary and sequences {sequences:.1f} s, "
+                f"{sampler.peak.total / 2**30:.2f} GiB",
+                flush=True,
+            )
             begun = time.monotonic()
             events = run_duckdb(folder / "raw", folder / "duckdb", AS_OF, threads=num_cores())
             reference.append(time.monotonic() - begun)
