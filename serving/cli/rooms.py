@@ -15,6 +15,9 @@ from serving.cli.console import out
 from serving.cli.options import AsOfOption, CompanyOption, WorkspaceOption, parse_time
 
 BUILT_IN_COMPANY: Final = "complete-journey"
+LINE_HELP: Final = (
+    "Rooms 1 to 7: raw tables in, a checked lake, a trained model and a filled shelf out."
+)
 ROOM_HELP: Final = {
     "ingest": "Rooms 1 and 2: read the company's tables, check them, merge them into the lake.",
     "tokenize": "Rooms 3 and 4: fit the vocabulary, encode sequences, cut labels.",
@@ -44,45 +47,10 @@ ShardingOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(run)
+    app.command("run", help=LINE_HELP)(_training_command(None))
     for name, help_text in ROOM_HELP.items():
-        command = pretrain if name == "pretrain" else _room_command(name)
+        command = _training_command(name) if name == "pretrain" else _room_command(name)
         app.command(name, help=help_text)(command)
-
-
-def run(
-    workspace: WorkspaceOption,
-    company: CompanyOption = None,
-    size: SizeOption = None,
-    as_of: AsOfOption = None,
-    seed: SeedOption = None,
-    workers: WorkersOption = None,
-    sharding: ShardingOption = None,
-) -> None:
-    """Rooms 1 to 7: raw tables in, a checked lake, a trained model and a filled shelf out."""
-    run_line(Workspace(workspace), company, size, as_of, seed, workers=workers, sharding=sharding)
-
-
-def pretrain(
-    workspace: WorkspaceOption,
-    company: CompanyOption = None,
-    size: SizeOption = None,
-    as_of: AsOfOption = None,
-    seed: SeedOption = None,
-    workers: WorkersOption = None,
-    sharding: ShardingOption = None,
-) -> None:
-    """Room 5, which alone has workers."""
-    run_line(
-        Workspace(workspace),
-        company,
-        size,
-        as_of,
-        seed,
-        workers=workers,
-        sharding=sharding,
-        only="pretrain",
-    )
 
 
 def run_line(
@@ -118,6 +86,24 @@ def run_line(
         f"{len(reports) - skipped} room(s) run, {skipped} with nothing to do, {seconds:.1f} s. "
         f"Workspace: {workspace.root}"
     )
+
+
+def _training_command(only: str | None) -> Callable[..., None]:
+    """The whole line, or the one room that has workers."""
+
+    def command(
+        workspace: WorkspaceOption,
+        company: CompanyOption = None,
+        size: SizeOption = None,
+        as_of: AsOfOption = None,
+        seed: SeedOption = None,
+        workers: WorkersOption = None,
+        sharding: ShardingOption = None,
+    ) -> None:
+        given = company, size, as_of, seed
+        run_line(Workspace(workspace), *given, workers=workers, sharding=sharding, only=only)
+
+    return command
 
 
 def _room_command(name: str) -> Callable[..., None]:
