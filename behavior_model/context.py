@@ -156,7 +156,7 @@ class ModelContext:
         """
 
         def make() -> Histories:
-            customers = np.flatnonzero(~self._flagged)
+            customers = np.flatnonzero(~self._is_flagged)
             return self._histories.select(customers).before(prediction_time_us).non_empty()
 
         return self._once("histories", prediction_time_us, make)
@@ -171,7 +171,7 @@ class ModelContext:
 
     def flagged_states(self, prediction_time_us: int) -> UserStates | None:
         """States of flagged users with any event before a prediction time; None without any."""
-        flagged = self._histories.select(np.flatnonzero(self._flagged))
+        flagged = self._histories.select(np.flatnonzero(self._is_flagged))
         histories = flagged.before(prediction_time_us).non_empty()
         return self._embed(histories, prediction_time_us) if len(histories) else None
 
@@ -206,10 +206,14 @@ class ModelContext:
         return lake.read_histories(self.workspace, self.vocabulary, self.as_of_us)
 
     @cached_property
-    def _flagged(self) -> npt.NDArray[np.bool_]:
+    def _flagged(self) -> frozenset[str]:
+        return lake.flagged_users(self.workspace)
+
+    @cached_property
+    def _is_flagged(self) -> npt.NDArray[np.bool_]:
         """bool[all users]: which of `_histories` belong to flagged users."""
-        flagged = lake.flagged_users(self.workspace)
-        return np.asarray([user in flagged for user in self._histories.user_ids], dtype=np.bool_)
+        users = self._histories.user_ids
+        return np.asarray([user in self._flagged for user in users], dtype=np.bool_)
 
     @cached_property
     def _label_times(self) -> Longs:
@@ -224,7 +228,7 @@ class ModelContext:
                 f"{self.workspace.root}: no labels at {moment.isoformat()}. "
                 "Make them with: bfm tokenize --workspace DIR --as-of TIME"
             )
-        flagged = pa.array(lake.flagged_users(self.workspace), type=pa.string())
+        flagged = pa.array(self._flagged, type=pa.string())
         customers = pc.invert(pc.is_in(rows.column(USER_ID), value_set=flagged))
         rows = rows.filter(customers).sort_by(USER_ID)
         users = rows.column(USER_ID).to_pylist()

@@ -74,7 +74,8 @@ def merge(
     _add_columns(spark, path, frame.schema)
     if not num_rows and within is None:
         return Written()
-    if CONTENT_HASH in frame.columns and small_merge.is_small(path, num_rows, since_us):
+    adds_alone = within is None and CONTENT_HASH in frame.columns
+    if adds_alone and small_merge.is_small(path, num_rows, since_us):
         return _merge_small(frame, path, contract, cluster, since_us)
     stored = spark.read.format("delta").load(str(path))
     if since_us is not None:
