@@ -6,14 +6,19 @@ Small enough to train on in seconds, regular enough for a model to learn somethi
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
 from behavior_model.items import ItemContent, build_item_content
+from behavior_model.model.backbone import new_backbone
+from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.recipes import Recipe, recipe_for
 from behavior_model.text_encoder import HashedBackend, TextEncoder
+from behavior_model.training.ray_trainer import shard_of
+from behavior_model.training.worker import PretrainingJob
 from pipelines.contracts import CATALOGUE, PURCHASE, TOKEN_SEQUENCES
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.encoder import encode
@@ -150,3 +155,33 @@ def shop_workspace(workspace: Workspace, num_users: int = 24) -> Workspace:
     write_deltalake(str(workspace.table(CATALOGUE.name)), shop_catalogue())
     shop_content(vocabulary).save(workspace.checkpoints / "items")
     return workspace
+
+
+def shop_model(recipe: Recipe, content: ItemContent) -> PretrainingModel:
+    """An untrained model; seed torch before."""
+    return PretrainingModel(
+        new_backbone(shop_vocabulary(), content, recipe.model, WINDOW_US),
+        content,
+        recipe.training.num_negatives,
+        recipe.training.loss_weights,
+    )
+
+
+def shop_shards(num_users: int, num_shards: int) -> dict[int, Histories]:
+    """The shop's histories as training splits them."""
+    histories = shop_histories(num_users)
+    shards = np.asarray([shard_of(user, num_shards) for user in histories.user_ids])
+    return {shard: histories.select(np.flatnonzero(shards == shard)) for shard in range(num_shards)}
+
+
+def shop_job(root: Path, recipe: Recipe, num_shards: int = 1, seed: int = 5) -> PretrainingJob:
+    """A run in the workspace at `root`."""
+    return PretrainingJob(
+        root=str(root),
+        vocabulary_id=shop_vocabulary().vocabulary_id,
+        recipe=recipe,
+        cut_us=CUT_US,
+        window_us=WINDOW_US,
+        seed=seed,
+        num_shards=num_shards,
+    )

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from behavior_model.items import ItemContent
-from behavior_model.model.backbone import new_backbone
-from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import TrainingRun
 from tests.rhythm_shop import (
@@ -15,6 +13,7 @@ from tests.rhythm_shop import (
     WINDOW_US,
     shop_content,
     shop_histories,
+    shop_model,
     shop_recipe,
     shop_vocabulary,
 )
@@ -33,12 +32,7 @@ def first_losses() -> list[dict[str, float]]:
     content: ItemContent = shop_content(vocabulary)
     recipe = shop_recipe(epochs=4)
     torch.manual_seed(SEED)
-    model = PretrainingModel(
-        new_backbone(vocabulary, content, recipe.model, WINDOW_US),
-        content,
-        recipe.training.num_negatives,
-        recipe.training.loss_weights,
-    )
+    model = shop_model(recipe, content)
     loader = ShardLoader(
         vocabulary=vocabulary,
         histories=shop_histories(24),

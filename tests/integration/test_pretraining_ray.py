@@ -18,14 +18,14 @@ from behavior_model.stage_pretrain import pretrain
 from behavior_model.training import ray_trainer
 from behavior_model.training.processes import Sharding
 from behavior_model.training.ray_session import ray_session
-from behavior_model.training.ray_trainer import shard_of
-from behavior_model.training.worker import PretrainingJob, Rank, run_worker
+from behavior_model.training.worker import Rank, run_worker
 from pipelines.workspace import Workspace
 from tests.rhythm_shop import (
     CUT_US,
     WINDOW_US,
-    shop_histories,
+    shop_job,
     shop_recipe,
+    shop_shards,
     shop_vocabulary,
     shop_workspace,
 )
@@ -48,26 +48,12 @@ def test_two_workers_walk_the_path_of_one_with_two_shards(tmp_path: Path) -> Non
     assert result.peak_memory_bytes > 0
 
     alone = shop_workspace(Workspace(tmp_path / "one"))
-    histories = shop_histories(24)
-    members = [
-        [i for i, user in enumerate(histories.user_ids) if shard_of(user, 2) == shard]
-        for shard in range(2)
-    ]
-    job = PretrainingJob(
-        root=str(alone.root),
-        vocabulary_id=vocabulary.vocabulary_id,
-        recipe=recipe,
-        cut_us=CUT_US,
-        window_us=WINDOW_US,
-        seed=1,
-        num_shards=2,
-    )
+    job = shop_job(alone.root, shop_recipe(), num_shards=2, seed=1)
     # The stage makes item content with the best text encoder of this machine: take the same one.
     for name in ("items.safetensors", "items.json"):
         content = (distributed.checkpoints / "items" / name).read_bytes()
         (alone.checkpoints / "items" / name).write_bytes(content)
-    shards = {shard: histories.select(chosen) for shard, chosen in enumerate(members)}
-    run_worker(job, vocabulary, shards, Rank())
+    run_worker(job, vocabulary, shop_shards(24, 2), Rank())
     one, two = (
         load_file(space.checkpoints / "backbone" / WEIGHTS_FILE) for space in (alone, distributed)
     )
@@ -79,23 +65,11 @@ def test_two_workers_walk_the_path_of_one_with_two_shards(tmp_path: Path) -> Non
 
 
 def test_two_workers_that_share_the_model_walk_it_too(tmp_path: Path) -> None:
-    vocabulary, histories = shop_vocabulary(), shop_histories(24)
+    vocabulary = shop_vocabulary()
     shared, alone = (shop_workspace(Workspace(tmp_path / name)) for name in ("shared", "alone"))
-    job = PretrainingJob(
-        root=str(shared.root),
-        vocabulary_id=vocabulary.vocabulary_id,
-        recipe=shop_recipe(),
-        cut_us=CUT_US,
-        window_us=WINDOW_US,
-        seed=1,
-        num_shards=2,
-    )
+    job = shop_job(shared.root, shop_recipe(), num_shards=2, seed=1)
     ray_trainer.fit(job, 2, Sharding.FULL)
-    members: dict[int, list[int]] = {0: [], 1: []}
-    for i, user in enumerate(histories.user_ids):
-        members[shard_of(user, 2)].append(i)
-    shards = {shard: histories.select(chosen) for shard, chosen in members.items()}
-    run_worker(replace(job, root=str(alone.root)), vocabulary, shards, Rank())
+    run_worker(replace(job, root=str(alone.root)), vocabulary, shop_shards(24, 2), Rank())
     one, two = (
         json.loads((space.checkpoints / "pretraining" / "log.jsonl").read_text().splitlines()[-1])
         for space in (alone, shared)

@@ -19,9 +19,8 @@ from behavior_model.training.worker import PretrainingJob, Rank, run_worker
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from tests.rhythm_shop import (
-    CUT_US,
-    WINDOW_US,
     shop_histories,
+    shop_job,
     shop_recipe,
     shop_vocabulary,
     shop_workspace,
@@ -30,21 +29,9 @@ from tests.rhythm_shop import (
 HISTORIES = shop_histories(24)
 
 
-def job(root: Path, recipe: Recipe, num_shards: int = 1) -> PretrainingJob:
-    return PretrainingJob(
-        root=str(root),
-        vocabulary_id=shop_vocabulary().vocabulary_id,
-        recipe=recipe,
-        cut_us=CUT_US,
-        window_us=WINDOW_US,
-        seed=5,
-        num_shards=num_shards,
-    )
-
-
 def train(root: Path, recipe: Recipe, histories: Histories = HISTORIES) -> list[dict[str, float]]:
     """Train to the end; every step's losses as logged."""
-    one = job(root, recipe)
+    one = shop_job(root, recipe)
     run_worker(one, shop_vocabulary(), {0: histories}, Rank())
     return [json.loads(line) for line in one.log_path.read_text().splitlines()]
 
@@ -77,7 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, dies_at: int)
             raise KilledError
 
     with pytest.raises(KilledError):
-        run_worker(job(broken, recipe), shop_vocabulary(), {0: HISTORIES}, Rank(report=die))
+        run_worker(shop_job(broken, recipe), shop_vocabulary(), {0: HISTORIES}, Rank(report=die))
     resumed = losses(train(broken, recipe))
     assert resumed == expected
     assert_same_weights(whole, broken)
@@ -97,7 +84,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def test_another_seed_does_not_continue_a_run(tmp_path: Path) -> None:
     shop_workspace(Workspace(tmp_path))
     recipe = shop_recipe(checkpoint_every_s=0.0)
-    first = job(tmp_path, recipe)
+    first = shop_job(tmp_path, recipe)
 
     def die(metrics: dict[str, float]) -> None:
         if metrics["step"] == 3:
@@ -116,7 +103,7 @@ def test_a_finished_run_leaves_a_backbone_and_no_checkpoints(tmp_path: Path) -> 
     shop_workspace(Workspace(tmp_path))
     train(tmp_path, shop_recipe(checkpoint_every_s=0.0))
     assert (Workspace(tmp_path).checkpoints / "backbone" / WEIGHTS_FILE).is_file()
-    assert list(job(tmp_path, shop_recipe()).folder.glob("*.safetensors")) == []
+    assert list(shop_job(tmp_path, shop_recipe()).folder.glob("*.safetensors")) == []
 
 
 def test_training_lowers_every_loss_it_can(tmp_path: Path) -> None:
@@ -147,7 +134,7 @@ def test_after_sigkill_the_next_run_resumes_inside_the_epoch(tmp_path: Path) -> 
     shop_workspace(Workspace(killed))
     recipe = shop_recipe(checkpoint_every_s=0.0, epochs=30)
     expected = losses(train(whole, recipe))
-    log = job(killed, recipe).log_path
+    log = shop_job(killed, recipe).log_path
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(killed)],
         cwd=Path(__file__).parents[2],

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
+import yaml
 from deltalake import write_deltalake
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from behavior_model.audit import profiles
 from behavior_model.audit.report import audit
@@ -34,10 +36,12 @@ from pipelines.errors import (
     UserError,
     WorkspaceError,
 )
+from pipelines.flow.runner import RunSettings
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from serving.app import create_app, require_free_port, running, serve
+from serving.cli.main import app
 from serving.erasure import erase, erase_due
 from serving.schemas import from_micros
 from serving.settings import ServingSettings
@@ -408,3 +412,34 @@ def test_an_audit_judges_the_served_answers_by_group(
     page = (shop.reports / "audit.html").read_text()
     assert "rhythm" in page
     assert json.loads((shop.reports / "audit.json").read_text())["num_profiles"] == len(users) - 1
+
+
+def test_the_command_prints_what_an_audit_finds(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(profiles, "MIN_USERS", 5)
+    company = tmp_path / "company.yaml"
+    people = {
+        "name": "people",
+        "into": "profiles",
+        "source": {"format": "parquet", "path": "people.parquet"},
+        "columns": {"user_id": "user"},
+        "fields": {"rhythm": {"type": "categorical"}},
+    }
+    described = yaml.safe_load(shop.company_path.read_text())
+    described["tables"].append(people)
+    company.write_text(yaml.safe_dump(described))
+    settings = RunSettings(company_path=company, as_of=from_micros(AS_OF_US))
+    settings.save(shop)
+    shop.state.mkdir(exist_ok=True)
+    users = ModelContext.open(shop, as_of_us=AS_OF_US).histories(AS_OF_US).user_ids
+    rhythm = [("days", "weeks")[int(user[-3:]) % 4 // 2] for user in users]
+    table = pa.table({"user_id": users, "rhythm": rhythm})
+    write_deltalake(str(shop.table("profiles")), table, mode="overwrite", schema_mode="overwrite")
+    done = CliRunner().invoke(app, ["audit", "--workspace", str(shop.root)])
+    assert done.exit_code == 0, done.output
+    assert f"What can be guessed of {len(users)} profiles" in done.output
+    assert "rhythm" in done.output
+    refused = CliRunner().invoke(app, ["audit", "--workspace", str(shop.root), "--field", "rhytm"])
+    assert isinstance(refused.exception, UnknownNameError)
+    assert "rhythm" in str(refused.exception)

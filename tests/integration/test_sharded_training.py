@@ -18,15 +18,13 @@ from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.training import worker
 from behavior_model.training.group import rank_in_group
 from behavior_model.training.processes import Sharding
-from behavior_model.training.ray_trainer import shard_of
 from behavior_model.training.worker import PretrainingJob, Rank, run_worker
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from tests.rhythm_shop import (
-    CUT_US,
-    WINDOW_US,
-    shop_histories,
+    shop_job,
     shop_recipe,
+    shop_shards,
     shop_vocabulary,
     shop_workspace,
 )
@@ -56,25 +54,11 @@ def job(root: Path, *, halves: bool = False) -> PretrainingJob:
             recipe.training, bfloat16=True, batch_tokens=256, accumulated_batches=2, epochs=3
         )
         recipe = replace(recipe, training=half)
-    return PretrainingJob(
-        root=str(root),
-        vocabulary_id=shop_vocabulary().vocabulary_id,
-        recipe=recipe,
-        cut_us=CUT_US,
-        window_us=WINDOW_US,
-        seed=5,
-        num_shards=NUM_SHARDS,
-    )
+    return shop_job(root, recipe, NUM_SHARDS)
 
 
 def shards() -> dict[int, Histories]:
-    histories = shop_histories(24)
-    return {
-        shard: histories.select(
-            [i for i, user in enumerate(histories.user_ids) if shard_of(user, NUM_SHARDS) == shard]
-        )
-        for shard in range(NUM_SHARDS)
-    }
+    return shop_shards(24, NUM_SHARDS)
 
 
 def die(metrics: dict[str, float]) -> None:

@@ -26,14 +26,19 @@ from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from behavior_model.model.backbone import new_backbone
-from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.recipes import Recipe, recipe_for
 from behavior_model.training.group import rank_in_group
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import TrainingRun
 from behavior_model.training.processes import Sharding
-from tests.rhythm_shop import CUT_US, WINDOW_US, shop_content, shop_histories, shop_vocabulary
+from tests.rhythm_shop import (
+    CUT_US,
+    WINDOW_US,
+    shop_content,
+    shop_histories,
+    shop_model,
+    shop_vocabulary,
+)
 
 NUM_PROCESSES = 2
 WARM_STEPS = 1
@@ -48,12 +53,7 @@ def measure(sharding: Sharding, recipe: Recipe) -> dict[str, float]:
     content = shop_content(vocabulary)
     rank = rank_in_group(sharding)
     torch.manual_seed(0)
-    model = PretrainingModel(
-        new_backbone(vocabulary, content, recipe.model, WINDOW_US),
-        content,
-        recipe.training.num_negatives,
-        recipe.training.loss_weights,
-    )
+    model = shop_model(recipe, content)
     loader = ShardLoader(
         vocabulary=vocabulary,
         histories=shop_histories(400, seed=rank.index),

@@ -16,13 +16,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from behavior_model.model.backbone import new_backbone
-from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.recipes import recipe_for
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import TrainingRun
 from tests.perf.training_speed import events_per_processor_second
-from tests.rhythm_shop import CUT_US, WINDOW_US, shop_content, shop_histories, shop_vocabulary
+from tests.rhythm_shop import (
+    CUT_US,
+    WINDOW_US,
+    shop_content,
+    shop_histories,
+    shop_model,
+    shop_vocabulary,
+)
 
 BASELINE = Path(__file__).parent / "training_baseline.json"
 TOLERANCE = 0.7
@@ -37,12 +42,7 @@ def events_per_second() -> float:
     content = shop_content(vocabulary)
     recipe = recipe_for("tiny", num_events=100_000)
     recipe = replace(recipe, model=replace(recipe.model, word_width=16))
-    model = PretrainingModel(
-        new_backbone(vocabulary, content, recipe.model, WINDOW_US),
-        content,
-        recipe.training.num_negatives,
-        recipe.training.loss_weights,
-    )
+    model = shop_model(recipe, content)
     loader = ShardLoader(
         vocabulary=vocabulary,
         histories=shop_histories(200),
