@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from behavior_model.bundle import Bundle, Catalogue, Manifest, open_bundle
 from behavior_model.embedding import UserStates, embed_users, text_embeddings
+from behavior_model.heads.propensity import PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.search import SearchHead
 from behavior_model.heads.tagging import TaggingHead
@@ -40,6 +41,7 @@ CATEGORY_RECOMMENDATION: Final = "category_recommendation"
 SEARCH: Final = "search"
 HASHED: Final = "hashed"
 TAGGING: Final = "tagging"
+CATEGORY_PROPENSITY: Final = "category_propensity"
 RANKING_TASKS: Final = (RECOMMENDATION, CATEGORY_RECOMMENDATION, SEARCH, TAGGING)
 
 
@@ -57,6 +59,23 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False)
+class Propensities:
+    """Chances of U users to buy from each of T categories.
+
+    Args:
+        categories: T names.
+        scores: float64[U, T], calibrated.
+        lowers: float64[U, T], ends of the intervals.
+        uppers: float64[U, T].
+    """
+
+    categories: list[str]
+    scores: npt.NDArray[np.float64]
+    lowers: npt.NDArray[np.float64]
+    uppers: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """Answers from one bundle.
 
@@ -67,6 +86,7 @@ class Predictor:
         index: Nearest items by behaviour.
         rankers: Per level.
         user_tasks: Per task name.
+        propensity_head: None where the bundle has none.
         search_head: None where the bundle has none.
         tagging_head: None where the bundle has none.
         encoder: The text encoder of this machine.
@@ -78,6 +98,7 @@ class Predictor:
     index: ItemIndex
     rankers: dict[str, RecommendationHead]
     user_tasks: dict[str, UserTaskHead]
+    propensity_head: PropensityHead | None
     search_head: SearchHead | None
     tagging_head: TaggingHead | None
     encoder: TextEncoder
@@ -104,6 +125,9 @@ class Predictor:
         tagging_head = None
         if TAGGING in tasks:
             tagging_head = TaggingHead.load(bundle.head(TAGGING), vocabulary)
+        propensity_head = None
+        if CATEGORY_PROPENSITY in tasks:
+            propensity_head = PropensityHead.load(bundle.head(CATEGORY_PROPENSITY), vocabulary)
         levels = {"item": RECOMMENDATION, "category": CATEGORY_RECOMMENDATION}
         return cls(
             bundle=bundle,
@@ -118,8 +142,9 @@ class Predictor:
             user_tasks={
                 task: UserTaskHead.load(bundle.head(task), vocabulary)
                 for task in tasks
-                if task not in RANKING_TASKS
+                if task not in (*RANKING_TASKS, CATEGORY_PROPENSITY)
             },
+            propensity_head=propensity_head,
             search_head=search_head,
             tagging_head=tagging_head,
             encoder=encoder,
@@ -192,6 +217,23 @@ class Predictor:
         self.require_user_task(task)
         states = self.states(histories, prediction_times_us)
         return self.user_tasks[task].predict(histories, states, prediction_times_us)
+
+    def propensities(self, histories: Histories, prediction_times_us: Longs) -> Propensities:
+        """Chances of U users to buy from each of the largest categories.
+
+        Raises:
+            UnknownNameError: the bundle holds no such head.
+        """
+        if self.propensity_head is None:
+            raise UnknownNameError("task", CATEGORY_PROPENSITY, self.manifest.tasks)
+        states = self.states(histories, prediction_times_us)
+        found = self.propensity_head.predict(histories, states, prediction_times_us)
+        return Propensities(
+            categories=self._category_ids(found.targets),
+            scores=found.scores,
+            lowers=found.lowers,
+            uppers=found.uppers,
+        )
 
     @property
     def personalises_search(self) -> bool:

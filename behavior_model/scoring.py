@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from behavior_model.bundle import Manifest, open_bundle
 from behavior_model.predictor import (
+    CATEGORY_PROPENSITY,
     CATEGORY_RECOMMENDATION,
     RANKING_TASKS,
     SEARCH,
@@ -25,11 +26,13 @@ from behavior_model.predictor import (
 from behavior_model.scoring_tables import (
     EMBEDDED_SCHEMA,
     PREDICTED_SCHEMA,
+    PROPENSITY_SCHEMA,
     RANK,
     RANKED_SCHEMA,
     SEARCHED_SCHEMA,
     TAGGED_SCHEMA,
     embedding_table,
+    propensity_table,
     ranked_table,
     write_table,
 )
@@ -68,6 +71,8 @@ def score(
     | recommendation, category_recommendation | k per user with history before `as_of_us` |
       user_id, item_id, rank, score (a category's item_id is its name) |
     | user tasks (churn, ...) | one per such user | user_id, score, lower, upper |
+    | category_propensity | one per such user and each of the largest categories | user_id,
+      item_id (the category's name), score, lower, upper |
     | search | k per distinct query of the events before `as_of_us` | query, item_id, rank, score |
     | tagging | k per item | item_id, tag, rank, score |
 
@@ -140,6 +145,19 @@ class _Predict:
         found = predictor.predict(self.task, histories, times)
         columns = [histories.user_ids, found.scores, found.lowers, found.uppers]
         return pa.table(columns, schema=PREDICTED_SCHEMA)
+
+
+@dataclass(frozen=True)
+class _Propensities:
+    """Answer of category propensity for one shard of users."""
+
+    as_of_us: int
+
+    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
+        histories, times = _histories(shard, self.as_of_us)
+        if not len(histories):
+            return PROPENSITY_SCHEMA.empty_table()
+        return propensity_table(histories.user_ids, predictor.propensities(histories, times))
 
 
 @dataclass(frozen=True)
@@ -229,6 +247,8 @@ def _plan(
         return _items(workspace), _Tag(k), TAGGED_SCHEMA
     if task in RANKING_TASKS:
         return _users(workspace), _Rank(task, k, as_of_us), RANKED_SCHEMA
+    if task == CATEGORY_PROPENSITY:
+        return _users(workspace), _Propensities(as_of_us), PROPENSITY_SCHEMA
     return _users(workspace), _Predict(task, as_of_us), PREDICTED_SCHEMA
 
 
@@ -313,10 +333,8 @@ def _run(
 def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
     found = [part.cast(schema) for part in parts if part.num_rows]
     rows = pa.concat_tables(found) if found else schema.empty_table()
-    order = [(schema.names[0], "ascending")]
-    if RANK in schema.names:
-        order.append((RANK, "ascending"))
-    write_table(out, rows.sort_by(order))
+    keys = [schema.names[0], *(name for name in (RANK, ITEM_ID) if name in schema.names[1:])]
+    write_table(out, rows.sort_by([(key, "ascending") for key in keys]))
     return int(rows.num_rows)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from behavior_model.predictor import Ranking
+from behavior_model.predictor import Propensities, Ranking
 from pipelines.contracts import ITEM_ID, QUERY, USER_ID
 from pipelines.workspace import write_bytes_atomically
 
@@ -28,13 +28,10 @@ def _ranked(asked: str, found: str) -> pa.Schema:
 RANKED_SCHEMA: Final = _ranked(USER_ID, ITEM_ID)
 SEARCHED_SCHEMA: Final = _ranked(QUERY, ITEM_ID)
 TAGGED_SCHEMA: Final = _ranked(ITEM_ID, TAG)
-PREDICTED_SCHEMA: Final = pa.schema(
-    [
-        (USER_ID, pa.string()),
-        (SCORE, pa.float64()),
-        ("lower", pa.float64()),
-        ("upper", pa.float64()),
-    ]
+_WITH_INTERVAL: Final = [(SCORE, pa.float64()), ("lower", pa.float64()), ("upper", pa.float64())]
+PREDICTED_SCHEMA: Final = pa.schema([(USER_ID, pa.string()), *_WITH_INTERVAL])
+PROPENSITY_SCHEMA: Final = pa.schema(
+    [(USER_ID, pa.string()), (ITEM_ID, pa.string()), *_WITH_INTERVAL]
 )
 EMBEDDED_SCHEMA: Final = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32()))])
 
@@ -56,6 +53,17 @@ def ranked_table(asked: Sequence[str], ranking: Ranking, schema: pa.Schema) -> p
     ]
     arrays = [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]
     return pa.table(arrays, schema=schema)
+
+
+def propensity_table(user_ids: Sequence[str], found: Propensities) -> pa.Table:
+    """One row per user and category."""
+    num_users, num_categories = found.scores.shape
+    columns = [
+        pa.array([user for user in user_ids for _ in range(num_categories)], type=pa.string()),
+        pa.array(found.categories * num_users, type=pa.string()),
+        *(pa.array(values.ravel()) for values in (found.scores, found.lowers, found.uppers)),
+    ]
+    return pa.table(columns, schema=PROPENSITY_SCHEMA)
 
 
 def embedding_table(ids: Sequence[str], rows: npt.NDArray[np.float32]) -> pa.Table:

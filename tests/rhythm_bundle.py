@@ -10,6 +10,7 @@ from deltalake import write_deltalake
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.heads import search_fitting, tagging_fitting, user_task
+from behavior_model.heads.propensity import PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.memory.interactions import Level
 from behavior_model.model.backbone import new_backbone, save_backbone
@@ -78,6 +79,7 @@ def _fit_heads(context: ModelContext) -> None:
     heads = context.workspace.heads
     RecommendationHead.fit(context, Level.ITEM).save(heads / "recommendation")
     RecommendationHead.fit(context, Level.CATEGORY).save(heads / "category_recommendation")
+    PropensityHead.fit(context).save(heads / "category_propensity")
     user_task.fit(context, get_user_task("churn")).save(heads / "churn")
     tagging_fitting.fit(context).save(heads / "tagging")
     search_fitting.fit(

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from behavior_model.baselines.item_knn import count_matrix
 from behavior_model.baselines.tuning import best_columns, tuned
 from behavior_model.context import ModelContext
-from behavior_model.memory.factors import fit_factors, fold_in
+from behavior_model.memory.factors import Floats, fit_factors, fold_in
 from behavior_model.memory.interactions import Interactions, Level, Longs
 
 KNOBS: Final = ((64, 0.1, 10.0), (128, 0.1, 10.0), (256, 0.1, 10.0), (64, 0.1, 100.0))
@@ -25,14 +25,21 @@ def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs
         return tuned(context, level, k, partial(_rank, seed=seed), KNOBS)
 
 
-def _rank(
-    interactions: Interactions, knob: tuple[int, float, float], k: int, *, seed: int
-) -> Longs:
+def fold_users(
+    interactions: Interactions, knob: tuple[int, float, float], *, seed: int
+) -> tuple[Floats, Floats, Longs]:
+    """Factors of users, float32[U, F], and of targets, float32[R, F], and int64[R], the targets."""
     num_factors, confidence, regularisation = knob
     counts, targets = count_matrix(interactions)
     settings = {"confidence": confidence, "regularisation": regularisation}
     factors = fit_factors(counts, num_factors=num_factors, seed=seed, **settings)
-    users = fold_in(counts, factors, **settings)
+    return fold_in(counts, factors, **settings), factors, targets
+
+
+def _rank(
+    interactions: Interactions, knob: tuple[int, float, float], k: int, *, seed: int
+) -> Longs:
+    users, factors, targets = fold_users(interactions, knob, seed=seed)
     parts = [
         best_columns(users[start : start + _CHUNK_USERS] @ factors.T, targets, k)
         for start in range(0, len(users), _CHUNK_USERS)

@@ -10,12 +10,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from lightgbm import Dataset, train
+from lightgbm import Booster, Dataset, train
 
 from behavior_model.baselines.tuning import best_pairs, interactions_at
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Interactions, Level, Longs
+from behavior_model.memory.interactions import Doubles, Interactions, Level, Longs
 from behavior_model.memory.own import MISSING_PAIR, own_groups, own_pairs, own_users
+
+Floats = npt.NDArray[np.float32]
 
 NUM_POPULAR: Final = 60
 NUM_OWN: Final = 100
@@ -41,26 +43,32 @@ def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs
     inputs, labels = [], []
     for time in times:
         past = interactions_at(context, level, time)
-        keys, values = _features(past, groups)
+        keys = _candidates(past)
+        values = pair_values(past, groups, keys)
         truths = level.truths_of(context.futures(time))
         true = np.concatenate([u * past.num_targets + t for u, t in enumerate(truths)])
         active = np.asarray([len(t) > 0 for t in truths])[keys // past.num_targets]
         inputs.append(values[active])
         labels.append(np.isin(keys[active], true))
-    data = Dataset(np.concatenate(inputs), np.concatenate(labels).astype(np.int8))
-    trees = train({**_TREES, "seed": seed}, data, NUM_TREES)
+    trees = fit_trees(np.concatenate(inputs), np.concatenate(labels), seed=seed)
     past = interactions_at(context, level, context.test_time)
-    keys, values = _features(past, groups)
+    keys = _candidates(past)
+    values = pair_values(past, groups, keys)
     scores = np.asarray(trees.predict(values, num_threads=1))
     return best_pairs(past, keys, scores, k)
 
 
-def _features(past: Interactions, groups: Longs) -> tuple[Longs, npt.NDArray[np.float32]]:
-    """Keys of candidates and float32[P, 21]."""
+def fit_trees(inputs: Floats, labels: npt.NDArray[np.bool_], *, seed: int) -> Booster:
+    """Trees over float32[P, F] and bool[P], whether the pair came true."""
+    data = Dataset(inputs, labels.astype(np.int8))
+    return train({**_TREES, "seed": seed}, data, NUM_TREES)
+
+
+def pair_values(past: Interactions, groups: Longs, keys: Longs) -> Floats:
+    """float32[P, 21]: the features of pairs `user * T + target`."""
     own = own_pairs(past)
-    popular = np.bincount(past.targets, 0.5 ** (past.ages / 28.0), minlength=past.num_targets)
+    popular = _popular(past)
     total = np.bincount(past.targets, minlength=past.num_targets)
-    keys = _candidates(past, popular)
     users, targets = keys // past.num_targets, keys % past.num_targets
     pairs, per_user = own.at(keys, MISSING_PAIR), own_users(past)
     num_groups = int(groups.max(initial=0)) + 1
@@ -73,14 +81,19 @@ def _features(past: Interactions, groups: Longs) -> tuple[Longs, npt.NDArray[np.
         popular[targets],
         total[targets],
     ]
-    return keys, np.stack(columns, axis=1).astype(np.float32)
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _candidates(past: Interactions, popular: npt.NDArray[np.number]) -> Longs:
+def _popular(past: Interactions) -> Doubles:
+    weights = 0.5 ** (past.ages / 28.0)
+    return np.bincount(past.targets, weights, past.num_targets).astype(np.float64)
+
+
+def _candidates(past: Interactions) -> Longs:
     own = own_pairs(past)
     users = own.keys // past.num_targets
     order = np.lexsort((own.keys, -own.columns["decayed_112d"], users))
     place = np.arange(len(order)) - np.searchsorted(users[order], users[order])
-    best = np.argsort(-popular, kind="stable")[:NUM_POPULAR]
+    best = np.argsort(-_popular(past), kind="stable")[:NUM_POPULAR]
     everyone = np.arange(past.num_users)[:, None] * past.num_targets + best
     return np.union1d(own.keys[order[place < NUM_OWN]], everyone.ravel())

@@ -41,15 +41,22 @@ def count_matrix(interactions: Interactions) -> tuple[sparse.csr_matrix, Longs]:
     return counts, targets
 
 
-def _rank(interactions: Interactions, num_neighbours: int, k: int) -> Longs:
+def tastes_and_likeness(
+    interactions: Interactions, num_neighbours: int
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix, Longs]:
+    """float[U, R] and float[R, R], whose product scores users for targets, and int64[R], those."""
     counts, targets = count_matrix(interactions)
     model = BM25Recommender(K=num_neighbours, num_threads=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParameterWarning)
         model.fit(counts, show_progress=False)
-    likeness = sparse.csr_matrix(model.similarity)
     tastes = counts.copy()
     tastes.data = np.log1p(tastes.data)
+    return tastes, sparse.csr_matrix(model.similarity), targets
+
+
+def _rank(interactions: Interactions, num_neighbours: int, k: int) -> Longs:
+    tastes, likeness, targets = tastes_and_likeness(interactions, num_neighbours)
     parts = [
         best_columns((tastes[start : start + _CHUNK_USERS] @ likeness).toarray(), targets, k)
         for start in range(0, interactions.num_users, _CHUNK_USERS)

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 Doubles = npt.NDArray[np.float64]
@@ -58,6 +59,23 @@ def auc(labels: Doubles, scores: Doubles) -> float:
     if len(np.unique(labels)) < 2:
         return float("nan")
     return float(roc_auc_score(labels, scores))
+
+
+def macro_auc(labels: npt.NDArray[np.bool_], scores: Doubles) -> float:
+    """Mean area under the ROC curve over the columns that hold both classes, ties counted half.
+
+    Args:
+        labels: bool[U, T].
+        scores: float64[U, T], compared within a column alone.
+    """
+    positives = labels.sum(axis=0).astype(np.float64)
+    negatives = len(labels) - positives
+    both = (positives > 0) & (negatives > 0)
+    if not both.any():
+        return float("nan")
+    ranks = np.where(labels, rankdata(scores, axis=0), 0.0).sum(axis=0)
+    wins = ranks - positives * (positives + 1) / 2  # Mann and Whitney, 1947
+    return float(np.mean(wins[both] / (positives * negatives)[both]))
 
 
 def average_precision(labels: Doubles, scores: Doubles) -> float:

@@ -8,6 +8,7 @@ Legend: U users, R known targets, P pairs, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -63,6 +64,11 @@ class FeatureTable:
         """float32[P]."""
         return self.values[:, self.names.index(name)]
 
+    def with_users(self, names: Sequence[str], values: Floats) -> FeatureTable:
+        """Further columns, float32[U, len(names)], that are alike for all rows of a user."""
+        joined = np.concatenate([self.values, values[self.users]], axis=1)
+        return FeatureTable(self.users, self.targets, joined, (*self.names, *names))
+
     def rows(self, chosen: npt.NDArray[np.bool_] | Longs) -> FeatureTable:
         """Some rows."""
         return FeatureTable(
@@ -103,6 +109,7 @@ def pair_features(
     memories: Memories,
     transformer: TransformerScores | None,
     k: int = 10,
+    targets: Longs | None = None,
 ) -> FeatureTable:
     """Candidates and their features, a few hundred users at a time.
 
@@ -111,12 +118,13 @@ def pair_features(
         memories: Fitted memories.
         transformer: Aligned to the users; None leaves its columns unknown.
         k: Length of the lists that will be asked for.
+        targets: int64[], ascending; candidates of every user. None: each user has their own.
     """
     tables = []
     for start in range(0, max(interactions.num_users, 1), CHUNK_USERS):
         stop = min(start + CHUNK_USERS, interactions.num_users)
         opinion = transformer.users_between(start, stop) if transformer else None
-        table = _chunk(interactions.users_between(start, stop), memories, opinion, k)
+        table = _chunk(interactions.users_between(start, stop), memories, opinion, k, targets)
         tables.append((table, start))
     return FeatureTable(
         users=np.concatenate([table.users + start for table, start in tables]),
@@ -131,12 +139,16 @@ def _chunk(
     memories: Memories,
     transformer: TransformerScores | None,
     k: int,
+    given: Longs | None,
 ) -> FeatureTable:
     own, seen = own_pairs(interactions), seen_pairs(interactions)
     scores = memories.collective.pair_scores(interactions)
     profiles = memories.content.profiles(interactions) if memories.content else None
     logits = transformer.of_targets(memories.collective.known) if transformer else None
-    keys = _candidates(interactions, memories, own, seen, scores, profiles, logits, k)
+    if given is None:
+        keys = _candidates(interactions, memories, own, seen, scores, profiles, logits, k)
+    else:
+        keys = all_pairs(interactions, given)
     users, targets = keys // interactions.num_targets, keys % interactions.num_targets
     columns = _own_columns(interactions, memories, own, seen, keys)
     columns |= _collective_columns(memories.collective, scores, users, targets)
@@ -146,6 +158,12 @@ def _chunk(
     columns |= _transformer_columns(transformer, logits, users, targets, groups)
     values = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
     return FeatureTable(users, targets, values, tuple(columns))
+
+
+def all_pairs(interactions: Interactions, targets: Longs) -> Longs:
+    """int64[U * len(targets)]: keys of every user with every target."""
+    users = np.arange(interactions.num_users)[:, None]
+    return np.asarray(users * interactions.num_targets + targets, dtype=np.int64).ravel()
 
 
 def _candidates(

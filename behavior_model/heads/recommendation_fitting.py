@@ -56,6 +56,16 @@ def bought_of(table: FeatureTable, truths: Sequence[Longs], num_targets: int) ->
     return bought
 
 
+def fit_memories(
+    context: ModelContext, level: Level, time: int, *, content: ContentMemory | None, seed: int
+) -> tuple[Interactions, Memories]:
+    """What all users did before a prediction time, and the memories of it."""
+    interactions = read_interactions(context.histories(time), context.vocabulary, level, time)
+    groups = level.groups_of(context.vocabulary)
+    collective = CollectiveMemory.fit(interactions, groups, seed=seed)
+    return interactions, Memories(collective, groups, content)
+
+
 @dataclass(frozen=True, eq=False)
 class _Window:
     """Candidates of active users at one prediction time, and which of them were bought."""
@@ -107,7 +117,7 @@ class _Fitting:
         return RecommendationHead(
             level=self.level,
             vocabulary=context.vocabulary,
-            memories=self._memories(context.test_time, content),
+            memories=self._memories(context.test_time, content)[1],
             mixture=mixture,
             alone={**alone, "linear": linear},
             items=items,
@@ -124,20 +134,13 @@ class _Fitting:
         prefix = f"{TRANSFORMER}/"
         return [n for n in names if self.use_transformer or not n.startswith(prefix)]
 
-    def _memories(self, time: int, content: ContentMemory | None) -> Memories:
-        groups = self.level.groups_of(self.context.vocabulary)
-        interactions = self._interactions(time)
-        collective = CollectiveMemory.fit(interactions, groups, seed=self.seed)
-        return Memories(collective, groups, content)
-
-    def _interactions(self, time: int) -> Interactions:
-        histories = self.context.histories(time)
-        return read_interactions(histories, self.context.vocabulary, self.level, time)
+    def _memories(self, time: int, content: ContentMemory | None) -> tuple[Interactions, Memories]:
+        return fit_memories(self.context, self.level, time, content=content, seed=self.seed)
 
     def _window(self, time: int, content: ContentMemory | None, items: Floats | None) -> _Window:
         states = self.context.states(time) if self.use_transformer else None
         scores = transformer_scores(self.level, states, items)
-        table = pair_features(self._interactions(time), self._memories(time, content), scores)
+        table = pair_features(*self._memories(time, content), scores)
         futures = self.context.futures(time)
         truths = self.level.truths_of(futures)
         active = np.asarray([len(truth) > 0 for truth in truths])

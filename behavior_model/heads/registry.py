@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from behavior_model.context import ModelContext
-from behavior_model.evaluation import ranking, search, tagging, user_tasks
+from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
 from behavior_model.tasks import user_task_names
 from pipelines.errors import WorkspaceError
@@ -29,6 +29,7 @@ class FitAndJudge(Protocol):
 HEADS: Final[dict[str, FitAndJudge]] = {
     "recommendation": ranking.items,
     "category_recommendation": ranking.categories,
+    propensity.TASK: propensity.fit_and_judge,
     **{name: user_tasks.of(name) for name in user_task_names()},
     "search": search.fit_and_judge,
     "tagging": tagging.fit_and_judge,

@@ -125,14 +125,15 @@ def user_inputs(
             raise ValueError(f"inputs '{kind}' need the backbone's states of the users; none came")
         embedding = states.embedding.astype(np.float64)
         chances = np.concatenate([states.inactive[:, None], states.survival], axis=1)
-        readings = _log_odds(chances.astype(np.float64))
+        readings = log_odds(chances.astype(np.float64))
     if kind is not InputKind.EMBEDDING:
         features = user_features(vocabulary, histories, prediction_times_us)
         statistics = feature_matrix(features)
     return UserInputs(embedding=embedding, readings=readings, statistics=statistics)
 
 
-def _log_odds(chances: Doubles) -> Doubles:
+def log_odds(chances: Doubles) -> Doubles:
+    """log(p / (1 - p)), finite: chances are kept `CHANCE_FLOOR` away from 0 and 1."""
     clipped = np.clip(chances, CHANCE_FLOOR, 1.0 - CHANCE_FLOOR)
     return np.asarray(np.log(clipped / (1.0 - clipped)), dtype=np.float64)
 

@@ -11,7 +11,7 @@ import torch
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
-from behavior_model.evaluation import search, tagging, user_tasks
+from behavior_model.evaluation import propensity, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
@@ -48,6 +48,9 @@ JUDGES: dict[str, Judge] = {
         name: lambda context, folder, name=name: user_tasks.of(name)(context, folder, seed=0)  # type: ignore[misc]
         for name in ("churn", "spend_drop", "next_spend")
     },
+    "category_propensity": lambda context, folder: propensity.fit_and_judge(
+        context, folder, seed=0
+    ),
     "search": judge_search,
     "tagging": lambda context, folder: tagging.fit_and_judge(context, folder, seed=0),
 }

@@ -51,6 +51,7 @@ from tests.traces import traces
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ERASED = "user-005"
+RANKERS = {"recommendation": "item", "category_recommendation": "category"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("batches")
     tables = {}
     with ray_session(3):
-        for task in ("recommendation", "category_recommendation", "churn", "tagging"):
+        for task in (*RANKERS, "category_propensity", "churn", "tagging"):
             score(shop, task, folder / task, k=5)
             tables[task] = pq.read_table(folder / task)
         score(shop, "recommendation", folder / "later", k=5, as_of_us=AS_OF_US + 7 * DAY_US)
@@ -120,9 +121,7 @@ def rows_of(table: pa.Table, user: str) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["user_id"] == user]
 
 
-@pytest.mark.parametrize(
-    ("task", "level"), [("recommendation", "item"), ("category_recommendation", "category")]
-)
+@pytest.mark.parametrize(("task", "level"), RANKERS.items())
 def test_recommendations_over_http_equal_the_batch(
     client: TestClient, batches: dict[str, pa.Table], stored: Histories, task: str, level: str
 ) -> None:
@@ -151,6 +150,22 @@ def test_predictions_over_http_equal_the_batch(
         for name in ("score", "lower", "upper"):
             assert answer[name] == pytest.approx(row[name], abs=1e-5)
         assert 0 <= row["lower"] <= row["score"] <= row["upper"] <= 1
+
+
+def test_propensities_of_a_batch_are_those_of_the_predictor(
+    batches: dict[str, pa.Table], stored: Histories, predictor: Predictor
+) -> None:
+    table = batches["category_propensity"]
+    assert table.column_names == ["user_id", "item_id", "score", "lower", "upper"]
+    found = predictor.propensities(stored, np.full(len(stored), AS_OF_US))
+    order = np.argsort(found.categories)
+    assert table.column("user_id").to_pylist() == sorted(stored.user_ids * len(order))
+    for place, user in enumerate(stored.user_ids):
+        rows = rows_of(table, user)
+        assert [row["item_id"] for row in rows] == [found.categories[i] for i in order]
+        for name in ("score", "lower", "upper"):
+            values = getattr(found, f"{name}s")[place, order]
+            assert [row[name] for row in rows] == pytest.approx(list(values), abs=1e-5)
 
 
 def test_events_of_a_request_equal_a_later_batch(

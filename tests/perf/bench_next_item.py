@@ -1,17 +1,21 @@
 """Speed of the benchmark's training beside a plain SASRec, and how near it comes to the processor.
 
-Run: `python tests/perf/bench_next_item.py --interactions FILE [--items FILE]`. One thread each, in
-turns, three rounds. Processor time, so that a busy machine disturbs the figures little; medians.
+Run: `python tests/perf/bench_next_item.py --interactions FILE [--items FILE] [--rectools PYTHON]`.
+One thread each, in turns, three rounds. Processor time, so that a busy machine disturbs the figures
+little; medians. PYTHON is the interpreter of an environment with `rectools[torch]` (made with
+`python -m venv`): its SASRec then takes its turn too.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -38,6 +42,8 @@ ROUNDS = 3
 WARM_STEPS = 3
 STEPS = 20
 SQUARE = 1_024
+PLAIN_NEGATIVES = SequenceTrainingConfig.num_negatives
+RECTOOLS_NEGATIVES = {"full softmax": 0, "256 negatives": 256}
 
 
 def new_run(history: Interactions, size: str, cache: Path) -> TrainingRun:
@@ -61,6 +67,21 @@ def sasrec_speed(history: Interactions) -> float:
     started = time.process_time()
     training.run_epoch()
     return history.num_events / (time.process_time() - started)
+
+
+def rectools_speed(python: Path, history: Path, num_negatives: int) -> float:
+    """Events per processor second of RecTools' SASRec; 0 negatives are the full softmax."""
+    script = Path(__file__).with_name("rectools_sasrec.py")
+    command = [str(python), str(script), str(history), str(num_negatives)]
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return float(found.stdout.split()[-1])
+
+
+def write_history(path: Path, history: Interactions) -> None:
+    """One line per event: user, item and the place in the order of all."""
+    users = np.repeat(np.arange(len(history)), history.lengths)
+    rows = np.stack([users, history.items, np.arange(history.num_events)], axis=1)
+    np.savetxt(path, rows, fmt="%d", delimiter=",", header="user,item,place", comments="")
 
 
 def multiplication_share(history: Interactions, cache: Path) -> tuple[float, float]:
@@ -92,18 +113,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interactions", type=Path, required=True)
     parser.add_argument("--items", type=Path)
+    parser.add_argument("--rectools", type=Path, metavar="PYTHON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     full = read_interactions(arguments.interactions, arguments.items)
     users = np.linspace(0, len(full) - 1, min(NUM_USERS, len(full))).astype(np.int64)
     history = full.select(np.unique(users)).without_last()
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = [(our_speed(history, Path(folder)), sasrec_speed(history)) for _ in range(ROUNDS)]
-        step, peak = multiplication_share(history, Path(folder))
-    ours, plain = (median(side) for side in zip(*pairs, strict=True))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_history(folder / "history.csv", history)
+        others: dict[str, Callable[[], float]] = {
+            f"plain SASRec, {PLAIN_NEGATIVES} negatives": lambda: sasrec_speed(history)
+        }
+        if arguments.rectools:
+            for kind, negatives in RECTOOLS_NEGATIVES.items():
+                others[f"RecTools SASRec, {kind}"] = partial(
+                    rectools_speed, arguments.rectools, folder / "history.csv", negatives
+                )
+        rounds = [
+            (our_speed(history, folder), [speed() for speed in others.values()])
+            for _ in range(ROUNDS)
+        ]
+        step, peak = multiplication_share(history, folder)
     print(f"{len(history):,} users, {history.num_items:,} items, {history.num_events:,} events")
-    print(f"this recipe at width 64: {ours:,.0f} events per processor second")
-    print(f"plain SASRec at width 64: {plain:,.0f}; ratio {median(a / b for a, b in pairs):.2f}")
+    print("events per processor second, all of width 64 and two layers:")
+    print(f"this recipe: {median(ours for ours, _ in rounds):,.0f}")
+    for i, name in enumerate(others):
+        speed = median(theirs[i] for _, theirs in rounds)
+        ratio = median(ours / theirs[i] for ours, theirs in rounds)
+        print(f"{name}: {speed:,.0f}; ratio {ratio:.2f}")
     print(
         f"size small, one step: {step / 1e9:.1f} GFLOP/s of {peak / 1e9:.1f} that large matrices "
         f"reach: {step / peak:.0%}"

@@ -1,0 +1,99 @@
+"""Chances to buy from the largest categories, judged at the test cut beside baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from behavior_model.baselines.propensity import (
+    HAND_MADE,
+    PROPENSITY_BASELINES,
+    came_true,
+    labels_of,
+)
+from behavior_model.context import ModelContext
+from behavior_model.evaluation.measurement import Measurement
+from behavior_model.evaluation.metrics import (
+    bootstrap_interval,
+    expected_calibration_error,
+    macro_auc,
+)
+from behavior_model.evaluation.results import Result
+from behavior_model.heads.propensity import LEVEL, PropensityHead
+from behavior_model.memory.interactions import Doubles
+
+TASK: Final = "category_propensity"
+NUM_RESAMPLES: Final = 300
+
+Metric = Callable[[npt.NDArray[np.bool_], Doubles], float]
+
+
+def fit_and_judge(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
+    """Fit, save and judge; a shop without categories has nothing to judge."""
+    started = time.perf_counter()
+    PropensityHead.fit(context, seed=seed).save(folder)
+    head = PropensityHead.load(folder, context.vocabulary)
+    if not len(head.targets):
+        return []
+    measured = Measurement(
+        context=context,
+        task=TASK,
+        seed=seed,
+        num_items=len(head.targets),
+        seconds_before=time.perf_counter() - started,
+    )
+    return _judge(measured, head, seed)
+
+
+def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Result]:
+    context = measured.context
+    moment = context.test_time
+    states = context.states(moment)
+    found = head.predict(context.histories(moment), states, moment).scores
+    labels = labels_of(LEVEL.truths_of(context.test_futures), head.targets)
+    baselines = {
+        name: score(context, head.targets, seed=seed)
+        for name, score in PROPENSITY_BASELINES.items()
+    }
+    before = came_true(context, context.validation_time, head.targets).mean(axis=0)
+    transformer = states.category_logits[:, head.targets].astype(np.float64)
+
+    def drawn(metric: Metric) -> tuple[float, float]:
+        return bootstrap_interval(
+            len(labels),
+            lambda users: metric(labels[users], found[users]),
+            num_resamples=NUM_RESAMPLES,
+        )
+
+    return [
+        measured.result(
+            "macro_auc",
+            "test",
+            macro_auc(labels, found),
+            drawn(macro_auc),
+            num_users=len(labels),
+            baselines={name: macro_auc(labels, scores) for name, scores in baselines.items()},
+            parts={"transformer": macro_auc(labels, transformer)},
+        ),
+        measured.result(
+            "ece",
+            "test",
+            _ece(labels, found),
+            drawn(_ece),
+            num_users=len(labels),
+            baselines={
+                "majority": _ece(labels, np.full(labels.shape, before.mean())),
+                "rate of the window before": _ece(labels, np.tile(before, (len(labels), 1))),
+                HAND_MADE: _ece(labels, baselines[HAND_MADE]),
+            },
+        ),
+    ]
+
+
+def _ece(labels: npt.NDArray[np.bool_], chances: Doubles) -> float:
+    return expected_calibration_error(labels.ravel().astype(np.float64), chances.ravel())

@@ -1,0 +1,127 @@
+"""Fitting the propensity head: the windows are those of the recommendation head.
+
+Trees learn from the memories at prediction times whose windows ended before the validation window;
+the transformer, which was pretrained on those windows, joins on the validation window alone, where
+the mixture and the calibration are fitted. Then the trees are fitted once more with that window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from behavior_model.baselines.user_features import user_features
+from behavior_model.context import ModelContext
+from behavior_model.heads.calibration import Calibration, calibrate_rate
+from behavior_model.heads.pair_features import FeatureTable
+from behavior_model.heads.propensity import (
+    LEVEL,
+    TRANSFORMER_INPUTS,
+    PropensityHead,
+    inputs_of,
+    mix,
+    propensity_table,
+)
+from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
+from behavior_model.heads.recommendation_fitting import (
+    NUM_TRAINING_TIMES,
+    bought_of,
+    fit_memories,
+)
+from behavior_model.memory.interactions import Longs, read_interactions
+
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+MAX_TARGETS: Final = 50
+
+
+def largest_targets(context: ModelContext) -> Longs:
+    """int64[T], ascending: the categories with most purchases before the training cut."""
+    time = context.validation_time
+    past = read_interactions(context.histories(time), context.vocabulary, LEVEL, time)
+    purchases = np.bincount(past.targets, minlength=past.num_targets)
+    order = np.argsort(-purchases, kind="stable")[:MAX_TARGETS]
+    return np.sort(order[purchases[order] > 0])
+
+
+def fit(context: ModelContext, *, seed: int) -> PropensityHead:
+    """Fit on windows that end at or before the test cut; see `PropensityHead.fit`."""
+    with threadpool_limits(1, "blas"):
+        return _fit(context, seed)
+
+
+def _fit(context: ModelContext, seed: int) -> PropensityHead:
+    targets, seeds = largest_targets(context), [seed + member for member in SEEDS]
+    latest = _window(context, context.validation_time, targets, seed)
+    if latest.bought.all() or not latest.bought.any():  # no categories, or nothing to tell apart
+        return _silent(context, seed)
+    earlier = [
+        _window(context, time, targets, seed)
+        for time in context.training_times[:NUM_TRAINING_TIMES]
+    ]
+    trees = again = None
+    if earlier:
+        trees = _fit_trees(earlier, seeds[:1])
+        again = _fit_trees([latest, *earlier][: NUM_TRAINING_TIMES + 1], seeds)
+    inputs = inputs_of(latest.table, trees)
+    model = LogisticRegression(max_iter=1_000).fit(inputs, latest.bought)
+    mixture = np.concatenate([model.intercept_, model.coef_[0]])
+    calibration = calibrate_rate(
+        mix(mixture, inputs),
+        latest.bought.astype(np.float64),
+        latest.table.users,
+        np.zeros(len(latest.table), dtype=np.int64),
+        seed=seed,
+    )
+    return PropensityHead(
+        vocabulary=context.vocabulary,
+        memories=fit_memories(context, LEVEL, context.test_time, content=None, seed=seed)[1],
+        targets=targets,
+        trees=again,
+        mixture=mixture,
+        calibration=calibration,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """All users with all targets at one prediction time, and which of them were bought."""
+
+    table: FeatureTable
+    bought: Bools
+
+
+def _window(context: ModelContext, time: int, targets: Longs, seed: int) -> _Window:
+    interactions, memories = fit_memories(context, LEVEL, time, content=None, seed=seed)
+    histories = context.histories(time)
+    times = np.full(len(histories), time, dtype=np.int64)
+    features = user_features(context.vocabulary, histories, times)
+    table = propensity_table(interactions, memories, targets, features, context.states(time))
+    truths = LEVEL.truths_of(context.futures(time))
+    return _Window(table, bought_of(table, truths, interactions.num_targets))
+
+
+def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:
+    names = [n for n in windows[0].table.names if not n.startswith("transformer/")]
+    tables, bought = [w.table for w in windows], [w.bought for w in windows]
+    return RankingTrees.fit(tables, bought, names, seeds=seeds)
+
+
+def _silent(context: ModelContext, seed: int) -> PropensityHead:
+    """A head without categories, which answers nothing."""
+    one = np.zeros(1)
+    return PropensityHead(
+        vocabulary=context.vocabulary,
+        memories=fit_memories(context, LEVEL, context.test_time, content=None, seed=seed)[1],
+        targets=np.zeros(0, dtype=np.int64),
+        trees=None,
+        mixture=np.zeros(1 + len(TRANSFORMER_INPUTS)),
+        calibration=Calibration(knots=one, scores=one, lowers=one, uppers=one),
+    )
