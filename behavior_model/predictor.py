@@ -287,8 +287,9 @@ class Predictor:
         """Items like each of some items, themselves left out.
 
         Raises:
-            UnknownNameError: an unknown item.
+            UnknownNameError: an unknown item, or no item has a text to be likened by.
         """
+        self._require_likeness(by)
         known = self._require_items(item_ids)
         if by == "behavior":
             found, scores = self.index.nearest(self.index.embeddings(known), k + FIRST_IDX + 1)
@@ -299,7 +300,8 @@ class Predictor:
     def similar_to_texts(
         self, texts: Sequence[str], k: int, *, by: Likeness = "behavior"
     ) -> Ranking:
-        """Items like things that are known by a text alone."""
+        """Items like things that are known by a text alone; errors as in `similar_items`."""
+        self._require_likeness(by)
         encoded = self.content.encode_texts(self.encoder, list(texts))
         if by == "behavior":
             embedded = text_embeddings(self.backbone, encoded)
@@ -359,6 +361,10 @@ class Predictor:
                 row[kept][:k].astype(float).tolist() for row, kept in zip(scores, keep, strict=True)
             ],
         )
+
+    def _require_likeness(self, by: Likeness) -> None:
+        if by == "content" and not self._unit_texts.any():
+            raise UnknownNameError("likeness", by, ("behavior",))
 
     def _require_items(self, item_ids: Sequence[str]) -> Longs:
         known = self.vocabulary.item_idx_of

@@ -16,7 +16,7 @@ from behavior_model.scoring import ITEM, USER, export
 from behavior_model.scoring_tables import embedding_table, write_table
 from pipelines import lake
 from pipelines.company import load_company
-from pipelines.contracts import CATALOGUE, EVENTS, SemanticType
+from pipelines.contracts import EVENTS, SemanticType
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.workspace import Workspace
@@ -47,7 +47,7 @@ def seal(context: ModelContext) -> Manifest:
             items=workspace.checkpoints / "items",
             index=Path(scratch),
             heads=heads,
-            catalogue=lake.read(workspace, CATALOGUE.name),
+            catalogue=lake.read_catalogue(workspace),
         )
         return write_bundle(workspace.bundle, parts)
 

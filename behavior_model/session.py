@@ -14,7 +14,6 @@ from behavior_model.evaluation.results import read_evaluation
 from behavior_model.predictor import Level, Likeness, Predictor, Ranking
 from pipelines import lake
 from pipelines.contracts import (
-    CATALOGUE,
     CATEGORY,
     EVENT_TIME,
     EVENTS,
@@ -54,7 +53,7 @@ class Session:
     @cached_property
     def catalogue(self) -> pd.DataFrame:
         """The catalogue, by item id."""
-        return lake.read(self.workspace, CATALOGUE.name).to_pandas().set_index(ITEM_ID)
+        return lake.read_catalogue(self.workspace).to_pandas().set_index(ITEM_ID)
 
     @cached_property
     def profiles(self) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from behavior_model.training.ray_session import ray_session
 from behavior_model.training.tracking import follow, mlflow_run, progress_line
 from behavior_model.training.worker import PretrainingJob
 from pipelines import lake
-from pipelines.contracts import CATALOGUE
 from pipelines.errors import UserError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
@@ -81,7 +80,7 @@ def pretrain(
     started = time.monotonic()
     items = workspace.checkpoints / "items"
     build_item_content(
-        lake.read(workspace, CATALOGUE.name),
+        lake.read_catalogue(workspace),
         vocabulary,
         TextEncoder(workspace.text_cache),
         max_descriptors=recipe.model.max_descriptors,

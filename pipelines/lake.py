@@ -9,7 +9,15 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from pipelines.contracts import GENERATION, TOKEN_SEQUENCES, USER_FLAGS, USER_ID, VOCABULARY_ID
+from pipelines.contracts import (
+    CATALOGUE,
+    GENERATION,
+    TOKEN_SEQUENCES,
+    USER_FLAGS,
+    USER_ID,
+    VOCABULARY_ID,
+    ColumnType,
+)
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.generations import Generations
 from pipelines.tokens.history import Histories
@@ -55,6 +63,15 @@ def read(
     if name == TOKEN_SEQUENCES.name and _has_generations(table):
         return _read_holding(table, columns, filters)
     return table.to_pyarrow_table(columns=list(columns) if columns else None, filters=filters)
+
+
+def read_catalogue(workspace: Workspace) -> pa.Table:
+    """The catalogue; without rows where the company has none."""
+    if version_of(workspace, CATALOGUE.name) < 0:
+        types = {ColumnType.STRING: pa.string(), ColumnType.DOUBLE: pa.float64()}
+        columns = [(column.name, types[column.type]) for column in CATALOGUE.columns]
+        return pa.schema(columns).empty_table()
+    return read(workspace, CATALOGUE.name)
 
 
 def sequence_generations(workspace: Workspace) -> Generations:

@@ -30,7 +30,6 @@ from tests.rhythm_shop import (
     WINDOW_US,
     shop_histories,
     shop_recipe,
-    shop_vocabulary,
     shop_workspace,
 )
 
@@ -39,10 +38,12 @@ NUM_USERS = 60
 NUM_TIMES = 4
 
 
-def ranking_context(workspace: Workspace, num_users: int = NUM_USERS) -> ModelContext:
+def ranking_context(
+    workspace: Workspace, num_users: int = NUM_USERS, *, bare: bool = False
+) -> ModelContext:
     """A context whose futures are those of the shop's users, with four windows to learn from."""
-    shop_workspace(workspace, num_users)
-    vocabulary, histories = shop_vocabulary(), shop_histories(num_users)
+    shop_workspace(workspace, num_users, bare=bare)
+    vocabulary, histories = Vocabulary.load(workspace.vocabulary_path), shop_histories(num_users)
     rows = []
     for number in range(NUM_TIMES):
         time_us = AS_OF_US - number * WINDOW_US
@@ -63,6 +64,7 @@ def _label(vocabulary: Vocabulary, one: Histories, time_us: int) -> dict[str, ob
     ahead = (one.times_us >= time_us) & (one.times_us < time_us + WINDOW_US)
     items, counts = np.unique(one.tokens["item"][ahead], return_counts=True)
     categories = np.unique(vocabulary.category_by_item_idx[items])
+    known = categories[categories >= 0]
     return {
         USER_ID: one.user_ids[0],
         PREDICTION_TIME: time_us,
@@ -72,5 +74,5 @@ def _label(vocabulary: Vocabulary, one: Histories, time_us: int) -> dict[str, ob
         AMOUNT: float(one.amounts[ahead].sum()),
         ITEM_IDS: [vocabulary.items[i - FIRST_IDX] for i in items],
         ITEM_COUNTS: counts.tolist(),
-        CATEGORIES: [vocabulary.categories[i] for i in categories],
+        CATEGORIES: [vocabulary.categories[i] for i in known],
     }

@@ -20,6 +20,7 @@ from behavior_model.text_encoder import HashedBackend, TextEncoder
 from behavior_model.training.ray_trainer import shard_of
 from behavior_model.training.worker import PretrainingJob
 from pipelines.contracts import CATALOGUE, PURCHASE, TOKEN_SEQUENCES
+from pipelines.lake import read_catalogue
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.encoder import encode
 from pipelines.tokens.history import Histories
@@ -64,6 +65,11 @@ def shop_vocabulary() -> Vocabulary:
     )
 
 
+def bare_vocabulary() -> Vocabulary:
+    """That of a shop which tells events alone, and nothing of its items."""
+    return replace(shop_vocabulary(), categories=(), item_categories=(-1,) * NUM_ITEMS)
+
+
 def shop_catalogue() -> pa.Table:
     """Canonical catalogue with one further column, `shelf`."""
     rows = range(NUM_ITEMS)
@@ -83,10 +89,11 @@ def shop_catalogue() -> pa.Table:
     )
 
 
-def shop_content(vocabulary: Vocabulary) -> ItemContent:
+def shop_content(vocabulary: Vocabulary, catalogue: pa.Table | None = None) -> ItemContent:
     """Item content by hashed words alone: no neural encoder in tests of the model."""
     encoder = TextEncoder(None, HashedBackend(32))
-    return build_item_content(shop_catalogue(), vocabulary, encoder, word_width=16)
+    rows = shop_catalogue() if catalogue is None else catalogue
+    return build_item_content(rows, vocabulary, encoder, word_width=16)
 
 
 def shop_histories(num_users: int, seed: int = 0) -> Histories:
@@ -145,15 +152,20 @@ def shop_recipe(**training: float) -> Recipe:
     )
 
 
-def shop_workspace(workspace: Workspace, num_users: int = 24) -> Workspace:
-    """Write vocabulary, token sequences, catalogue and item content into a workspace."""
-    vocabulary = shop_vocabulary()
+def shop_workspace(workspace: Workspace, num_users: int = 24, *, bare: bool = False) -> Workspace:
+    """Write vocabulary, token sequences, catalogue and item content into a workspace.
+
+    A `bare` shop has no catalogue and so no categories.
+    """
+    vocabulary = bare_vocabulary() if bare else shop_vocabulary()
     vocabulary.save(workspace.vocabulary_path)
     histories = shop_histories(num_users)
     sequences = histories.to_arrow(vocabulary.vocabulary_id)
     write_deltalake(str(workspace.table(TOKEN_SEQUENCES.name)), sequences)
-    write_deltalake(str(workspace.table(CATALOGUE.name)), shop_catalogue())
-    shop_content(vocabulary).save(workspace.checkpoints / "items")
+    if not bare:
+        write_deltalake(str(workspace.table(CATALOGUE.name)), shop_catalogue())
+    content = shop_content(vocabulary, read_catalogue(workspace))
+    content.save(workspace.checkpoints / "items")
     return workspace
 
 

@@ -19,7 +19,6 @@ from behavior_model.heads.tag_evidence import item_tags, sold_items
 from behavior_model.heads.tagging import FEATURES, FLOORS, TaggingHead
 from behavior_model.heads.tagging_fitting import fit
 from pipelines import lake
-from pipelines.contracts import CATALOGUE
 
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -46,7 +45,7 @@ def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list
     Words that the visible products never bear count as missed.
     """
     started = time.perf_counter()
-    catalogue = lake.read(context.workspace, CATALOGUE.name)
+    catalogue = lake.read_catalogue(context.workspace)
     hidden, judged, truths = held_out(context, seed=seed)
     if len(judged) == 0:
         return fit(context, catalogue=catalogue, seed=seed), []
@@ -76,7 +75,7 @@ def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list
 
 def held_out(context: ModelContext, *, seed: int) -> tuple[Longs, Longs, list[list[str]]]:
     """Hidden item indices, those of them that are judged, and the judged ones' true tags."""
-    catalogue = lake.read(context.workspace, CATALOGUE.name)
+    catalogue = lake.read_catalogue(context.workspace)
     tags = item_tags(catalogue, context.vocabulary)
     sold = sold_items(context.vocabulary, context.histories(context.as_of_us))
     shuffled = np.random.default_rng(seed + 1).permutation(sold)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
 from behavior_model.tasks import user_task_names
+from pipelines import lake
 from pipelines.errors import WorkspaceError
 from pipelines.workspace import Workspace
 
@@ -36,8 +38,34 @@ HEADS: Final[dict[str, FitAndJudge]] = {
 }
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a head cannot do without.
+
+    Args:
+        what: In words.
+        is_met: Whether a company has it.
+    """
+
+    what: str
+    is_met: Callable[[ModelContext], bool]
+
+
+_CATALOGUE: Final = Need("catalogue", lambda c: lake.read_catalogue(c.workspace).num_rows > 0)
+_CATEGORIES: Final = Need("categories", lambda c: len(c.vocabulary.categories) > 0)
+NEEDS: Final[dict[str, Need]] = {
+    "category_recommendation": _CATEGORIES,
+    propensity.TASK: _CATEGORIES,
+    "search": _CATALOGUE,
+    "tagging": _CATALOGUE,
+}
+"""Heads that are left out where a company lacks something."""
+
+
 def fit_all(context: ModelContext, *, seed: int, say: Say) -> None:
     """Fit, save and judge every head; each is replaced whole or not at all.
+
+    Those whose need is not met are left out, and one of an earlier run is removed.
 
     Args:
         context: The company's model at one test cut.
@@ -45,6 +73,11 @@ def fit_all(context: ModelContext, *, seed: int, say: Say) -> None:
         say: Takes one line per head.
     """
     for name, fit_and_judge in HEADS.items():
+        need = NEEDS.get(name)
+        if need is not None and not need.is_met(context):
+            _leave_out(context.workspace, name)
+            say(f"  {name}: left out, the company has no {need.what}")
+            continue
         begun = time.perf_counter()
         results = _fit(context, name, fit_and_judge, seed)
         figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results)
@@ -79,6 +112,11 @@ def _fit(context: ModelContext, name: str, fit_and_judge: FitAndJudge, seed: int
     shutil.rmtree(final, ignore_errors=True)
     fresh.rename(final)
     return results
+
+
+def _leave_out(workspace: Workspace, name: str) -> None:
+    shutil.rmtree(workspace.heads / name, ignore_errors=True)
+    write_evaluation(_results_path(workspace, name), [])
 
 
 def _results_path(workspace: Workspace, name: str) -> Path:

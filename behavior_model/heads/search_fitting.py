@@ -17,7 +17,6 @@ from behavior_model.heads.lexical_index import LexicalIndex, item_texts
 from behavior_model.heads.search import FEATURES, Candidates, SearchHead
 from behavior_model.text_encoder import TextEncoder
 from pipelines import lake
-from pipelines.contracts import CATALOGUE
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -105,7 +104,7 @@ def validation_examples(
 ) -> tuple[SearchHead, QueryCandidates]:
     """A head without weights at the validation time, and what its weights are fitted on."""
     moment = context.validation_time
-    catalogue = lake.read(context.workspace, CATALOGUE.name)
+    catalogue = lake.read_catalogue(context.workspace)
     head = SearchHead(
         vocabulary=context.vocabulary,
         index=LexicalIndex(item_texts(catalogue, context.vocabulary)),
@@ -137,7 +136,7 @@ def queries_at(
     context: ModelContext, futures: Futures, *, num_queries: int, seed: int
 ) -> CatalogueQueries:
     """Catalogue-word queries for purchases of a window."""
-    types = item_types(lake.read(context.workspace, CATALOGUE.name), context.vocabulary)
+    types = item_types(lake.read_catalogue(context.workspace), context.vocabulary)
     return catalogue_queries(types, futures, num_queries=num_queries, seed=seed)
 
 

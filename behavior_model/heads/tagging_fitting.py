@@ -23,7 +23,6 @@ from behavior_model.heads.tag_evidence import (
 from behavior_model.heads.tagging import FEATURES, FLOORS, TaggingHead
 from behavior_model.items import ItemContent
 from pipelines import lake
-from pipelines.contracts import CATALOGUE
 from pipelines.tokens.binning import FIRST_IDX
 
 Longs = npt.NDArray[np.int64]
@@ -50,7 +49,7 @@ def fit(
         seed: Seed of the sample that weights are learned on.
     """
     if catalogue is None:
-        catalogue = lake.read(context.workspace, CATALOGUE.name)
+        catalogue = lake.read_catalogue(context.workspace)
     vocabulary = context.vocabulary
     histories = context.histories(context.as_of_us)
     visible = np.ones(vocabulary.num_item_indices, dtype=np.bool_)

@@ -5,6 +5,7 @@ Legend: P probes, D width, C categories.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,7 +59,9 @@ class WindowHead(nn.Module):
         super().__init__()
         self.copy = CopyHead(width, num_categories)
         self.item_query = nn.Linear(width, width)
-        self.category = nn.Linear(width, num_categories)
+        with warnings.catch_warnings():  # a company may have no categories
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.category = nn.Linear(width, num_categories)
         nn.init.constant_(self.category.bias, INITIAL_CATEGORY_BIAS)
         self.activity = nn.ModuleDict(
             {name: nn.Linear(width, size) for name, size in ACTIVITY_SIZES.items()}
