@@ -387,7 +387,8 @@ def _tagged(head: TaggingHead, positions: Longs, shares: Floats) -> Ranking:
 
 def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
     """With a few known items: the whole list may be millions long."""
-    return UnknownNameError("item", item, [*vocabulary.items[:5], "..."])
+    further = ["..."] if len(vocabulary.items) > 5 else []
+    return UnknownNameError("item", item, [*vocabulary.items[:5], *further])
 
 
 def _unit(rows: Floats) -> Floats:

@@ -56,4 +56,4 @@ class UnknownNameError(UserError):
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         guess = f" Did you mean '{close[0]}'?" if close else ""
-        super().__init__(f"Unknown {kind} '{name}'. Known: {', '.join(names)}.{guess}")
+        super().__init__(f"Unknown {kind} '{name}'. Known: {', '.join(names) or 'none'}.{guess}")

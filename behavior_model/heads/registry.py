@@ -51,9 +51,13 @@ class Need:
     is_met: Callable[[ModelContext], bool]
 
 
-_CATALOGUE: Final = Need("catalogue", lambda c: lake.read_catalogue(c.workspace).num_rows > 0)
-_CATEGORIES: Final = Need("categories", lambda c: len(c.vocabulary.categories) > 0)
+_CATALOGUE: Final = Need(
+    "catalogue", lambda context: lake.read_catalogue(context.workspace).num_rows > 0
+)
+_ITEMS: Final = Need("items", lambda context: len(context.vocabulary.items) > 0)
+_CATEGORIES: Final = Need("categories", lambda context: len(context.vocabulary.categories) > 0)
 NEEDS: Final[dict[str, Need]] = {
+    "recommendation": _ITEMS,
     "category_recommendation": _CATEGORIES,
     propensity.TASK: _CATEGORIES,
     "search": _CATALOGUE,

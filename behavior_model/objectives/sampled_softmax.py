@@ -59,7 +59,9 @@ class NegativeSampler:
         self._num_negatives = num_negatives
 
     def draw(self) -> Negatives:
-        """A fresh set from torch's global generator, on its default device."""
+        """A fresh set from torch's global generator, on its default device; empty without items."""
+        if not len(self._share):
+            return Negatives(items_K=torch.zeros(0, dtype=torch.long), log_weights_K=torch.zeros(0))
         points = torch.rand(self._num_negatives, dtype=torch.float64)
         cumulative, share = self._cumulative.to(points.device), self._share.to(points.device)
         drawn = torch.searchsorted(cumulative, points).clamp(max=len(share) - 1)
@@ -103,6 +105,8 @@ def sampled_softmax(
         A scalar; 0 where no row has a positive.
     """
     num_rows = len(query_RE)
+    if not len(rows_T):
+        return 0.0 * (query_RE.sum() + negatives_KE.sum())
     embeddings_KD, biases_K = negatives_KE[:, :-1], negatives_KE[:, -1] + log_weights_K
     negatives_R = log_partition(query_RE[:, :-1], embeddings_KD, biases_K, hits)
     # Positives are added one at a time: each competes with the negatives, not with its siblings.
@@ -115,6 +119,8 @@ def sampled_softmax(
 
 def negative_hits(rows_T: Tensor, items_T: Tensor, negatives: Negatives) -> Hits:
     """Which negatives are among a row's (row, item) pairs; `rows_T` ascend."""
+    if not len(negatives.items_K):
+        return Hits(rows=rows_T[:0], columns=rows_T[:0])
     columns = torch.searchsorted(negatives.items_K, items_T.contiguous())
     columns = columns.clamp(max=len(negatives.items_K) - 1)
     found = negatives.items_K[columns] == items_T

@@ -1,21 +1,38 @@
-"""All heads of the line on a company that tells events alone."""
+"""Companies that tell less: no catalogue, or not even items."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from behavior_model.context import ModelContext
 from behavior_model.heads.registry import HEADS, NEEDS, fit_all, read_results
+from behavior_model.model.backbone import new_backbone
+from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.predictor import Predictor
 from behavior_model.sealing import seal
+from behavior_model.training.loader import ShardLoader
+from behavior_model.training.loop import TrainingRun
 from pipelines import lake
 from pipelines.contracts import CATALOGUE
 from pipelines.errors import UnknownNameError
+from pipelines.tokens.binning import MISSING_IDX
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
+from tests.rhythm_shop import (
+    CUT_US,
+    WINDOW_US,
+    bare_vocabulary,
+    shop_catalogue,
+    shop_content,
+    shop_histories,
+    shop_recipe,
+)
 
 COMPANY = """\
 name: events-alone
@@ -48,7 +65,7 @@ def test_heads_that_lack_something_are_left_out_and_named(
     context: ModelContext, said: list[str]
 ) -> None:
     left_out = {line.split(":")[0].strip() for line in said if "left out" in line}
-    assert left_out == set(NEEDS)
+    assert left_out == set(NEEDS) - {"recommendation"}
     assert any("search: left out, the company has no catalogue" in line for line in said)
     folders = {folder.name for folder in context.workspace.heads.iterdir()}
     assert folders == set(HEADS) - left_out
@@ -57,7 +74,7 @@ def test_heads_that_lack_something_are_left_out_and_named(
 
 def test_the_bundle_answers_what_it_can_and_names_it(context: ModelContext) -> None:
     manifest = seal(context)
-    assert set(manifest.tasks) == set(HEADS) - set(NEEDS)
+    assert set(manifest.tasks) == set(HEADS) - set(NEEDS) | {"recommendation"}
     predictor = Predictor.load(context.workspace.bundle)
     histories = context.histories(AS_OF_US).select([0])
     times = histories.times_us[-1:] + 1
@@ -68,6 +85,39 @@ def test_the_bundle_answers_what_it_can_and_names_it(context: ModelContext) -> N
         predictor.propensities(histories, times)
     with pytest.raises(UnknownNameError, match="Known: behavior"):
         predictor.similar_items(["item-00"], 3, by="content")
+
+
+def test_events_without_items_are_learned_from() -> None:
+    """Payments or staff records: what is left to foresee is when, how much, and of which kind."""
+    vocabulary = replace(bare_vocabulary(), items=(), item_counts=(), item_categories=())
+    histories = shop_histories(8)
+    nothing = np.full_like(histories.tokens["item"], MISSING_IDX)
+    histories = replace(histories, tokens={**histories.tokens, "item": nothing})
+    content, recipe = shop_content(vocabulary, shop_catalogue().slice(0, 0)), shop_recipe()
+    torch.manual_seed(0)
+    run = TrainingRun(
+        model=PretrainingModel(
+            new_backbone(vocabulary, content, recipe.model, WINDOW_US),
+            content,
+            recipe.training.num_negatives,
+            recipe.training.loss_weights,
+        ),
+        config=recipe.training,
+        loaders=[
+            ShardLoader(
+                vocabulary=vocabulary,
+                histories=histories,
+                recipe=recipe,
+                cut_us=CUT_US,
+                window_us=WINDOW_US,
+                seed=0,
+            )
+        ],
+        seed=0,
+    )
+    losses = [report.losses for report in run.steps()]
+    assert all(loss["next_item"] == loss["window_items"] == 0 for loss in losses)
+    assert losses[-1]["loss"] < losses[0]["loss"]
 
 
 def test_a_company_without_a_catalogue_has_an_empty_one(tmp_path: Path) -> None:
