@@ -24,6 +24,7 @@ from behavior_model.heads.tagging import TaggingHead
 from behavior_model.heads.user_task import UserPrediction, UserTaskHead
 from behavior_model.item_index import ItemIndex
 from behavior_model.items import ItemContent
+from behavior_model.largest import largest_columns
 from behavior_model.model.backbone import Backbone, load_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.errors import UnknownNameError
@@ -342,8 +343,7 @@ class Predictor:
 
     def _like_texts(self, queries: Floats, count: int) -> tuple[Longs, Floats]:
         products = queries @ self._unit_texts.T
-        count = min(count, products.shape[1])
-        best = np.argpartition(-products, count - 1, axis=1)[:, :count]
+        best = largest_columns(products, count)
         values = np.take_along_axis(products, best, axis=1)
         order = np.lexsort((best, -values), axis=1)
         return np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.metrics import ndcg_at_k
+from behavior_model.largest import largest_columns
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
 
 Scores = npt.NDArray[np.floating]
@@ -63,12 +64,11 @@ def best_columns(scores: Scores, targets: Longs, k: int) -> Longs:
         targets: int64[R], target of each column.
         k: Length of the lists.
     """
-    count = min(k, scores.shape[1])
-    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    best = largest_columns(scores, k)
     values = np.take_along_axis(scores, best, axis=1)
     order = np.lexsort((best, -values), axis=1)
     best = np.take_along_axis(best, order, axis=1)
     values = np.take_along_axis(values, order, axis=1)
     lists = np.full((len(scores), k), -1, dtype=np.int64)
-    lists[:, :count] = np.where(values > 0, targets[best], -1)
+    lists[:, : best.shape[1]] = np.where(values > 0, targets[best], -1)
     return lists

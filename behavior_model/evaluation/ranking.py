@@ -78,9 +78,9 @@ def evaluate(
     begun = time.perf_counter() if begun is None else begun
     histories = context.histories(context.test_time)
     states = context.states(context.test_time) if head.reads_transformer else None
-    ranking = head.rank(histories, states, context.test_time, K)
+    interactions, table = head.candidates(histories, states, context.test_time)
+    ranking = head.rank_candidates(interactions, table, K)
     seconds = time.perf_counter() - begun
-    table = head.table(histories, states, context.test_time)
     judged = _Judged(
         lists={
             "model": ranking.padded(K),

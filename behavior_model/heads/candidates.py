@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from behavior_model.largest import largest_columns
 from behavior_model.memory.collective import CollectiveMemory, PairScores
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.interactions import Interactions, Longs
@@ -87,10 +88,7 @@ def merge_candidates(interactions: Interactions, keys: Longs, lists: list[Longs]
 
 def _best(scores: Floats, quota: int, above: float = 0.0) -> Longs:
     """int64[U, <= quota]: columns of the largest scores of each row, -1 at or below `above`."""
-    if scores.shape[1] == 0:
-        return np.full((len(scores), 0), -1, dtype=np.int64)
-    quota = min(quota, scores.shape[1])
-    best = np.argpartition(scores, scores.shape[1] - quota, axis=1)[:, -quota:]
+    best = largest_columns(scores, quota)
     values = np.take_along_axis(scores, best, axis=1)
     return np.where(values > above, best, -1).astype(np.int64)
 

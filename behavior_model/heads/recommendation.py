@@ -124,19 +124,19 @@ class RecommendationHead:
             return len(self.vocabulary.items)
         return len(self.vocabulary.categories)
 
-    def table(
+    def candidates(
         self,
         histories: Histories,
         states: UserStates | None,
         prediction_times_us: int | Longs,
         k: int = K,
-    ) -> FeatureTable:
-        """Candidates of U users and everything that is known of them."""
+    ) -> tuple[Interactions, FeatureTable]:
+        """What U users did, and their candidates with everything that is known of them."""
         interactions = read_interactions(
             histories, self.vocabulary, self.level, prediction_times_us
         )
         scores = transformer_scores(self.level, states, self.items)
-        return pair_features(interactions, self.memories, scores, k)
+        return interactions, pair_features(interactions, self.memories, scores, k)
 
     def rank(
         self,
@@ -156,13 +156,13 @@ class RecommendationHead:
             k: Length of the lists.
             exclude_owned: Leave out what the user bought before.
         """
-        interactions = read_interactions(
-            histories, self.vocabulary, self.level, prediction_times_us
-        )
-        scores = transformer_scores(self.level, states, self.items)
-        table = pair_features(interactions, self.memories, scores, k)
+        interactions, table = self.candidates(histories, states, prediction_times_us, k)
         if exclude_owned:
             table = table.rows(~table.owned)
+        return self.rank_candidates(interactions, table, k)
+
+    def rank_candidates(self, interactions: Interactions, table: FeatureTable, k: int) -> Ranking:
+        """The first k of each user's candidates."""
         fallbacks = interactions.empty_users
         values = self.mixture.score(table)
         unknown = fallbacks[table.users]

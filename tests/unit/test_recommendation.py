@@ -159,8 +159,8 @@ def test_a_new_event_counts_at_once(
     longer = one
     for number, events in enumerate(latest):
         longer = merge(longer, replace(events, event_hashes=events.event_hashes + number))
-    before = heads[Level.ITEM].table(one, None, AS_OF_US)
-    after = heads[Level.ITEM].table(longer, None, AS_OF_US)
+    before = heads[Level.ITEM].candidates(one, None, AS_OF_US)[1]
+    after = heads[Level.ITEM].candidates(longer, None, AS_OF_US)[1]
     score = heads[Level.ITEM].mixture.score
     rank_after = _place(after.targets, score(after), FIRST_IDX + new)
     rank_before = _place(before.targets, score(before), FIRST_IDX + new)
@@ -214,7 +214,7 @@ def test_a_longer_list_begins_with_the_shorter(
 def test_weights_favour_the_input_that_tells(
     context: ModelContext, heads: dict[Level, RecommendationHead]
 ) -> None:
-    table = heads[Level.ITEM].table(context.histories(AS_OF_US), None, AS_OF_US)
+    table = heads[Level.ITEM].candidates(context.histories(AS_OF_US), None, AS_OF_US)[1]
     chosen = table.column("own/visits") >= 4
     names = ["own/visits", "collective/known_days"]
     mixture = Mixture.fit([table], [chosen], names)
