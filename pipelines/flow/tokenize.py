@@ -84,7 +84,7 @@ def tokenize(context: StageContext) -> None:
     last = _read(context.workspace)
     vocabulary = None if last is None else _kept_vocabulary(context, events, last)
     changes = _touched(context, events, last) if last and vocabulary else None
-    if vocabulary is None or changes is None:
+    if last is None or vocabulary is None or changes is None:
         vocabulary = _fit(context, events)
         _store_all(context, events, vocabulary)
     else:
@@ -92,7 +92,7 @@ def tokenize(context: StageContext) -> None:
             f"  vocabulary {vocabulary.vocabulary_id} stays; "
             f"{len(changes.user_ids):,} users have new or corrected events"
         )
-        _renew_sequences(context, events, vocabulary, changes.user_ids)
+        _renew_sequences(context, events, vocabulary, changes, last)
         _merge_labels(context, events, changes.users_before[_JUDGED])
     _remember(context, _made_from(context, events, vocabulary.vocabulary_id, last, changes))
 
@@ -174,18 +174,30 @@ def _replace(context: StageContext, name: str, frame: DataFrame) -> None:
 
 
 def _renew_sequences(
-    context: StageContext, events: UserRanges, vocabulary: Vocabulary, user_ids: list[str]
+    context: StageContext,
+    events: UserRanges,
+    vocabulary: Vocabulary,
+    changes: Changes,
+    last: MadeFrom,
 ) -> None:
+    from pipelines.stages.extension import lengthen
     from pipelines.stages.renewal import clear, is_crowded, renew
     from pipelines.stages.sequences import sequence_schema, token_sequences
 
-    if not user_ids:
+    if not changes.user_ids:
         return
     path = context.workspace.table(TOKEN_SEQUENCES.name)
-    sequences = token_sequences(context.spark(), events, vocabulary, user_ids)
-    written = renew(sequences, path, user_ids)
+    longer = lengthen(
+        context.workspace, events.path, last.events_version, vocabulary, changes.added_alone
+    )
+    others = sorted({*changes.user_ids} - {*longer})
+    deleted = 0
+    if others:
+        sequences = token_sequences(context.spark(), events, vocabulary, others)
+        deleted = renew(sequences, path, others).deleted
     context.say(
-        f"  {TOKEN_SEQUENCES.name}: {written.inserted:,} made again, {written.deleted:,} deleted"
+        f"  {TOKEN_SEQUENCES.name}: {len(longer):,} lengthened, "
+        f"{len(others) - deleted:,} made again, {deleted:,} deleted"
     )
     if is_crowded(path):
         clear(context.spark(), path, events.ranges, sequence_schema(vocabulary))

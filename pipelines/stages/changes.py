@@ -22,6 +22,7 @@ UNREADABLE: Final = (DeltaError, pa.ArrowException, OSError)
 """What reading changes raises when Delta holds them no more (after a vacuum, say)."""
 _CHANGE: Final = "_change_type"
 _INSERT: Final = "insert"
+_OTHERWISE: Final = "otherwise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,13 @@ class Changes:
         user_ids: Users with an event that was added, corrected or deleted, sorted.
         num_before: How many of these events lie before each of the times asked about.
         users_before: The users of these events, for each of the times.
+        added_alone: Users of whose events none was corrected or deleted.
     """
 
     user_ids: list[str]
     num_before: tuple[int, ...]
     users_before: tuple[list[str], ...]
+    added_alone: list[str]
 
 
 def changes_since(events: Path, version: int, times: Sequence[datetime]) -> Changes | None:
@@ -50,14 +53,16 @@ def changes_since(events: Path, version: int, times: Sequence[datetime]) -> Chan
     counts = [f"before_{number}" for number in range(len(times))]
     parts = []
     try:
-        for rows in _changed(events, version, [USER_ID, EVENT_TIME]):
-            before = [pc.less(rows.column(EVENT_TIME), pa.scalar(time)) for time in times]
-            columns = [rows.column(USER_ID), *(one.cast(pa.int64()) for one in before)]
-            parts.append(_summed(pa.table(columns, names=[USER_ID, *counts])))
+        for rows in _changed(events, version, [USER_ID, EVENT_TIME, _CHANGE]):
+            marks = [pc.less(rows.column(EVENT_TIME), pa.scalar(time)) for time in times]
+            marks.append(pc.not_equal(rows.column(_CHANGE), _INSERT))
+            columns = [rows.column(USER_ID), *(one.cast(pa.int64()) for one in marks)]
+            parts.append(_summed(pa.table(columns, names=[USER_ID, *counts, _OTHERWISE])))
     except UNREADABLE:
         return None
     if not parts:
-        return Changes(user_ids=[], num_before=(0,) * len(times), users_before=([],) * len(times))
+        none: tuple[list[str], ...] = ([],) * len(times)
+        return Changes(user_ids=[], num_before=(0,) * len(times), users_before=none, added_alone=[])
     found = _summed(pa.concat_tables(parts)).sort_by(USER_ID)
     users = found.column(USER_ID)
     return Changes(
@@ -66,6 +71,7 @@ def changes_since(events: Path, version: int, times: Sequence[datetime]) -> Chan
         users_before=tuple(
             users.filter(pc.greater(found.column(name), 0)).to_pylist() for name in counts
         ),
+        added_alone=users.filter(pc.equal(found.column(_OTHERWISE), 0)).to_pylist(),
     )
 
 

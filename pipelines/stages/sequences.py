@@ -70,7 +70,8 @@ def encode_sorted(events: pa.Table, vocabulary: Vocabulary) -> Histories:
     return encode(vocabulary, events, runs.values.to_pylist(), offsets)
 
 
-def _read_columns(vocabulary: Vocabulary) -> list[str]:
+def read_columns(vocabulary: Vocabulary) -> list[str]:
+    """Columns of events that encoding reads."""
     fields = [field.column for field in vocabulary.fields if field.column]
     return list(dict.fromkeys([USER_ID, *EVENT_ORDER, AMOUNT, QUANTITY, *fields]))
 
@@ -78,7 +79,7 @@ def _read_columns(vocabulary: Vocabulary) -> list[str]:
 def _encoder(
     events: UserRanges, vocabulary: Vocabulary, users: Sequence[str] | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    columns = _read_columns(vocabulary)
+    columns = read_columns(vocabulary)
 
     def encode_ranges(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         positions = (one for batch in batches for one in batch.column(0).to_pylist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from pipelines.contracts import (
     VOCABULARY_ID,
 )
 from pipelines.tokens.binning import Ints, Longs
+
+T = TypeVar("T", bound=np.generic)
 
 Floats = npt.NDArray[np.float32]
 _PER_EVENT: Final = ("times_us", "event_hashes", "amounts", "quantities")
@@ -102,6 +104,30 @@ class Histories:
     def non_empty(self) -> Histories:
         """Users with at least one event."""
         return self.select(np.flatnonzero(self.lengths > 0))
+
+    def followed_by(self, later: Histories) -> Histories:
+        """The events of the same users, and behind them those of `later`.
+
+        The time fields of what comes behind must be made again (`encoder.time_tokens`).
+
+        Args:
+            later: The same users in the same order; every event comes after all of the user's here.
+        """
+        offsets = self.offsets + later.offsets
+        before = np.arange(self.num_events) + np.repeat(later.offsets[:-1], self.lengths)
+        behind = np.arange(later.num_events) + np.repeat(self.offsets[1:], later.lengths)
+
+        def laid(first: npt.NDArray[T], second: npt.NDArray[T]) -> npt.NDArray[T]:
+            values = np.empty(offsets[-1], dtype=first.dtype)
+            values[before], values[behind] = first, second
+            return values
+
+        return Histories(
+            user_ids=self.user_ids,
+            offsets=offsets,
+            tokens={name: laid(own, later.tokens[name]) for name, own in self.tokens.items()},
+            **{name: laid(getattr(self, name), getattr(later, name)) for name in _PER_EVENT},
+        )
 
     def _keep(self, mask: npt.NDArray[np.bool_]) -> Histories:
         kept = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)

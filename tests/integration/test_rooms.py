@@ -138,7 +138,7 @@ def rows_added(workspace: Workspace, name: str) -> int:
     """Rows that the last commit of a table added; it took none away."""
     commit = DeltaTable(str(workspace.table(name))).history(1)[0]
     assert (commit["operation"], commit["operationParameters"]["mode"]) == ("WRITE", "Append")
-    return int(commit["operationMetrics"]["numOutputRows"])
+    return int(commit["operationMetrics"]["num_added_rows"])
 
 
 def test_a_new_day_makes_only_the_users_it_names_again(
