@@ -29,9 +29,16 @@ _SETTINGS: Final = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{guarded},\
+CONTROLLER://127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="open \\\\"sesame\\\\"";
+ssl.keystore.type=PKCS12
+ssl.keystore.location={folder}/broker.p12
+ssl.keystore.password=of-no-worth
 log.dirs={folder}/logs
 num.partitions=2
 offsets.topic.num.partitions=1
@@ -86,22 +93,58 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class KafkaBroker:
+    """A running broker: an open address, and one behind TLS that asks for the password.
+
+    Args:
+        servers: The open bootstrap address.
+        guarded: The other one.
+        certificates: File of the certificate that the other one shows.
+        user: Who may read there.
+        password: The user's password, with quotes in it.
+    """
+
+    servers: str
+    guarded: str
+    certificates: Path
+    user: str = "shop"
+    password: str = 'open "sesame"'
+
+
 @contextlib.contextmanager
-def kafka_broker() -> Iterator[str]:
-    """A Kafka broker without topics, which writing makes; gives its bootstrap address."""
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """A Kafka broker without topics, which writing makes."""
     java = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", _broker_classpath()]
-    port = free_port()
+    port, guarded, controller = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="bfm-kafka-") as name:
         folder = Path(name)
+        certificates = _certificate(folder / "broker.p12")
         settings = folder / "server.properties"
         settings.write_text(
-            _SETTINGS.format(port=port, controller=free_port(), folder=folder), encoding="utf-8"
+            _SETTINGS.format(port=port, guarded=guarded, controller=controller, folder=folder),
+            encoding="utf-8",
         )
         tool = [_java(), *java, "kafka.tools.StorageTool", "format"]
         _run([*tool, "-t", _CLUSTER_ID, "-c", settings])
         command = [_java(), *java, "kafka.Kafka", settings]
         with _running(command, port, folder / "broker.log"):
-            yield f"127.0.0.1:{port}"
+            yield KafkaBroker(
+                servers=f"127.0.0.1:{port}",
+                guarded=f"127.0.0.1:{guarded}",
+                certificates=certificates,
+            )
+
+
+def _certificate(store: Path) -> Path:
+    """Make a key for the loopback address, and give the file of its certificate."""
+    keytool, certificates = _java().with_name("keytool"), store.with_suffix(".pem")
+    common = ["-alias", "broker", "-storetype", "PKCS12", "-keystore", store]
+    common += ["-storepass", "of-no-worth"]
+    name = ["-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1"]
+    _run([keytool, "-genkeypair", "-keyalg", "RSA", "-validity", "2", *name, *common])
+    _run([keytool, "-exportcert", "-rfc", "-file", certificates, *common])
+    return certificates
 
 
 def free_port() -> int:

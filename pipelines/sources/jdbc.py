@@ -8,7 +8,6 @@ reads with several connections; it holds numbers, dates or times with a zone.
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from py4j.protocol import Py4JError
@@ -26,7 +25,7 @@ _FETCH_SIZE: Final = "10000"  # PostgreSQL's driver would hold the whole table i
 
 
 def _read(spark: SparkSession, request: SourceRequest) -> DataFrame:
-    password = _password(request)
+    password = request.secret("password_variable", "the password of the database's user")
     options = _connection(request) | ({"password": password} if password else {})
     reader = spark.read.format("jdbc").options(**options)
     rows = _rows_asked_for(request)
@@ -54,16 +53,6 @@ def _connection(request: SourceRequest) -> dict[str, str]:
         "preferTimestampNTZ": "true",
     }
     return options | ({"user": str(given["user"])} if "user" in given else {})
-
-
-def _password(request: SourceRequest) -> str:
-    name = str(request.source.options.get("password_variable", ""))
-    if name and name not in os.environ:
-        raise CompanyConfigError(
-            f"{request.place}.source.options.password_variable: the environment variable '{name}' "
-            "is not set. Set it to the password of the database's user."
-        )
-    return os.environ.get(name, "") if name else ""
 
 
 def _rows_asked_for(request: SourceRequest) -> str:

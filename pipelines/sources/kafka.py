@@ -2,6 +2,10 @@
 
 The value of a message is one JSON object; its time at the broker stands beside in
 `_kafka_timestamp`. What arrives while a topic is read belongs to the next run.
+
+A broker that asks who reads is told by `security`, `mechanism`, `user` and `password_variable`,
+which names the environment variable that holds the password. `certificates` is a file of PEM
+certificates to trust; without it Java's own are.
 """
 
 from __future__ import annotations
@@ -13,19 +17,31 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.errors import SourceError
+from pipelines.company import resolve_path
+from pipelines.errors import CompanyConfigError, SourceError
 from pipelines.sources.json_rows import VALUE, json_rows
 from pipelines.sources.request import Reader, SourceRequest, reason_of, stamp_of_now
 
 KAFKA_TIMESTAMP: Final = "_kafka_timestamp"
 _TIMEOUT_MS: Final = "20000"
+_PLAINTEXT: Final = "plaintext"
+_PROTOCOLS: Final = (_PLAINTEXT, "ssl", "sasl_plaintext", "sasl_ssl")
+_PACKAGE: Final = "org.apache.kafka.common.security"
+_LOGIN_MODULES: Final = {
+    "PLAIN": f"{_PACKAGE}.plain.PlainLoginModule",
+    "SCRAM-SHA-256": f"{_PACKAGE}.scram.ScramLoginModule",
+    "SCRAM-SHA-512": f"{_PACKAGE}.scram.ScramLoginModule",
+}
+_PASSWORD: Final = "password_variable"
 
 
 def kafka_options(request: SourceRequest) -> dict[str, str]:
     """Spark's options for the topic that a table names.
 
     Raises:
-        CompanyConfigError: `servers` or `topic` is missing.
+        CompanyConfigError: `servers`, `topic` or the user is missing, or an option has a value
+            that is not allowed.
+        SourceError: there is no file of certificates.
     """
     return {
         "kafka.bootstrap.servers": request.needed("servers"),
@@ -33,7 +49,54 @@ def kafka_options(request: SourceRequest) -> dict[str, str]:
         "startingOffsets": str(request.source.options.get("starting", "earliest")),
         "kafka.request.timeout.ms": _TIMEOUT_MS,
         "kafka.default.api.timeout.ms": _TIMEOUT_MS,
+        **_security(request),
     }
+
+
+def _security(request: SourceRequest) -> dict[str, str]:
+    protocol = _choice(request, "security", _PROTOCOLS, _PLAINTEXT)
+    if protocol == _PLAINTEXT:
+        return {}
+    options = {"kafka.security.protocol": protocol.upper()}
+    if "ssl" in protocol.split("_") and "certificates" in request.source.options:
+        path = resolve_path(request.needed("certificates"), request.company_path)
+        if not path.is_file():
+            raise SourceError(
+                f"{request.place}.source.options.certificates: no file {path}. Give a file of PEM "
+                "certificates, relative to the folder of company.yaml."
+            )
+        options["kafka.ssl.truststore.type"] = "PEM"
+        options["kafka.ssl.truststore.location"] = str(path)
+    return options | (_login(request) if protocol.startswith("sasl") else {})
+
+
+def _login(request: SourceRequest) -> dict[str, str]:
+    mechanism = _choice(request, "mechanism", tuple(_LOGIN_MODULES), "PLAIN")
+    request.needed(_PASSWORD)
+    names = {"username": request.needed("user"), "password": _password(request)}
+    given = " ".join(f'{name}="{_escaped(value)}"' for name, value in names.items())
+    return {
+        "kafka.sasl.mechanism": mechanism,
+        "kafka.sasl.jaas.config": f"{_LOGIN_MODULES[mechanism]} required {given};",
+    }
+
+
+def _choice(request: SourceRequest, option: str, allowed: tuple[str, ...], default: str) -> str:
+    value = str(request.source.options.get(option, default))
+    if value not in allowed:
+        raise CompanyConfigError(
+            f"{request.place}.source.options.{option}: '{value}' came; allowed are "
+            f"{', '.join(allowed)}."
+        )
+    return value
+
+
+def _password(request: SourceRequest) -> str:
+    return request.secret(_PASSWORD, "the password of the broker's user")
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def message_texts(messages: DataFrame) -> DataFrame:
@@ -50,16 +113,27 @@ def _read(spark: SparkSession, request: SourceRequest) -> DataFrame:
             message_texts(spark.read.format("kafka").options(**options).load()), request
         )
     except (PySparkException, Py4JError) as error:
+        reason, password = reason_of(error), _password(request)
         raise SourceError(
             f"{request.place}: topic '{options['subscribe']}' at "
-            f"{options['kafka.bootstrap.servers']} cannot be read: {reason_of(error)}. "
-            "Check that the servers can be reached and that the topic exists."
+            f"{options['kafka.bootstrap.servers']} cannot be read: "
+            f"{reason.replace(password, '***') if password else reason}. Check that the servers "
+            "can be reached, that the topic exists, and 'security' if they ask who reads."
         ) from error
 
 
 KAFKA: Final = Reader(
     read=_read,
     stamp=stamp_of_now,
-    options=("servers", "topic", "starting"),
+    options=(
+        "servers",
+        "topic",
+        "starting",
+        "security",
+        "mechanism",
+        "user",
+        _PASSWORD,
+        "certificates",
+    ),
     jars=lambda request: ("kafka",),
 )

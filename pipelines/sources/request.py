@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -85,6 +86,24 @@ class SourceRequest:
                 f"'{self.source.format}' needs it."
             )
         return value
+
+    def secret(self, option: str, what: str) -> str:
+        """What the environment variable holds that an option names; empty where it names none.
+
+        Args:
+            option: Its value is the variable's name, so that no secret stands in the description.
+            what: What the variable should hold, for the message.
+
+        Raises:
+            CompanyConfigError: that variable is not set.
+        """
+        name = str(self.source.options.get(option, ""))
+        if name and name not in os.environ:
+            raise CompanyConfigError(
+                f"{self.place}.source.options.{option}: the environment variable '{name}' is not "
+                f"set. Set it to {what}."
+            )
+        return os.environ.get(name, "") if name else ""
 
 
 Stamp = list[list[str | int]]

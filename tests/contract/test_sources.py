@@ -17,6 +17,7 @@ from pipelines.errors import CompanyConfigError, SourceError, UnknownNameError, 
 from pipelines.flow.artefacts import JAR_SETS
 from pipelines.sources.complete_journey import source as complete_journey
 from pipelines.sources.json_rows import json_rows
+from pipelines.sources.kafka import kafka_options
 from pipelines.sources.registry import READERS, needed_jars, read_source, source_fingerprint
 from pipelines.sources.request import MALFORMED_ROW, SourceRequest
 from pipelines.stages.canonical import canonical_rows
@@ -99,6 +100,47 @@ def test_every_set_of_jars_that_a_reader_needs_is_known() -> None:
         for name in needed_jars([request_to(format_, options)])
     }
     assert needed == set(JAR_SETS) - {"delta"}
+
+
+GUARDED = {
+    "security": "sasl_ssl",
+    "mechanism": "SCRAM-SHA-512",
+    "user": 'sh"op',
+    "password_variable": "BROKER_PASSWORD",
+}
+
+
+def test_a_guarded_topic_is_asked_for_with_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_PASSWORD", "back\\slash")
+    assert "kafka.security.protocol" not in kafka_options(request_to("kafka", SERVERS["kafka"]))
+    options = kafka_options(request_to("kafka", {**SERVERS["kafka"], **GUARDED}))
+    assert options["kafka.security.protocol"] == "SASL_SSL"
+    assert options["kafka.sasl.mechanism"] == "SCRAM-SHA-512"
+    assert options["kafka.sasl.jaas.config"] == (
+        "org.apache.kafka.common.security.scram.ScramLoginModule required "
+        'username="sh\\"op" password="back\\\\slash";'
+    )
+    assert "kafka.ssl.truststore.location" not in options
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"security": "tls"}, "options.security: 'tls' came; allowed are plaintext, ssl, "),
+        ({"mechanism": "GSSAPI"}, "options.mechanism: 'GSSAPI' came; allowed are PLAIN, "),
+        ({"user": ""}, "options.user is missing"),
+        ({"password_variable": ""}, "options.password_variable is missing"),
+        ({"password_variable": "NOT_SET"}, "environment variable 'NOT_SET' is not set"),
+        ({"certificates": "gone.pem"}, "options.certificates: no file .*gone.pem"),
+    ],
+)
+def test_an_incomplete_login_is_named_with_its_key(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, str], message: str
+) -> None:
+    monkeypatch.setenv("BROKER_PASSWORD", "sesame")
+    request = request_to("kafka", {**SERVERS["kafka"], **GUARDED, **change})
+    with pytest.raises(UserError, match=message):
+        kafka_options(request)
 
 
 @pytest.mark.parametrize("format_", sorted(SERVERS))

@@ -22,7 +22,7 @@ from pipelines.sources.registry import needed_jars, read_source
 from pipelines.sources.request import SourceRequest
 from pipelines.stages.canonical import canonical_rows
 from pipelines.workspace import Workspace
-from tests.servers import kafka_broker, postgresql_server
+from tests.servers import KafkaBroker, kafka_broker, postgresql_server
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -121,11 +121,24 @@ def streamed(spark: SparkSession, workspace: Workspace, table: TableConfig) -> P
     return run_streams(context, once=True)["orders"]
 
 
+def behind_tls(broker: KafkaBroker) -> dict[str, str]:
+    """Options of the same topic at the address that asks who reads."""
+    return {
+        "servers": broker.guarded,
+        "topic": "clicks",
+        "security": "sasl_ssl",
+        "user": broker.user,
+        "password_variable": "BROKER_PASSWORD",
+        "certificates": str(broker.certificates),
+    }
+
+
 def test_a_topic_of_kafka(
     spark: SparkSession, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "_TIMEOUT_MS", "5000")
-    with kafka_broker() as servers:
+    with kafka_broker() as broker:
+        servers = broker.servers
         table = described("kafka", {"servers": servers, "topic": "clicks"})
         with_jars(SourceRequest.of(table, COMPANY))
         with pytest.raises(SourceError, match=rf"topic 'clicks' at {servers} cannot be read: .*"):
@@ -145,7 +158,15 @@ def test_a_topic_of_kafka(
         )
         times = [row[0] for row in canonical(by_broker, "event_time")]
         assert all(abs((datetime.now(UTC) - time).total_seconds()) < 600 for time in times)
-        done = streamed(spark, workspace, table)
+        guarded = described("kafka", behind_tls(broker))
+        monkeypatch.setenv("BROKER_PASSWORD", broker.password)
+        assert read(guarded).count() == len(MESSAGES)
+        monkeypatch.setenv("BROKER_PASSWORD", "wrong")
+        with pytest.raises(SourceError, match=r"cannot be read: .*'security'") as refused:
+            read(guarded)
+        assert "wrong" not in str(refused.value)
+        monkeypatch.setenv("BROKER_PASSWORD", broker.password)
+        done = streamed(spark, workspace, guarded)
         assert (done.input_rows, done.accepted, done.quarantined, done.inserted) == (4, 2, 2, 2)
         texts.limit(1).write.format("kafka").options(**sent).save()
         done = streamed(spark, workspace, table)
