@@ -27,7 +27,7 @@ Scorer = Callable[[Interactions, Knob], Doubles]
 
 LEVEL: Final = Level.CATEGORY
 NUM_TRAINING_TIMES: Final = 4
-HAND_MADE: Final = "boosted trees on hand-made features"
+HAND_MADE: Final = "hand-made features, LightGBM"
 
 
 class PropensityBaseline(Protocol):
