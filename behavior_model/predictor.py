@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from behavior_model.bundle import Bundle, Catalogue, Manifest, open_bundle
 from behavior_model.embedding import UserStates, embed_users, text_embeddings
-from behavior_model.heads.propensity import PropensityHead
+from behavior_model.heads.propensity import Propensities, PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.search import SearchHead
 from behavior_model.heads.tagging import TaggingHead
 from behavior_model.heads.user_task import UserPrediction, UserTaskHead
 from behavior_model.item_index import ItemIndex
 from behavior_model.items import ItemContent
-from behavior_model.largest import largest_columns
+from behavior_model.likeness import ItemLikeness, Likeness
 from behavior_model.model.backbone import Backbone, load_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.errors import UnknownNameError
@@ -35,7 +35,6 @@ from pipelines.tokens.vocabulary import Vocabulary
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 Level = Literal["item", "category"]
-Likeness = Literal["behavior", "content"]
 
 RECOMMENDATION: Final = "recommendation"
 CATEGORY_RECOMMENDATION: Final = "category_recommendation"
@@ -57,23 +56,6 @@ class Ranking:
 
     ids: list[list[str]]
     scores: list[list[float]]
-
-
-@dataclass(frozen=True, eq=False)
-class Propensities:
-    """Chances of U users to buy from each of T categories.
-
-    Args:
-        categories: T names.
-        scores: float64[U, T], calibrated.
-        lowers: float64[U, T], ends of the intervals.
-        uppers: float64[U, T].
-    """
-
-    categories: list[str]
-    scores: npt.NDArray[np.float64]
-    lowers: npt.NDArray[np.float64]
-    uppers: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,13 +210,7 @@ class Predictor:
         if self.propensity_head is None:
             raise UnknownNameError("task", CATEGORY_PROPENSITY, self.manifest.tasks)
         states = self.states(histories, prediction_times_us)
-        found = self.propensity_head.predict(histories, states, prediction_times_us)
-        return Propensities(
-            categories=self._category_ids(found.targets),
-            scores=found.scores,
-            lowers=found.lowers,
-            uppers=found.uppers,
-        )
+        return self.propensity_head.predict(histories, states, prediction_times_us)
 
     @property
     def personalises_search(self) -> bool:
@@ -290,25 +266,15 @@ class Predictor:
         Raises:
             UnknownNameError: an unknown item, or no item has a text to be likened by.
         """
-        self._require_likeness(by)
         known = self._require_items(item_ids)
-        if by == "behavior":
-            found, scores = self.index.nearest(self.index.embeddings(known), k + FIRST_IDX + 1)
-        else:
-            found, scores = self._like_texts(self._unit_texts[known], k + FIRST_IDX + 1)
+        found, scores = self._likeness.to_items(known, k + FIRST_IDX + 1, by)
         return self._named(found, scores, k=k, without=known)
 
     def similar_to_texts(
         self, texts: Sequence[str], k: int, *, by: Likeness = "behavior"
     ) -> Ranking:
         """Items like things that are known by a text alone; errors as in `similar_items`."""
-        self._require_likeness(by)
-        encoded = self.content.encode_texts(self.encoder, list(texts))
-        if by == "behavior":
-            embedded = text_embeddings(self.backbone, encoded)
-            found, scores = self.index.nearest(embedded, k + FIRST_IDX)
-        else:
-            found, scores = self._like_texts(_unit(encoded), k + FIRST_IDX)
+        found, scores = self._likeness.to_texts(texts, k + FIRST_IDX, by)
         return self._named(found, scores, k=k)
 
     def states(self, histories: Histories, prediction_times_us: Longs) -> UserStates:
@@ -333,20 +299,13 @@ class Predictor:
         return text_embeddings(self.backbone, encoded)
 
     @cached_property
-    def _unit_texts(self) -> Floats:
-        return _unit(self.content.text)
+    def _likeness(self) -> ItemLikeness:
+        return ItemLikeness(self.backbone, self.content, self.index, self.encoder)
 
     def _tagging(self) -> TaggingHead:
         if self.tagging_head is None:
             raise UnknownNameError("task", TAGGING, self.manifest.tasks)
         return self.tagging_head
-
-    def _like_texts(self, queries: Floats, count: int) -> tuple[Longs, Floats]:
-        products = queries @ self._unit_texts.T
-        best = largest_columns(products, count)
-        values = np.take_along_axis(products, best, axis=1)
-        order = np.lexsort((best, -values), axis=1)
-        return np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
 
     def _named(
         self, found: Longs, scores: Floats, *, k: int | None = None, without: Longs | None = None
@@ -361,10 +320,6 @@ class Predictor:
                 row[kept][:k].astype(float).tolist() for row, kept in zip(scores, keep, strict=True)
             ],
         )
-
-    def _require_likeness(self, by: Likeness) -> None:
-        if by == "content" and not self._unit_texts.any():
-            raise UnknownNameError("likeness", by, ("behavior",))
 
     def _require_items(self, item_ids: Sequence[str]) -> Longs:
         known = self.vocabulary.item_idx_of
@@ -389,11 +344,6 @@ def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
     """With a few known items: the whole list may be millions long."""
     further = ["..."] if len(vocabulary.items) > 5 else []
     return UnknownNameError("item", item, [*vocabulary.items[:5], *further])
-
-
-def _unit(rows: Floats) -> Floats:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)
 
 
 def _encoder_of(content: ItemContent) -> TextEncoder:

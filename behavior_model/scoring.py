@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from behavior_model.bundle import Manifest, open_bundle
@@ -21,6 +22,7 @@ from behavior_model.predictor import (
     RANKING_TASKS,
     SEARCH,
     TAGGING,
+    Level,
     Predictor,
 )
 from behavior_model.scoring_tables import (
@@ -58,7 +60,9 @@ USER: Final = "user"
 ITEM: Final = "item"
 _log: Final = logging.getLogger("bfm.scoring")
 
+Longs = npt.NDArray[np.int64]
 Answer = Callable[[Predictor, pa.Table], pa.Table]
+Ask = Callable[[Predictor, Histories, Longs], pa.Table]
 
 
 def score(
@@ -110,54 +114,53 @@ def export(workspace: Workspace, entity: str, out: Path, *, as_of_us: int | None
         raise UnknownNameError("entity", entity, (USER, ITEM))
     moment = _moment(open_bundle(workspace.bundle).manifest, as_of_us)
     rows = _users(workspace) if entity == USER else _items(workspace)
-    answer: Answer = _EmbedUsers(moment) if entity == USER else _embed_items
+    about_users = _OfUsers(moment, EMBEDDED_SCHEMA, _embed_users)
+    answer: Answer = about_users if entity == USER else _embed_items
     return _write(out, EMBEDDED_SCHEMA, _run(workspace, rows, answer, EMBEDDED_SCHEMA))
 
 
 @dataclass(frozen=True)
-class _Rank:
-    """Answer of the recommendation tasks for one shard of users."""
+class _OfUsers:
+    """Answer about the users of one shard who have any history before a prediction time.
 
-    task: str
-    k: int
-    as_of_us: int
-
-    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(shard, self.as_of_us)
-        if not len(histories):
-            return RANKED_SCHEMA.empty_table()
-        level: Any = "category" if self.task == CATEGORY_RECOMMENDATION else "item"
-        ranking = predictor.recommend(histories, times, self.k, level=level)
-        return ranked_table(histories.user_ids, ranking, RANKED_SCHEMA)
-
-
-@dataclass(frozen=True)
-class _Predict:
-    """Answer of a user task for one shard of users."""
-
-    task: str
-    as_of_us: int
-
-    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(shard, self.as_of_us)
-        if not len(histories):
-            return PREDICTED_SCHEMA.empty_table()
-        found = predictor.predict(self.task, histories, times)
-        columns = [histories.user_ids, found.scores, found.lowers, found.uppers]
-        return pa.table(columns, schema=PREDICTED_SCHEMA)
-
-
-@dataclass(frozen=True)
-class _Propensities:
-    """Answer of category propensity for one shard of users."""
+    Args:
+        as_of_us: The prediction time.
+        schema: Of the answer.
+        ask: From a predictor, U users and int64[U] times to rows.
+    """
 
     as_of_us: int
+    schema: pa.Schema
+    ask: Ask
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(shard, self.as_of_us)
+        histories = Histories.from_arrow(shard).before(self.as_of_us).non_empty()
         if not len(histories):
-            return PROPENSITY_SCHEMA.empty_table()
-        return propensity_table(histories.user_ids, predictor.propensities(histories, times))
+            return self.schema.empty_table()
+        times = np.full(len(histories), self.as_of_us, dtype=np.int64)
+        return self.ask(predictor, histories, times)
+
+
+def _rank(
+    predictor: Predictor, histories: Histories, times: Longs, *, task: str, k: int
+) -> pa.Table:
+    level: Level = "category" if task == CATEGORY_RECOMMENDATION else "item"
+    ranking = predictor.recommend(histories, times, k, level=level)
+    return ranked_table(histories.user_ids, ranking, RANKED_SCHEMA)
+
+
+def _predict(predictor: Predictor, histories: Histories, times: Longs, *, task: str) -> pa.Table:
+    found = predictor.predict(task, histories, times)
+    columns = [histories.user_ids, found.scores, found.lowers, found.uppers]
+    return pa.table(columns, schema=PREDICTED_SCHEMA)
+
+
+def _propensities(predictor: Predictor, histories: Histories, times: Longs) -> pa.Table:
+    return propensity_table(histories.user_ids, predictor.propensities(histories, times))
+
+
+def _embed_users(predictor: Predictor, histories: Histories, times: Longs) -> pa.Table:
+    return embedding_table(histories.user_ids, predictor.embed_users(histories, times))
 
 
 @dataclass(frozen=True)
@@ -180,19 +183,6 @@ class _Tag:
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
         items = shard.column(ITEM_ID).to_pylist()
         return ranked_table(items, predictor.tags(items, self.k), TAGGED_SCHEMA)
-
-
-@dataclass(frozen=True)
-class _EmbedUsers:
-    """Embeddings of one shard of users."""
-
-    as_of_us: int
-
-    def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories, times = _histories(shard, self.as_of_us)
-        if not len(histories):
-            return EMBEDDED_SCHEMA.empty_table()
-        return embedding_table(histories.user_ids, predictor.embed_users(histories, times))
 
 
 def _embed_items(predictor: Predictor, shard: pa.Table) -> pa.Table:
@@ -245,11 +235,13 @@ def _plan(
         return _queries(workspace, as_of_us), _Search(k), SEARCHED_SCHEMA
     if task == TAGGING:
         return _items(workspace), _Tag(k), TAGGED_SCHEMA
+    ask: Ask = partial(_predict, task=task)
+    schema = PREDICTED_SCHEMA
     if task in RANKING_TASKS:
-        return _users(workspace), _Rank(task, k, as_of_us), RANKED_SCHEMA
-    if task == CATEGORY_PROPENSITY:
-        return _users(workspace), _Propensities(as_of_us), PROPENSITY_SCHEMA
-    return _users(workspace), _Predict(task, as_of_us), PREDICTED_SCHEMA
+        schema, ask = RANKED_SCHEMA, partial(_rank, task=task, k=k)
+    elif task == CATEGORY_PROPENSITY:
+        schema, ask = PROPENSITY_SCHEMA, _propensities
+    return _users(workspace), _OfUsers(as_of_us, schema, ask), schema
 
 
 def _moment(manifest: Manifest, as_of_us: int | None) -> int:
@@ -336,11 +328,3 @@ def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
     keys = [schema.names[0], *(name for name in (RANK, ITEM_ID) if name in schema.names[1:])]
     write_table(out, rows.sort_by([(key, "ascending") for key in keys]))
     return int(rows.num_rows)
-
-
-def _histories(
-    shard: pa.Table, as_of_us: int
-) -> tuple[Histories, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Users of a shard with any history before a prediction time; there may be none."""
-    histories = Histories.from_arrow(shard).before(as_of_us).non_empty()
-    return histories, np.full(len(histories), as_of_us, dtype=np.int64)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from behavior_model.predictor import Propensities, Ranking
+from behavior_model.heads.propensity import Propensities
+from behavior_model.predictor import Ranking
 from pipelines.contracts import ITEM_ID, QUERY, USER_ID
 from pipelines.workspace import write_bytes_atomically
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from behavior_model.evaluation.results import read_evaluation
-from behavior_model.predictor import Level, Likeness, Predictor, Ranking
+from behavior_model.likeness import Likeness
+from behavior_model.predictor import Level, Predictor, Ranking
 from pipelines import lake
 from pipelines.contracts import (
     CATEGORY,

@@ -18,10 +18,8 @@ from behavior_model.baselines.tuning import interactions_at
 from behavior_model.baselines.user_features import feature_matrix, user_features
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.metrics import macro_auc
-from behavior_model.heads.pair_features import all_pairs
 from behavior_model.memory.interactions import Doubles, Interactions, Level, Longs
 
-Bools = npt.NDArray[np.bool_]
 Knob = TypeVar("Knob")
 Scorer = Callable[[Interactions, Knob], Doubles]
 
@@ -35,16 +33,6 @@ class PropensityBaseline(Protocol):
 
     def __call__(self, context: ModelContext, targets: Longs, *, seed: int = 0) -> Doubles:
         """float64[U, T] for the users of `context.histories(context.test_time)`."""
-
-
-def came_true(context: ModelContext, time: int, targets: Longs) -> Bools:
-    """bool[U, T]: what users bought in the window that begins at a time to learn from."""
-    return labels_of(LEVEL.truths_of(context.futures(time)), targets)
-
-
-def labels_of(truths: Sequence[Longs], targets: Longs) -> Bools:
-    """bool[U, T]: whether each target is among a user's true ones."""
-    return np.stack([np.isin(targets, truth) for truth in truths])
 
 
 def popularity(context: ModelContext, targets: Longs, *, seed: int = 0) -> Doubles:
@@ -87,7 +75,7 @@ def hand_made_trees(context: ModelContext, targets: Longs, *, seed: int = 0) -> 
     """Boosted trees on hand-made features of the user, and of the user and the target."""
     times = [context.validation_time, *context.training_times][:NUM_TRAINING_TIMES]
     inputs = [_hand_made(context, time, targets) for time in times]
-    labels = [came_true(context, time, targets).ravel() for time in times]
+    labels = [LEVEL.bought(context.futures(time), targets).ravel() for time in times]
     trees = boosted_ranker.fit_trees(np.concatenate(inputs), np.concatenate(labels), seed=seed)
     now = _hand_made(context, context.test_time, targets)
     scores = np.asarray(trees.predict(now, num_threads=1), dtype=np.float64)
@@ -107,7 +95,7 @@ def _tuned(
     context: ModelContext, targets: Longs, score: Scorer[Knob], knobs: Sequence[Knob]
 ) -> Doubles:
     past = interactions_at(context, LEVEL, context.validation_time)
-    labels = came_true(context, context.validation_time, targets)
+    labels = LEVEL.bought(context.futures(context.validation_time), targets)
     found = [macro_auc(labels, score(past, knob)) for knob in knobs]
     return score(interactions_at(context, LEVEL, context.test_time), knobs[int(np.argmax(found))])
 
@@ -134,7 +122,7 @@ def _at(targets: Longs, known: Longs, scores: npt.NDArray[np.floating]) -> Doubl
 def _hand_made(context: ModelContext, time: int, targets: Longs) -> npt.NDArray[np.float32]:
     past = interactions_at(context, LEVEL, time)
     pairs = boosted_ranker.pair_values(
-        past, LEVEL.groups_of(context.vocabulary), all_pairs(past, targets)
+        past, LEVEL.groups_of(context.vocabulary), past.keys_of_all(targets)
     )
     histories = context.histories(time)
     times = np.full(len(histories), time, dtype=np.int64)

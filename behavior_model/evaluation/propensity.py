@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from behavior_model.baselines.propensity import (
-    HAND_MADE,
-    PROPENSITY_BASELINES,
-    came_true,
-    labels_of,
-)
+from behavior_model.baselines.propensity import HAND_MADE, PROPENSITY_BASELINES
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.metrics import (
@@ -25,21 +19,19 @@ from behavior_model.evaluation.metrics import (
 )
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.propensity import LEVEL, PropensityHead
-from behavior_model.memory.interactions import Doubles
+from behavior_model.memory.interactions import Bools, Doubles
 
 TASK: Final = "category_propensity"
 NUM_RESAMPLES: Final = 300
 
-Metric = Callable[[npt.NDArray[np.bool_], Doubles], float]
+Metric = Callable[[Bools, Doubles], float]
 
 
 def fit_and_judge(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
-    """Fit, save and judge; a shop without categories has nothing to judge."""
+    """Fit the head, save it, and judge what was saved."""
     started = time.perf_counter()
     PropensityHead.fit(context, seed=seed).save(folder)
     head = PropensityHead.load(folder, context.vocabulary)
-    if not len(head.targets):
-        return []
     measured = Measurement(
         context=context,
         task=TASK,
@@ -55,12 +47,13 @@ def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Resul
     moment = context.test_time
     states = context.states(moment)
     found = head.predict(context.histories(moment), states, moment).scores
-    labels = labels_of(LEVEL.truths_of(context.test_futures), head.targets)
+    labels = LEVEL.bought(context.test_futures, head.targets)
     baselines = {
         name: score(context, head.targets, seed=seed)
         for name, score in PROPENSITY_BASELINES.items()
     }
-    before = came_true(context, context.validation_time, head.targets).mean(axis=0)
+    earlier = context.futures(context.validation_time)
+    before = LEVEL.bought(earlier, head.targets).mean(axis=0)
     transformer = states.category_logits[:, head.targets].astype(np.float64)
 
     def drawn(metric: Metric) -> tuple[float, float]:
@@ -95,5 +88,5 @@ def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Resul
     ]
 
 
-def _ece(labels: npt.NDArray[np.bool_], chances: Doubles) -> float:
+def _ece(labels: Bools, chances: Doubles) -> float:
     return expected_calibration_error(labels.ravel().astype(np.float64), chances.ravel())

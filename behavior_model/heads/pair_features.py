@@ -148,7 +148,7 @@ def _chunk(
     if given is None:
         keys = _candidates(interactions, memories, own, seen, scores, profiles, logits, k)
     else:
-        keys = all_pairs(interactions, given)
+        keys = interactions.keys_of_all(given)
     users, targets = keys // interactions.num_targets, keys % interactions.num_targets
     columns = _own_columns(interactions, memories, own, seen, keys)
     columns |= _collective_columns(memories.collective, scores, users, targets)
@@ -158,12 +158,6 @@ def _chunk(
     columns |= _transformer_columns(transformer, logits, users, targets, groups)
     values = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
     return FeatureTable(users, targets, values, tuple(columns))
-
-
-def all_pairs(interactions: Interactions, targets: Longs) -> Longs:
-    """int64[U * len(targets)]: keys of every user with every target."""
-    users = np.arange(interactions.num_users)[:, None]
-    return np.asarray(users * interactions.num_targets + targets, dtype=np.int64).ravel()
 
 
 def _candidates(

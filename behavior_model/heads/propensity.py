@@ -49,13 +49,13 @@ class Propensities:
     """Chances of U users to buy from T categories in the window ahead.
 
     Args:
-        targets: int64[T], positions in `Vocabulary.categories`.
+        categories: T names.
         scores: float64[U, T], calibrated.
         lowers: float64[U, T], see `heads.calibration.calibrate_rate` for what the interval covers.
         uppers: float64[U, T].
     """
 
-    targets: Longs
+    categories: list[str]
     scores: Doubles
     lowers: Doubles
     uppers: Doubles
@@ -68,7 +68,7 @@ class PropensityHead:
     Args:
         vocabulary: The vocabulary that histories are encoded with.
         memories: Fitted before the test cut.
-        targets: int64[T], ascending; none in a shop without categories.
+        targets: int64[T], ascending, positions in `Vocabulary.categories`.
         trees: Over memories and user features; None where no window was left to learn from.
         mixture: float64[1 + trees + TRANSFORMER_INPUTS], a constant and the inputs' weights.
         calibration: From the mixture to a chance and its interval.
@@ -98,16 +98,14 @@ class PropensityHead:
             states: The backbone's states of the same users at that time.
             prediction_times_us: One time for all, or int64[U]; UTC microseconds.
         """
-        shape = (len(histories), len(self.targets))
-        if not len(self.targets):
-            nothing = np.zeros(shape)
-            return Propensities(self.targets, nothing, nothing, nothing)
         interactions = read_interactions(histories, self.vocabulary, LEVEL, prediction_times_us)
         times = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(histories))
         features = user_features(self.vocabulary, histories, times)
         table = propensity_table(interactions, self.memories, self.targets, features, states)
         found = self.calibration.apply(mix(self.mixture, inputs_of(table, self.trees)))
-        return Propensities(self.targets, *(values.reshape(shape) for values in found))
+        categories = [self.vocabulary.categories[target] for target in self.targets]
+        shape = (len(histories), len(categories))
+        return Propensities(categories, *(values.reshape(shape) for values in found))
 
     def save(self, folder: Path) -> None:
         """Write safetensors, LightGBM's text and, last, JSON."""

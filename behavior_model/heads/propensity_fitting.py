@@ -12,32 +12,23 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from behavior_model.baselines.user_features import user_features
 from behavior_model.context import ModelContext
-from behavior_model.heads.calibration import Calibration, calibrate_rate
+from behavior_model.heads.calibration import calibrate_rate
 from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.heads.propensity import (
     LEVEL,
-    TRANSFORMER_INPUTS,
     PropensityHead,
     inputs_of,
     mix,
     propensity_table,
 )
 from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
-from behavior_model.heads.recommendation_fitting import (
-    NUM_TRAINING_TIMES,
-    bought_of,
-    fit_memories,
-)
-from behavior_model.memory.interactions import Longs, read_interactions
-
-Doubles = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from behavior_model.heads.recommendation_fitting import NUM_TRAINING_TIMES, fit_memories
+from behavior_model.memory.interactions import Bools, Longs, read_interactions
 
 MAX_TARGETS: Final = 50
 
@@ -51,6 +42,12 @@ def largest_targets(context: ModelContext) -> Longs:
     return np.sort(order[purchases[order] > 0])
 
 
+def can_be_learned(context: ModelContext) -> bool:
+    """Whether, in the newest window to learn from, some bought from a category and some did not."""
+    bought = LEVEL.bought(context.futures(context.validation_time), largest_targets(context))
+    return bool(bought.any() and not bought.all())
+
+
 def fit(context: ModelContext, *, seed: int) -> PropensityHead:
     """Fit on windows that end at or before the test cut; see `PropensityHead.fit`."""
     with threadpool_limits(1, "blas"):
@@ -60,8 +57,6 @@ def fit(context: ModelContext, *, seed: int) -> PropensityHead:
 def _fit(context: ModelContext, seed: int) -> PropensityHead:
     targets, seeds = largest_targets(context), [seed + member for member in SEEDS]
     latest = _window(context, context.validation_time, targets, seed)
-    if latest.bought.all() or not latest.bought.any():  # no categories, or nothing to tell apart
-        return _silent(context, seed)
     earlier = [
         _window(context, time, targets, seed)
         for time in context.training_times[:NUM_TRAINING_TIMES]
@@ -69,7 +64,7 @@ def _fit(context: ModelContext, seed: int) -> PropensityHead:
     trees = again = None
     if earlier:
         trees = _fit_trees(earlier, seeds[:1])
-        again = _fit_trees([latest, *earlier][: NUM_TRAINING_TIMES + 1], seeds)
+        again = _fit_trees([latest, *earlier], seeds)
     inputs = inputs_of(latest.table, trees)
     model = LogisticRegression(max_iter=1_000).fit(inputs, latest.bought)
     mixture = np.concatenate([model.intercept_, model.coef_[0]])
@@ -104,24 +99,10 @@ def _window(context: ModelContext, time: int, targets: Longs, seed: int) -> _Win
     times = np.full(len(histories), time, dtype=np.int64)
     features = user_features(context.vocabulary, histories, times)
     table = propensity_table(interactions, memories, targets, features, context.states(time))
-    truths = LEVEL.truths_of(context.futures(time))
-    return _Window(table, bought_of(table, truths, interactions.num_targets))
+    return _Window(table, LEVEL.bought(context.futures(time), targets).ravel())
 
 
 def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:
     names = [n for n in windows[0].table.names if not n.startswith("transformer/")]
     tables, bought = [w.table for w in windows], [w.bought for w in windows]
     return RankingTrees.fit(tables, bought, names, seeds=seeds)
-
-
-def _silent(context: ModelContext, seed: int) -> PropensityHead:
-    """A head without categories, which answers nothing."""
-    one = np.zeros(1)
-    return PropensityHead(
-        vocabulary=context.vocabulary,
-        memories=fit_memories(context, LEVEL, context.test_time, content=None, seed=seed)[1],
-        targets=np.zeros(0, dtype=np.int64),
-        trees=None,
-        mixture=np.zeros(1 + len(TRANSFORMER_INPUTS)),
-        calibration=Calibration(knots=one, scores=one, lowers=one, uppers=one),
-    )

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
+from behavior_model.heads.propensity_fitting import can_be_learned
 from behavior_model.tasks import user_task_names
 from pipelines import lake
 from pipelines.errors import WorkspaceError
@@ -59,7 +60,7 @@ _CATEGORIES: Final = Need("categories", lambda context: len(context.vocabulary.c
 NEEDS: Final[dict[str, Need]] = {
     "recommendation": _ITEMS,
     "category_recommendation": _CATEGORIES,
-    propensity.TASK: _CATEGORIES,
+    propensity.TASK: Need("categories that some buy from and some do not", can_be_learned),
     "search": _CATALOGUE,
     "tagging": _CATALOGUE,
 }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 NEVER_DAYS: Final = 1e4
 """Age of something that never happened."""
@@ -54,6 +55,10 @@ class Level(StrEnum):
     def truths_of(self, futures: Futures) -> list[Longs]:
         """Per user the distinct targets bought in the window."""
         return futures.items if self is Level.ITEM else futures.categories
+
+    def bought(self, futures: Futures, targets: Longs) -> Bools:
+        """bool[U, T]: whether each user bought each of T targets in the window."""
+        return np.stack([np.isin(targets, truth) for truth in self.truths_of(futures)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +131,7 @@ class Interactions:
         )
 
     @cached_property
-    def empty_users(self) -> npt.NDArray[np.bool_]:
+    def empty_users(self) -> Bools:
         """bool[U]: nothing is known of what they bought or looked at."""
         known = np.zeros(self.num_users, dtype=np.bool_)
         known[self.users] = True
@@ -137,6 +142,11 @@ class Interactions:
     def keys(self) -> Longs:
         """int64[N]: `user * T + target`."""
         return self.users * self.num_targets + self.targets
+
+    def keys_of_all(self, targets: Longs) -> Longs:
+        """int64[U * len(targets)]: every user with each of some targets, as `keys`."""
+        users = np.arange(self.num_users)[:, None]
+        return np.asarray(users * self.num_targets + targets, dtype=np.int64).ravel()
 
 
 def read_interactions(
@@ -179,11 +189,11 @@ def read_interactions(
     )
 
 
-def _purchases(histories: Histories, vocabulary: Vocabulary) -> npt.NDArray[np.bool_]:
+def _purchases(histories: Histories, vocabulary: Vocabulary) -> Bools:
     values = vocabulary.field(EVENT_TYPE).values
     if PURCHASE not in values:
         return np.ones(histories.num_events, dtype=np.bool_)
-    mask: npt.NDArray[np.bool_] = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(PURCHASE)
+    mask: Bools = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(PURCHASE)
     return mask
 
 

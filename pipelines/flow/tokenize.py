@@ -187,9 +187,7 @@ def _renew_sequences(
     if not changes.user_ids:
         return
     path = context.workspace.table(TOKEN_SEQUENCES.name)
-    longer = lengthen(
-        context.workspace, events.path, last.events_version, vocabulary, changes.added_alone
-    )
+    longer = lengthen(context.workspace, last.events_version, vocabulary, changes.added_alone)
     others = sorted({*changes.user_ids} - {*longer})
     deleted = 0
     if others:

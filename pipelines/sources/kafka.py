@@ -33,6 +33,8 @@ _LOGIN_MODULES: Final = {
     "SCRAM-SHA-512": f"{_PACKAGE}.scram.ScramLoginModule",
 }
 _PASSWORD: Final = "password_variable"
+_LOGIN: Final = ("mechanism", "user", _PASSWORD)
+_CERTIFICATES: Final = "certificates"
 
 
 def kafka_options(request: SourceRequest) -> dict[str, str]:
@@ -55,11 +57,18 @@ def kafka_options(request: SourceRequest) -> dict[str, str]:
 
 def _security(request: SourceRequest) -> dict[str, str]:
     protocol = _choice(request, "security", _PROTOCOLS, _PLAINTEXT)
+    encrypted, asks_who = protocol.endswith("ssl"), protocol.startswith("sasl")
+    for option, is_used in {**dict.fromkeys(_LOGIN, asks_who), _CERTIFICATES: encrypted}.items():
+        if option in request.source.options and not is_used:
+            raise CompanyConfigError(
+                f"{request.place}.source.options.{option}: 'security' is {protocol}, which makes "
+                f"no use of it. Give another 'security' ({', '.join(_PROTOCOLS)}), or take it out."
+            )
     if protocol == _PLAINTEXT:
         return {}
     options = {"kafka.security.protocol": protocol.upper()}
-    if "ssl" in protocol.split("_") and "certificates" in request.source.options:
-        path = resolve_path(request.needed("certificates"), request.company_path)
+    if _CERTIFICATES in request.source.options:
+        path = resolve_path(request.needed(_CERTIFICATES), request.company_path)
         if not path.is_file():
             raise SourceError(
                 f"{request.place}.source.options.certificates: no file {path}. Give a file of PEM "
@@ -67,7 +76,7 @@ def _security(request: SourceRequest) -> dict[str, str]:
             )
         options["kafka.ssl.truststore.type"] = "PEM"
         options["kafka.ssl.truststore.location"] = str(path)
-    return options | (_login(request) if protocol.startswith("sasl") else {})
+    return options | (_login(request) if asks_who else {})
 
 
 def _login(request: SourceRequest) -> dict[str, str]:
@@ -125,15 +134,6 @@ def _read(spark: SparkSession, request: SourceRequest) -> DataFrame:
 KAFKA: Final = Reader(
     read=_read,
     stamp=stamp_of_now,
-    options=(
-        "servers",
-        "topic",
-        "starting",
-        "security",
-        "mechanism",
-        "user",
-        _PASSWORD,
-        "certificates",
-    ),
+    options=("servers", "topic", "starting", "security", *_LOGIN, _CERTIFICATES),
     jars=lambda request: ("kafka",),
 )

@@ -14,12 +14,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import DeltaTable
 
 from pipelines import lake
-from pipelines.contracts import GENERATION, TOKEN_SEQUENCES, USER_ID
+from pipelines.contracts import EVENTS, GENERATION, TOKEN_SEQUENCES, USER_ID
 from pipelines.stages.changes import UNREADABLE, inserted_since
 from pipelines.stages.sequences import encode_sorted, read_columns
+from pipelines.stages.small_merge import append
 from pipelines.stages.user_ranges import sorted_events
 from pipelines.tokens.encoder import time_tokens
 from pipelines.tokens.history import Histories
@@ -32,24 +33,19 @@ MAX_USERS: Final = 50_000
 
 
 def lengthen(
-    workspace: Workspace,
-    events: Path,
-    version: int,
-    vocabulary: Vocabulary,
-    user_ids: Sequence[str],
+    workspace: Workspace, version: int, vocabulary: Vocabulary, user_ids: Sequence[str]
 ) -> list[str]:
     """Add rows of users whose new events all come after their older ones; gives those users.
 
     Args:
-        workspace: Where the token sequences are.
-        events: Folder of the events table.
-        version: Its version that the stored sequences were made of.
+        workspace: Where events and token sequences are.
+        version: Version of the events that the stored sequences were made of.
         vocabulary: The frozen vocabulary that they were encoded with.
         user_ids: Users whose events were added to and not changed otherwise since.
     """
     if not 0 < len(user_ids) <= MAX_USERS:
         return []
-    new = _new_events(events, version, vocabulary, user_ids)
+    new = _new_events(workspace.table(EVENTS.name), version, vocabulary, user_ids)
     if new is None:
         return []
     later = encode_sorted(new, vocabulary)
@@ -58,7 +54,11 @@ def lengthen(
     chosen = np.flatnonzero(behind)
     whole = earlier.select(chosen).followed_by(later.select(chosen))
     times = time_tokens(vocabulary, whole.times_us, whole.offsets)
-    _append(workspace, replace(whole, tokens=whole.tokens | times), vocabulary)
+    if len(whole):
+        path = workspace.table(TOKEN_SEQUENCES.name)
+        rows = replace(whole, tokens=whole.tokens | times).to_arrow(vocabulary.vocabulary_id)
+        generation = np.full(len(whole), DeltaTable(str(path)).version() + 1)
+        append(rows.append_column(GENERATION, pa.array(generation)), path, [USER_ID])
     return whole.user_ids
 
 
@@ -92,22 +92,3 @@ def _stored(workspace: Workspace, later: Histories) -> Histories:
         offsets=np.concatenate([stored.offsets, ends]).astype(np.int64),
     )
     return known.only(later.user_ids)
-
-
-def _append(workspace: Workspace, histories: Histories, vocabulary: Vocabulary) -> None:
-    if not len(histories):
-        return
-    table = DeltaTable(str(workspace.table(TOKEN_SEQUENCES.name)))
-    rows = histories.to_arrow(vocabulary.vocabulary_id)
-    generation = pa.array(np.full(len(histories), table.version() + 1))
-    stored = pa.schema(table.schema().to_arrow())
-    fields = [field for field in stored if field.name != GENERATION]
-    schema = pa.schema([*fields, pa.field(GENERATION, pa.int64())])
-    rows = rows.append_column(GENERATION, generation).select(schema.names).cast(schema)
-    write_deltalake(
-        table,
-        rows,
-        mode="append",
-        schema_mode="merge",
-        writer_properties=WriterProperties(compression="ZSTD"),
-    )

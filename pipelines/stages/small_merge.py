@@ -77,21 +77,26 @@ def compare(rows: pa.Table, path: Path, key: Sequence[str], since_us: int | None
 
 
 def append(rows: pa.Table, path: Path, cluster: Sequence[str]) -> None:
-    """Add rows in one commit, in one sorted file; columns that they lack are empty."""
+    """Add rows in one commit, in one sorted file.
+
+    Columns that they lack are empty; those that the table lacks are added to it.
+    """
     table = DeltaTable(str(path))
-    schema = pa.schema(table.schema().to_arrow())
+    stored = pa.schema(table.schema().to_arrow())
+    fields = [*stored, *(field for field in rows.schema if field.name not in stored.names)]
     columns = [
         rows.column(field.name).cast(field.type)
         if field.name in rows.column_names
         else pa.nulls(rows.num_rows, field.type)
-        for field in schema
+        for field in fields
     ]
     order = [(name, "ascending", "at_start") for name in cluster]
-    complete = pa.table(columns, schema=schema)
+    complete = pa.table(columns, schema=pa.schema(fields))
     write_deltalake(
         table,
         complete.take(pc.sort_indices(complete, sort_keys=order)),
         mode="append",
+        schema_mode="merge",
         writer_properties=WriterProperties(compression="ZSTD"),
     )
 

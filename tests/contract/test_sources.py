@@ -132,6 +132,11 @@ def test_a_guarded_topic_is_asked_for_with_a_login(monkeypatch: pytest.MonkeyPat
         ({"password_variable": ""}, "options.password_variable is missing"),
         ({"password_variable": "NOT_SET"}, "environment variable 'NOT_SET' is not set"),
         ({"certificates": "gone.pem"}, "options.certificates: no file .*gone.pem"),
+        ({"security": "plaintext"}, "options.mechanism: 'security' is plaintext, which makes no"),
+        (
+            {"security": "sasl_plaintext", "certificates": "ca.pem"},
+            "options.certificates: 'security' is sasl_plaintext",
+        ),
     ],
 )
 def test_an_incomplete_login_is_named_with_its_key(

@@ -24,6 +24,7 @@ from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import MISSING_IDX
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
+from tests.rhythm_bundle import COMPANY
 from tests.rhythm_shop import (
     CUT_US,
     WINDOW_US,
@@ -33,15 +34,6 @@ from tests.rhythm_shop import (
     shop_histories,
     shop_recipe,
 )
-
-COMPANY = """\
-name: events-alone
-tables:
-  - name: sales
-    into: events
-    source: {format: parquet, path: sales.parquet}
-    columns: {user_id: user, event_time: time, event_type: {constant: purchase}}
-"""
 
 
 @pytest.fixture(scope="module")

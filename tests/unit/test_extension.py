@@ -55,7 +55,7 @@ def add(workspace: Workspace, pairs: list[tuple[str, int]]) -> None:
 
 
 def lengthened(workspace: Workspace, users: list[str]) -> list[str]:
-    return lengthen(workspace, workspace.table(EVENTS.name), 0, VOCABULARY, users)
+    return lengthen(workspace, 0, VOCABULARY, users)
 
 
 @pytest.fixture
@@ -75,8 +75,7 @@ def test_new_events_stand_behind_older_ones(workspace: Workspace) -> None:
     assert held(workspace).user_ids == ["ada", "bob", "cyd", "kim"]
     assert same(held(workspace), afresh(workspace))
     add(workspace, [("ada", 51)])
-    path = workspace.table(EVENTS.name)
-    assert lengthen(workspace, path, 1, VOCABULARY, ["ada"]) == ["ada"]
+    assert lengthen(workspace, 1, VOCABULARY, ["ada"]) == ["ada"]
     assert same(held(workspace), afresh(workspace))
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from behavior_model.baselines.propensity import PROPENSITY_BASELINES, came_true, labels_of
+from behavior_model.baselines.propensity import PROPENSITY_BASELINES
 from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
 from behavior_model.evaluation.metrics import macro_auc
 from behavior_model.evaluation.propensity import fit_and_judge
 from behavior_model.heads.propensity import LEVEL, Propensities, PropensityHead
-from behavior_model.heads.propensity_fitting import MAX_TARGETS, largest_targets
+from behavior_model.heads.propensity_fitting import MAX_TARGETS, can_be_learned, largest_targets
 from pipelines.errors import BundleError
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
@@ -44,7 +44,7 @@ def test_who_buys_from_a_category_is_told_from_who_does_not(
 ) -> None:
     everybody = list(range(len(context.histories(AS_OF_US))))
     found = answer(head, context, everybody)
-    labels = labels_of(LEVEL.truths_of(context.test_futures), head.targets)
+    labels = LEVEL.bought(context.test_futures, head.targets)
     assert found.scores.shape == labels.shape == (len(everybody), len(CATEGORIES))
     assert macro_auc(labels, found.scores) > 0.75
     assert abs(found.scores.mean() - labels.mean()) < 0.1
@@ -76,11 +76,15 @@ def test_what_was_saved_answers_the_same(
         PropensityHead.load(tmp_path, context.vocabulary)
 
 
-def test_a_shop_without_categories_answers_nothing(
-    head: PropensityHead, context: ModelContext
-) -> None:
-    silent = replace(head, targets=np.zeros(0, dtype=np.int64))
-    assert answer(silent, context, [0, 1]).scores.shape == (2, 0)
+def test_a_window_in_which_nobody_bought_teaches_nothing(context: ModelContext) -> None:
+    assert can_be_learned(context)
+    futures = context.futures(context.validation_time)
+    nothing = replace(futures, categories=[one[:0] for one in futures.categories])
+    context._cache[("futures", context.validation_time)] = nothing
+    try:
+        assert not can_be_learned(context)
+    finally:
+        context._cache[("futures", context.validation_time)] = futures
 
 
 def test_the_largest_categories_are_asked_about_and_no_others(context: ModelContext) -> None:
@@ -91,7 +95,7 @@ def test_the_largest_categories_are_asked_about_and_no_others(context: ModelCont
 
 def test_every_baseline_tells_users_apart_or_says_that_it_cannot(context: ModelContext) -> None:
     targets = largest_targets(context)
-    labels = labels_of(LEVEL.truths_of(context.test_futures), targets)
+    labels = LEVEL.bought(context.test_futures, targets)
     found = {
         name: macro_auc(labels, score(context, targets))
         for name, score in PROPENSITY_BASELINES.items()
@@ -121,5 +125,6 @@ def test_macro_auc_is_the_mean_over_columns_with_both_classes() -> None:
 
 def test_labels_say_what_was_bought(context: ModelContext) -> None:
     time = context.validation_time
-    labels = came_true(context, time, largest_targets(context))
-    assert labels.sum() == sum(len(one) for one in context.futures(time).categories)
+    futures = context.futures(time)
+    labels = LEVEL.bought(futures, largest_targets(context))
+    assert labels.sum() == sum(len(one) for one in futures.categories)
