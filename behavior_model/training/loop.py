@@ -25,6 +25,7 @@ from torch.optim import AdamW
 from behavior_model.recipes import TrainingConfig
 from behavior_model.training.device import PROCESSOR, made_on, moved
 from behavior_model.training.placement import Placement
+from behavior_model.training.repeatable import repeatable
 
 FINAL_RATE_SHARE = 0.05
 _STEP_PRIME = 1_000_003
@@ -203,9 +204,10 @@ class TrainingRun:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        losses = self._accumulate(batches)
-        norm = self.placement.clip(self.model.parameters(), self.config.clip_norm)
-        self.optimiser.step()
+        with repeatable():
+            losses = self._accumulate(batches)
+            norm = self.placement.clip(self.model.parameters(), self.config.clip_norm)
+            self.optimiser.step()
         self.progress.epoch, self.progress.step = epoch, step + 1
         self.progress.global_step += 1
         return StepReport(
