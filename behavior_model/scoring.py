@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,7 @@ from behavior_model.scoring_tables import (
     ranked_table,
     write_table,
 )
-from behavior_model.training.ray_session import ray_session
+from behavior_model.training.ray_session import quiet_ray_data, ray_session
 from pipelines import lake
 from pipelines.contracts import (
     EVENT_TIME,
@@ -46,6 +46,7 @@ from pipelines.contracts import (
     ITEM_ID,
     QUERY,
     TOKEN_SEQUENCES,
+    USER_ID,
     VOCABULARY_ID,
 )
 from pipelines.erasure import suppressed_digests, without_suppressed, without_users
@@ -56,6 +57,7 @@ from pipelines.workspace import Workspace
 BATCH_USERS: Final = 128
 BATCH_ITEMS: Final = 4_096
 MAX_ACTORS: Final = 2
+MAX_USERS_HERE: Final = 1_000
 USER: Final = "user"
 ITEM: Final = "item"
 _log: Final = logging.getLogger("bfm.scoring")
@@ -117,6 +119,32 @@ def export(workspace: Workspace, entity: str, out: Path, *, as_of_us: int | None
     about_users = _OfUsers(moment, EMBEDDED_SCHEMA, _embed_users)
     answer: Answer = about_users if entity == USER else _embed_items
     return _write(out, EMBEDDED_SCHEMA, _run(workspace, rows, answer, EMBEDDED_SCHEMA))
+
+
+def embed(workspace: Workspace, as_of_us: int, user_ids: Sequence[str]) -> pa.Table:
+    """Embeddings of some users at a prediction time, as `export` writes them.
+
+    Few are embedded by this process, which takes less time than to start Ray, unless a cluster is
+    there.
+
+    Args:
+        workspace: With a sealed bundle.
+        as_of_us: Prediction time.
+        user_ids: Users; those without history before the time, or erased ones, get no row.
+
+    Raises:
+        VocabularyMismatchError: token sequences and bundle do not belong together.
+    """
+    answer = _OfUsers(as_of_us, EMBEDDED_SCHEMA, _embed_users)
+    rows = replace(_users(workspace), only=frozenset(user_ids), num_rows=len(user_ids))
+    if len(user_ids) > MAX_USERS_HERE or os.environ.get("RAY_ADDRESS"):
+        return _gathered(EMBEDDED_SCHEMA, _run(workspace, rows, answer, EMBEDDED_SCHEMA))
+    predictor = Predictor.load(workspace.bundle)
+    sequences = lake.read(workspace, TOKEN_SEQUENCES.name, filters=[(USER_ID, "in", user_ids)])
+    sequences = without_suppressed(workspace, sequences)
+    starts = range(0, sequences.num_rows, BATCH_USERS)
+    parts = (answer(predictor, sequences.slice(start, BATCH_USERS)) for start in starts)
+    return _gathered(EMBEDDED_SCHEMA, parts)
 
 
 @dataclass(frozen=True)
@@ -215,11 +243,19 @@ class _Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """What is answered about: the folder of a Delta table or rows, and how many there are."""
+    """What is answered about.
+
+    Args:
+        source: The folder of a Delta table, or rows.
+        num_rows: How many there are.
+        shard_rows: Rows that are answered about at once.
+        only: Of token sequences those of these users; None: all.
+    """
 
     source: pa.Table | Path
     num_rows: int
     shard_rows: int
+    only: frozenset[str] | None = None
 
     @property
     def num_actors(self) -> int:
@@ -298,7 +334,7 @@ def _run(
     with ray_session(rows.num_actors + 1):
         import ray
 
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        quiet_ray_data()
         if isinstance(rows.source, Path):
             dataset = ray.data.read_delta(str(rows.source)).map_batches(
                 lake.sequence_generations(workspace).holding,
@@ -307,6 +343,10 @@ def _run(
             )
         else:
             dataset = ray.data.from_arrow(rows.source)
+        if rows.only is not None:
+            dataset = dataset.map_batches(
+                partial(_of_users, user_ids=rows.only), batch_size=None, batch_format="pyarrow"
+            )
         if erased := frozenset(suppressed_digests(workspace)):
             dataset = dataset.map_batches(
                 partial(without_users, digests=erased), batch_size=None, batch_format="pyarrow"
@@ -322,9 +362,19 @@ def _run(
             yield ray.get(reference)
 
 
-def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
+def _of_users(rows: pa.Table, user_ids: frozenset[str]) -> pa.Table:
+    kept = [user in user_ids for user in rows.column(USER_ID).to_pylist()]
+    return rows.filter(pa.array(kept, type=pa.bool_()))
+
+
+def _gathered(schema: pa.Schema, parts: Iterator[pa.Table]) -> pa.Table:
     found = [part.cast(schema) for part in parts if part.num_rows]
     rows = pa.concat_tables(found) if found else schema.empty_table()
     keys = [schema.names[0], *(name for name in (RANK, ITEM_ID) if name in schema.names[1:])]
-    write_table(out, rows.sort_by([(key, "ascending") for key in keys]))
+    return rows.sort_by([(key, "ascending") for key in keys])
+
+
+def _write(out: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> int:
+    rows = _gathered(schema, parts)
+    write_table(out, rows)
     return int(rows.num_rows)

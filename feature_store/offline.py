@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -147,6 +147,27 @@ def drop_publishes_before(shelf: Shelf, table: TableContract, oldest_us: int) ->
     kept = rows.filter(_since(rows, oldest_us))
     _write(path, kept, kept_versions)
     return int(rows.num_rows - kept.num_rows)
+
+
+def keep_newest(shelf: Shelf, table: TableContract, ids: Set[str]) -> int:
+    """Take out all but the newest row of each of the ids; the number of rows removed."""
+    path, key = shelf.offline_path(table.name), table.key[0]
+    rows = pq.read_table(path).cast(arrow_schema(table))
+    newest = rows.group_by(key).aggregate([(EVENT_TIMESTAMP, "max")])
+    place = pc.index_in(rows.column(key), value_set=newest.column(key).combine_chunks())
+    latest = newest.column(f"{EVENT_TIMESTAMP}_max").combine_chunks().take(place.combine_chunks())
+    wanted = pc.is_in(rows.column(key), value_set=pa.array(sorted(ids), type=pa.string()))
+    kept = rows.filter(pc.and_(wanted, pc.equal(rows.column(EVENT_TIMESTAMP), latest)))
+    if kept.num_rows < rows.num_rows:
+        known = versions(shelf, table)
+        first_us = _micros(pc.min(kept.column(EVENT_TIMESTAMP))) if kept.num_rows else 0
+        begin = max((one.as_of_us for one in known if one.as_of_us <= first_us), default=0)
+        _write(path, kept, [one for one in known if one.as_of_us >= begin])
+    return int(rows.num_rows - kept.num_rows)
+
+
+def _micros(time: pa.TimestampScalar) -> int:
+    return int(time.cast(pa.int64()).as_py())
 
 
 def _since(rows: pa.Table, oldest_us: int) -> pa.ChunkedArray:

@@ -1,7 +1,8 @@
-"""Room 7's stage: embeddings, activity and state of one prediction time go onto the shelf."""
+"""Room 7: embeddings, activity and state of one prediction time go onto the shelf."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,16 +74,57 @@ def publish(
         WorkspaceError: an input is missing.
         VocabularyMismatchError: token sequences were made with another vocabulary.
     """
-    shelf = Shelf(workspace, settings)
+    users, items = _exported(user_embeddings), _exported(item_embeddings)
     tables = {
-        **_activity_tables(workspace, as_of_us),
-        USER_EMBEDDING.name: _embeddings(USER_EMBEDDING, user_embeddings, model_version, as_of_us),
-        ITEM_EMBEDDING.name: _embeddings(ITEM_EMBEDDING, item_embeddings, model_version, as_of_us),
+        **_activity_tables(workspace, as_of_us, None),
+        USER_EMBEDDING.name: _embeddings(USER_EMBEDDING, users, model_version, as_of_us),
+        ITEM_EMBEDDING.name: _embeddings(ITEM_EMBEDDING, items, model_version, as_of_us),
     }
+    return _put(Shelf(workspace, settings), tables, as_of_us, created_us)
+
+
+def renew(
+    workspace: Workspace,
+    *,
+    as_of_us: int,
+    user_embeddings: pa.Table,
+    model_version: str,
+    settings: ShelfSettings | None = None,
+) -> Publication:
+    """Publish what some users have become by a later prediction time, and the activity of items.
+
+    Rows of other users stay, with the prediction time that they were published for; embeddings of
+    items stay, as the model does.
+
+    Args:
+        workspace: Its token sequences give state and activity.
+        as_of_us: Prediction time, UTC microseconds.
+        user_embeddings: `id, embedding` of the users at `as_of_us`.
+        model_version: Of the bundle that made the embeddings.
+        settings: Which online store.
+
+    Raises:
+        WorkspaceError: an input is missing.
+        VocabularyMismatchError: token sequences were made with another vocabulary.
+    """
+    users = frozenset(user_embeddings.column(_EXPORTED_ID).to_pylist())
+    embeddings = _embeddings(USER_EMBEDDING, user_embeddings, model_version, as_of_us)
+    tables = {
+        **_activity_tables(workspace, as_of_us, users),
+        USER_EMBEDDING.name: embeddings,
+    }
+    return _put(Shelf(workspace, settings), tables, as_of_us, None)
+
+
+def _put(
+    shelf: Shelf, tables: Mapping[str, pa.Table], as_of_us: int, created_us: int | None
+) -> Publication:
     apply(shelf)
     appended, written = [], {}
     for table in FEATURE_TABLES:
-        rows = _in_order(table, without_suppressed(workspace, tables[table.name]))
+        if table.name not in tables:
+            continue
+        rows = _in_order(table, without_suppressed(shelf.workspace, tables[table.name]))
         if append(shelf, table, rows, as_of_us, created_us):
             appended.append(table.name)
         written[table.name] = write_online(shelf, table, rows, as_of_us)
@@ -110,22 +152,33 @@ def _in_order(table: TableContract, rows: pa.Table) -> pa.Table:
     return rows.select(list(table.column_names)).sort_by(table.key[0]).combine_chunks()
 
 
-def _activity_tables(workspace: Workspace, as_of_us: int) -> dict[str, pa.Table]:
+def _activity_tables(
+    workspace: Workspace, as_of_us: int, users: frozenset[str] | None
+) -> dict[str, pa.Table]:
+    """Of these users (None: all), and of the items that anybody took."""
     vocabulary = Vocabulary.load(workspace.vocabulary_path)
     histories = lake.read_histories(workspace, vocabulary, as_of_us)
+    items = activity.item_activity(vocabulary, histories, as_of_us)
+    if users is not None:
+        histories = histories.only([one for one in histories.user_ids if one in users])
     return {
         USER_ACTIVITY.name: activity.user_activity(vocabulary, histories, as_of_us),
         USER_STATE.name: activity.user_state(vocabulary, histories, as_of_us),
-        ITEM_ACTIVITY.name: activity.item_activity(vocabulary, histories, as_of_us),
+        ITEM_ACTIVITY.name: items,
     }
 
 
-def _embeddings(table: TableContract, path: Path, model_version: str, as_of_us: int) -> pa.Table:
+def _exported(path: Path) -> pa.Table:
     if not path.is_file():
         raise WorkspaceError(
             f"{path}: no embeddings here. Make them with: bfm embed --workspace DIR"
         )
-    exported = pq.read_table(path, columns=[_EXPORTED_ID, EMBEDDING])
+    return pq.read_table(path, columns=[_EXPORTED_ID, EMBEDDING])
+
+
+def _embeddings(
+    table: TableContract, exported: pa.Table, model_version: str, as_of_us: int
+) -> pa.Table:
     num_rows = exported.num_rows
     return pa.table(
         {

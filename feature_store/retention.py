@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from feature_store.erasure import USER_TABLES, wipe_online
-from feature_store.offline import drop_publishes_before, published_ids, versions
+from feature_store.offline import drop_publishes_before, keep_newest, published_ids, versions
 from feature_store.online import remove_online
 from feature_store.settings import Shelf
 from feature_store.tables import FEATURE_TABLES, USER_STATE
 
 
-def expire(shelf: Shelf, oldest_us: int) -> int:
-    """Drop old publishes, and users online whom the newest publish does not hold any more.
+def expire(shelf: Shelf, oldest_us: int, holders: Set[str]) -> int:
+    """Drop old publishes, and users whose newest rows were made of events that are no more.
 
-    The newest publish stays whatever its age. Of whole histories it alone stays, because those of
-    earlier publishes reach further back.
+    The newest publish of a table stays whatever its age. Of whole histories each user's newest
+    alone stays, because earlier ones reach further back.
 
     Args:
         shelf: Published from a lake without expired events.
         oldest_us: Earlier publishes go, UTC microseconds.
+        holders: Users whose newest rows hold no expired event.
 
     Returns:
         Number of rows removed.
     """
-    newest_us = max(one.as_of_us for one in versions(shelf, USER_STATE))
     for table in USER_TABLES:
-        gone = published_ids(shelf, table) - published_ids(shelf, table, since_us=newest_us)
-        for user in sorted(gone):
+        for user in sorted(published_ids(shelf, table) - holders):
             remove_online(shelf, table, user)
     wipe_online(shelf)
     removed = 0
     for table in FEATURE_TABLES:
-        limit_us = newest_us if table is USER_STATE else min(oldest_us, newest_us)
-        removed += drop_publishes_before(shelf, table, limit_us)
+        if table is USER_STATE:
+            removed += keep_newest(shelf, table, holders)
+        else:
+            newest_us = max(one.as_of_us for one in versions(shelf, table))
+            removed += drop_publishes_before(shelf, table, min(oldest_us, newest_us))
     return removed

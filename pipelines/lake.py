@@ -101,6 +101,22 @@ def sequence_batches(
         yield generations.holding(pa.table(batch)).select(list(columns))
 
 
+def renewed_since(workspace: Workspace, version: int) -> list[str]:
+    """Users whose token sequences were lengthened or made again after a version of their table.
+
+    A table that was made anew as a whole names nobody: `flow.tokenized.made_whole` tells of that.
+
+    Raises:
+        WorkspaceError: the workspace has no token sequences.
+    """
+    table = open_table(workspace, TOKEN_SEQUENCES.name)
+    if not _has_generations(table):
+        return []
+    filters = [(GENERATION, ">", version)]
+    users = table.to_pyarrow_table(columns=[USER_ID], filters=filters).column(0)
+    return sorted(users.unique().to_pylist())
+
+
 def _has_generations(table: DeltaTable) -> bool:
     return GENERATION in (field.name for field in table.schema().fields)
 

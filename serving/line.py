@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from pipelines.flow.runner import (
     StageContext,
     file_stamp,
 )
-from pipelines.flow.tokenize import JUDGED, LEARNED
+from pipelines.flow.tokenized import JUDGED, LEARNED
 from pipelines.tokens.binning import DAY_US
 from pipelines.workspace import Workspace
 
@@ -189,7 +189,10 @@ def micros(moment: datetime) -> int:
 
 def _publish(context: StageContext) -> None:
     from behavior_model.bundle import open_bundle
+    from feature_store.offline import published_ids
     from feature_store.publish import publish
+    from feature_store.settings import Shelf
+    from feature_store.tables import USER_STATE
 
     workspace = context.workspace
     publication = publish(
@@ -202,16 +205,27 @@ def _publish(context: StageContext) -> None:
     written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
     context.say(f"  online: {written}")
     if context.retained_from is not None:
-        _expire(workspace, micros(context.retained_from), context.say)
+        shelf = Shelf(workspace)
+        holders = published_ids(shelf, USER_STATE, since_us=micros(context.as_of))
+        expire_features(workspace, micros(context.retained_from), holders, context.say)
 
 
-def _expire(workspace: Workspace, oldest_us: int, say: Callable[[str], None]) -> None:
-    """What shelf and counter keep goes by the age at which events leave the lake."""
+def expire_features(
+    workspace: Workspace, oldest_us: int, holders: Set[str], say: Callable[[str], None]
+) -> None:
+    """What shelf and counter keep goes by the age at which events leave the lake.
+
+    Args:
+        workspace: With a shelf.
+        oldest_us: Older rows and live events go.
+        holders: As `feature_store.retention.expire` takes them.
+        say: Takes lines for the user.
+    """
     from feature_store.retention import expire
     from feature_store.settings import Shelf
     from serving.live_events import LiveEvents
 
-    say(f"  features: {expire(Shelf(workspace), oldest_us):,} expired (retention_days)")
+    say(f"  features: {expire(Shelf(workspace), oldest_us, holders):,} expired (retention_days)")
     if workspace.live_events_path.is_file():
         with closing(LiveEvents(workspace.live_events_path)) as events:
             say(f"  live events: {events.remove_before(oldest_us):,} expired (retention_days)")

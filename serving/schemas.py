@@ -264,9 +264,12 @@ class ErasureResponse(_Response):
 
 
 class ModelResponse(_Response):
+    """`as_of` ends what the model learned from, `shelf_as_of` what the shelf knows of users."""
+
     company: str
     vocabulary_id: str
     as_of: ShownTime
+    shelf_as_of: ShownTime
     tasks: list[str]
     num_items: int
     schema_version: int

@@ -12,6 +12,7 @@ import numpy as np
 
 from behavior_model.predictor import Predictor
 from feature_store.online import online_state
+from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines.contracts import SemanticType
 from pipelines.erasure import is_suppressed
@@ -87,6 +88,17 @@ class AppState:
     def model_version(self) -> str:
         return self.predictor.manifest.model_version
 
+    @property
+    def refreshed_us(self) -> int | None:
+        """Up to when the shelf knows what happened; None: to the bundle's time."""
+        refreshed = Refreshed.load(self.shelf)
+        return None if refreshed is None else refreshed.as_of_us
+
+    @property
+    def present_us(self) -> int:
+        """Prediction time of users of whom nothing newer is known."""
+        return max(self.predictor.manifest.as_of_us, self.refreshed_us or 0)
+
     @contextmanager
     def model_slot(self) -> Iterator[Predictor]:
         """The predictor, for as many requests at once as the settings allow.
@@ -107,7 +119,8 @@ class AppState:
         """Stored state, live events and request events as one history.
 
         Of twins (same event id) the stored one stays. The prediction time is `as_of_us`, or else
-        the later of the bundle's time and the moment after the user's last event.
+        the latest of the bundle's time, the last refresh of the shelf and the moment after the
+        user's last event.
 
         Raises:
             ProblemError: 422 when a request event is another user's or has unknown fields.
@@ -120,7 +133,7 @@ class AppState:
         histories = self._merged(user_id, canonical_events(events), as_of_us)
         if as_of_us is None:
             latest = int(histories.last_times_us[0]) + 1
-            as_of_us = max(self.predictor.manifest.as_of_us, latest)
+            as_of_us = max(self.present_us, latest)
         return ResolvedUser(histories.before(as_of_us), as_of_us)
 
     def check_events(self, events: Sequence[LiveEvent]) -> None:
@@ -156,8 +169,10 @@ class AppState:
             return None
         oldest = None
         if self.settings.max_state_age_days is not None:
-            at = as_of_us or self.predictor.manifest.as_of_us
+            at = as_of_us or self.present_us
             oldest = at - round(self.settings.max_state_age_days * DAY_US)
+            if self.refreshed_us is not None and self.refreshed_us >= oldest:
+                oldest = None  # a refresh leaves the rows of users who did nothing as they are
         state = online_state(self.shelf, user_id, not_before_us=oldest)
         if state is None:
             return None

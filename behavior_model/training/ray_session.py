@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -56,6 +57,15 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def quiet_ray_data() -> None:
+    """Let Ray Data speak of errors alone: what it plans and does is no news to who asked."""
+    import ray.data  # sets its logger's level when it is imported first
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data\.context")
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def _read_environment_again() -> None:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from behavior_model.training.group import rank_in_group
 from behavior_model.training.processes import Sharding
+from behavior_model.training.ray_session import quiet_ray_data
 from behavior_model.training.worker import PretrainingJob, run_worker
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
@@ -51,9 +52,8 @@ def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    quiet_ray_data()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     table = str(job.workspace.table(TOKEN_SEQUENCES.name))
     left_out = lake.flagged_users(job.workspace)
     generations = lake.sequence_generations(job.workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from pipelines.contracts import (
     USER_ID,
 )
 from pipelines.erasure import names_user, user_hash
+from pipelines.flow.tokenized import changes_kept
 from pipelines.workspace import Workspace
 
 USER_TABLES: Final = (
@@ -89,7 +91,14 @@ def forget_past_of(workspace: Workspace, *names: str) -> None:
     """Leave nothing of tables but their current rows."""
     for name in names:
         if _has_past(workspace, name):
-            forget_past(lake.open_table(workspace, name), workspace.table(name))
+            _forget(workspace, name, lake.open_table(workspace, name))
+
+
+def _forget(workspace: Workspace, name: str, table: DeltaTable) -> None:
+    """Whose events changed is not forgotten, or all sequences would have to be made again."""
+    kept = changes_kept(workspace) if name == EVENTS.name else contextlib.nullcontext()
+    with kept:
+        forget_past(table, workspace.table(name))
 
 
 def _has_past(workspace: Workspace, name: str) -> bool:
@@ -117,7 +126,7 @@ def remove_rows(workspace: Workspace, name: str, predicate: str | None) -> int:
     if predicate is not None:
         _replace_by_nothing(table, predicate)
     removed = rows - table.count()
-    forget_past(table, workspace.table(name))
+    _forget(workspace, name, table)
     return removed
 
 

@@ -10,7 +10,8 @@ from pipelines.flow.lake_erasure import expire, forget_past_of
 from pipelines.flow.lock import lake_lock
 from pipelines.flow.runner import Parts, Stage, StageContext, file_stamp, table_stamp
 from pipelines.flow.stream import streamed_tables
-from pipelines.flow.tokenize import tokenize, tokenized_stamp
+from pipelines.flow.tokenize import tokenize
+from pipelines.flow.tokenized import tokenized_stamp
 
 
 def _table_names(context: StageContext) -> list[str]:
@@ -67,10 +68,12 @@ def _ingest(context: StageContext) -> None:
 
 
 def _tokenize_inputs(context: StageContext) -> Parts:
+    kept = {"keeps_vocabulary": True} if context.keeps_vocabulary else {}
     return {
         "as_of": context.as_of.isoformat(),
         "window_days": context.settings.window_days,
         "flags": context.company.flags.model_dump(mode="json"),
+        **kept,
     }
 
 

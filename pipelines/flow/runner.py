@@ -109,12 +109,21 @@ def _refuse_other_company(workspace: Workspace, company: CompanyConfig) -> None:
 
 @dataclass(eq=False)
 class StageContext:
-    """What a stage is given: where to work, what was chosen, and one Spark session when asked."""
+    """What a stage is given: where to work, what was chosen, and one Spark session when asked.
+
+    Args:
+        workspace: Where to work.
+        settings: What was chosen.
+        say: Takes lines for the user.
+        now: The present.
+        keeps_vocabulary: Whether sequences must stay readable for the model that was trained.
+    """
 
     workspace: Workspace
     settings: RunSettings
     say: Callable[[str], None] = print
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    keeps_vocabulary: bool = False
     _spark: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _session: SparkSession | None = None
 

@@ -7,9 +7,7 @@ of touched users are made again. Otherwise all are.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+import math
 from typing import TYPE_CHECKING, Final
 
 from pipelines import lake
@@ -24,9 +22,15 @@ from pipelines.contracts import (
     USER_ID,
 )
 from pipelines.errors import WorkspaceError
-from pipelines.flow.runner import Parts, StageContext, table_stamp
+from pipelines.flow.runner import StageContext, table_stamp
+from pipelines.flow.tokenized import (
+    BEFORE_CUT,
+    BEFORE_END,
+    BEFORE_TRAINING,
+    MadeFrom,
+    pending_changes,
+)
 from pipelines.tokens.vocabulary import Vocabulary
-from pipelines.workspace import Workspace, write_json_atomically
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,54 +42,32 @@ REFIT_SHARE: Final = 0.01
 """Share of all events that may change before the training cut while the vocabulary stays."""
 REBUILD_SHARE: Final = 0.33
 """Share of users from which on it is cheaper to make all sequences again."""
-LEARNED: Final = "learned"
-JUDGED: Final = "judged"
-_FITTED, _LEARNED, _JUDGED = range(3)
-"""Times before which changes are counted: the training cut, the test cut, the test window's end."""
-_MADE_FROM: Final = "tokenized.json"
 _SAME: Final = ("events_id", "as_of", "window_days", "columns")
 _CLUSTER: Final = {TOKEN_SEQUENCES.name: [USER_ID], LABELS.name: [USER_ID, PREDICTION_TIME]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeFrom:
-    """What sequences and labels were made from; written when both stand.
-
-    Args:
-        events_id: Identity of the events table.
-        events_version: Its version.
-        learned_version: The version that last changed events before the test cut.
-        judged_version: The version that last changed events before the end of the test window.
-        vocabulary_id: The vocabulary.
-        as_of: The test cut.
-        window_days: How far tasks look ahead.
-        columns: Names and meanings of the company's columns of events.
-    """
-
-    events_id: str
-    events_version: int
-    learned_version: int
-    judged_version: int
-    vocabulary_id: str
-    as_of: str
-    window_days: int
-    columns: list[list[str]]
 
 
 def tokenize(context: StageContext) -> None:
     """Fit the vocabulary or keep it, then make sequences and labels.
 
     Raises:
-        WorkspaceError: no event lies before the training cut.
+        WorkspaceError: no event lies before the training cut, or the vocabulary must be kept and
+            cannot.
     """
     from pipelines.stages.user_ranges import user_ranges
 
     events = user_ranges(context.workspace.table(EVENTS.name))
-    last = _read(context.workspace)
+    last = MadeFrom.load(context.workspace)
     vocabulary = None if last is None else _kept_vocabulary(context, events, last)
     changes = _touched(context, events, last) if last and vocabulary else None
+    if context.keeps_vocabulary and vocabulary is None:
+        raise WorkspaceError(
+            f"{context.workspace.root}: the cut, the window or the company's columns are others "
+            "than those that the model was trained with. Train it again: "
+            f"bfm run --workspace {context.workspace.root}"
+        )
     if last is None or vocabulary is None or changes is None:
-        vocabulary = _fit(context, events)
+        if vocabulary is None or not context.keeps_vocabulary:
+            vocabulary = _fit(context, events)
         _store_all(context, events, vocabulary)
     else:
         context.say(
@@ -93,18 +75,17 @@ def tokenize(context: StageContext) -> None:
             f"{len(changes.user_ids):,} users have new or corrected events"
         )
         _renew_sequences(context, events, vocabulary, changes, last)
-        _merge_labels(context, events, changes.users_before[_JUDGED])
-    _remember(context, _made_from(context, events, vocabulary.vocabulary_id, last, changes))
+        _merge_labels(context, events, changes.users_before[BEFORE_END])
+    _made_from(context, events, vocabulary.vocabulary_id, last, changes).save(context.workspace)
 
 
 def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Changes | None:
     """Changes since the last time; None when everything has to be made again."""
-    from pipelines.stages.changes import changes_since
-
-    path = context.workspace.table(EVENTS.name)
-    times = (context.training_cut, context.as_of, _end(context))
-    changes = changes_since(path, last.events_version, times)
-    if changes is None or changes.num_before[_FITTED] > REFIT_SHARE * events.num_events:
+    changes = pending_changes(context.workspace, last)
+    if changes is None:
+        return None
+    most = math.inf if context.keeps_vocabulary else REFIT_SHARE * events.num_events
+    if changes.num_before[BEFORE_TRAINING] > most:
         return None
     num_users = lake.num_rows(context.workspace, TOKEN_SEQUENCES.name)
     return changes if len(changes.user_ids) <= REBUILD_SHARE * num_users else None
@@ -114,7 +95,7 @@ def _kept_vocabulary(
     context: StageContext, events: UserRanges, last: MadeFrom
 ) -> Vocabulary | None:
     """The vocabulary on disk, if it is the one remembered, of the same company and cut, and knows
-    all of the catalogue."""
+    all of the catalogue (or need not)."""
     now = _made_from(context, events, last.vocabulary_id, None, None)
     if any(getattr(last, name) != getattr(now, name) for name in _SAME):
         return None
@@ -124,7 +105,7 @@ def _kept_vocabulary(
     vocabulary = Vocabulary.load(path)
     if vocabulary.vocabulary_id != last.vocabulary_id:
         return None
-    if not _has_catalogue(context):
+    if context.keeps_vocabulary or not _has_catalogue(context):
         return vocabulary
     rows = lake.read(context.workspace, CATALOGUE.name, [ITEM_ID, CATEGORY])
     known = vocabulary.category_of_items()
@@ -253,11 +234,6 @@ def _frame(context: StageContext, events: UserRanges) -> DataFrame:
     return table.load(str(events.path))
 
 
-def _end(context: StageContext) -> datetime:
-    """Where the test window ends: no head is judged by what happens after."""
-    return context.as_of + timedelta(days=context.settings.window_days)
-
-
 def _made_from(
     context: StageContext,
     events: UserRanges,
@@ -267,9 +243,11 @@ def _made_from(
 ) -> MadeFrom:
     columns = context.company.contract("events").columns
     learned = judged = events.version
+    whole = lake.version_of(context.workspace, TOKEN_SEQUENCES.name)
     if last is not None and changes is not None:
-        learned = events.version if changes.num_before[_LEARNED] else last.learned_version
-        judged = events.version if changes.num_before[_JUDGED] else last.judged_version
+        whole = last.sequences_version
+        learned = events.version if changes.num_before[BEFORE_CUT] else last.learned_version
+        judged = events.version if changes.num_before[BEFORE_END] else last.judged_version
     return MadeFrom(
         events_id=table_stamp(context.workspace, EVENTS.name)[EVENTS.name]["id"],
         events_version=events.version,
@@ -279,30 +257,5 @@ def _made_from(
         as_of=context.as_of.isoformat(),
         window_days=context.settings.window_days,
         columns=[[column.name, str(column.semantic)] for column in columns],
+        sequences_version=whole,
     )
-
-
-def tokenized_stamp(workspace: Workspace) -> Parts:
-    """What later rooms learn from and are judged by; new events after it change neither.
-
-    Raises:
-        WorkspaceError: rooms 3 and 4 have not finished here.
-    """
-    made = _read(workspace)
-    if made is None:
-        raise WorkspaceError(f"{workspace.root}: run 'bfm tokenize' first.")
-    return {
-        LEARNED: {"id": made.events_id, "version": made.learned_version},
-        JUDGED: {"id": made.events_id, "version": made.judged_version},
-    }
-
-
-def _read(workspace: Workspace) -> MadeFrom | None:
-    path = workspace.root / _MADE_FROM
-    if not path.is_file():
-        return None
-    return MadeFrom(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _remember(context: StageContext, made_from: MadeFrom) -> None:
-    write_json_atomically(context.workspace.root / _MADE_FROM, asdict(made_from))

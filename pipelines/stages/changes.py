@@ -5,8 +5,8 @@ Changes of a day are few, so this process reads them, a batch of rows at a time 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from pipelines.contracts import EVENT_TIME, USER_ID
+from pipelines.erasure import without_users
 
 UNREADABLE: Final = (DeltaError, pa.ArrowException, OSError)
 """What reading changes raises when Delta holds them no more (after a vacuum, say)."""
@@ -41,15 +42,55 @@ class Changes:
     users_before: tuple[list[str], ...]
     added_alone: list[str]
 
+    @classmethod
+    def none(cls, num_times: int) -> Changes:
+        """No change before any of so many times."""
+        return cls(
+            user_ids=[],
+            num_before=(0,) * num_times,
+            users_before=([],) * num_times,
+            added_alone=[],
+        )
 
-def changes_since(events: Path, version: int, times: Sequence[datetime]) -> Changes | None:
+    def followed_by(self, later: Changes) -> Changes:
+        """These changes, which Delta holds no more, and later ones that it holds."""
+        known = set(self.user_ids)
+        return Changes(
+            user_ids=sorted(known.union(later.user_ids)),
+            num_before=tuple(map(sum, zip(self.num_before, later.num_before, strict=True))),
+            users_before=tuple(
+                sorted({*first, *second})
+                for first, second in zip(self.users_before, later.users_before, strict=True)
+            ),
+            added_alone=[user for user in later.added_alone if user not in known],
+        )
+
+    def carried_for(self, user_ids: Set[str]) -> Changes:
+        """What is left to know of these users when Delta holds the changes no more: the added
+        events can not be read from them."""
+        return replace(
+            self,
+            user_ids=[user for user in self.user_ids if user in user_ids],
+            users_before=tuple(
+                [user for user in users if user in user_ids] for users in self.users_before
+            ),
+            added_alone=[],
+        )
+
+
+def changes_since(
+    events: Path, version: int, times: Sequence[datetime], erased: frozenset[str] = frozenset()
+) -> Changes | None:
     """Changes after a version; None when Delta no longer holds them (after a vacuum, say).
 
     Args:
         events: Folder of the events table.
         version: The last version whose events are known.
         times: Changes before each of them are counted.
+        erased: Digests of users who are left out.
     """
+    if version == DeltaTable(str(events)).version():
+        return Changes.none(len(times))
     counts = [f"before_{number}" for number in range(len(times))]
     parts = []
     try:
@@ -61,13 +102,12 @@ def changes_since(events: Path, version: int, times: Sequence[datetime]) -> Chan
     except UNREADABLE:
         return None
     if not parts:
-        none: tuple[list[str], ...] = ([],) * len(times)
-        return Changes(user_ids=[], num_before=(0,) * len(times), users_before=none, added_alone=[])
-    found = _summed(pa.concat_tables(parts)).sort_by(USER_ID)
+        return Changes.none(len(times))
+    found = without_users(_summed(pa.concat_tables(parts)).sort_by(USER_ID), erased)
     users = found.column(USER_ID)
     return Changes(
         user_ids=users.to_pylist(),
-        num_before=tuple(pc.sum(found.column(name)).as_py() for name in counts),
+        num_before=tuple(pc.sum(found.column(name), min_count=0).as_py() for name in counts),
         users_before=tuple(
             users.filter(pc.greater(found.column(name), 0)).to_pylist() for name in counts
         ),

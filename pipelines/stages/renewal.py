@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,12 +16,15 @@ from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import LongType, StructField, StructType
 
 from pipelines.contracts import GENERATION, USER_ID
 from pipelines.stages.delta import Written, replace
 from pipelines.stages.user_ranges import UserRange
 from pipelines.tokens.generations import Generations
+
+MAX_READ_SHARE: Final = 2
+"""Rows of the table for each that holds, from which on older ones are taken out."""
 
 
 def renew(sequences: DataFrame, path: Path, user_ids: Sequence[str]) -> Written:
@@ -54,38 +58,38 @@ def _delete(spark: SparkSession, path: Path, user_ids: Sequence[str]) -> int:
 
 
 def is_crowded(path: Path) -> bool:
-    """Whether a reader reads more added rows than rows that were there before."""
+    """Whether a reader reads at least twice as many rows as hold."""
     table = DeltaTable(str(path))
     if GENERATION not in (field.name for field in table.schema().fields):
         return False
-    generations = table.to_pyarrow_table(columns=[GENERATION]).column(0)
-    return bool(generations.null_count < len(generations) / 2)
+    users = table.to_pyarrow_table(columns=[USER_ID]).column(0)
+    return bool(len(users) >= MAX_READ_SHARE * pc.count_distinct(users).as_py())
 
 
 def clear(spark: SparkSession, path: Path, ranges: Sequence[UserRange], schema: StructType) -> None:
-    """Leave the rows that hold, sorted by user, a file per range of users.
+    """Leave the rows that hold, with their generations, sorted by user, a file per range of users.
 
     Args:
         spark: Session whose workers reach the table's folder.
         path: Folder of the table.
         ranges: All users; a task reads one range as Arrow.
-        schema: Schema of the rows.
+        schema: Schema of the rows without their generation.
     """
     version = DeltaTable(str(path)).version()
     positions = spark.range(len(ranges), numPartitions=len(ranges))
-    rows = positions.mapInArrow(_holding(path, version, ranges), schema)
+    whole = StructType([*schema.fields, StructField(GENERATION, LongType())])
+    rows = positions.mapInArrow(_holding(path, version, ranges, whole.names), whole)
     replace(rows, path, [USER_ID])
 
 
 def _holding(
-    path: Path, version: int, ranges: Sequence[UserRange]
+    path: Path, version: int, ranges: Sequence[UserRange], columns: Sequence[str]
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         table = DeltaTable(str(path), version=version).to_pyarrow_dataset()
         for batch in batches:
             for position in batch.column(0).to_pylist():
-                rows = table.to_table(filter=ranges[position].filter())
-                holding = Generations.of(rows).holding(rows).sort_by(USER_ID)
-                yield from holding.to_batches()
+                rows = table.to_table(columns=columns, filter=ranges[position].filter())
+                yield from Generations.of(rows).kept(rows).sort_by(USER_ID).to_batches()
 
     return read

@@ -43,9 +43,13 @@ class Generations:
         """The rows that hold, without their generation, in their order."""
         if GENERATION not in rows.column_names:
             return rows
+        return self.kept(rows).drop_columns([GENERATION])
+
+    def kept(self, rows: pa.Table) -> pa.Table:
+        """The rows that hold, with their generation, in their order."""
         place = pc.index_in(rows.column(USER_ID).cast(pa.string()), value_set=self.user_ids)
         holds = pc.equal(_generation(rows), self.newest.take(place.combine_chunks()))
-        return rows.filter(pc.fill_null(holds, True)).drop_columns([GENERATION])
+        return rows.filter(pc.fill_null(holds, True))
 
 
 def _generation(rows: pa.Table) -> pa.ChunkedArray:

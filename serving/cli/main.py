@@ -18,6 +18,7 @@ from serving.cli import (
     erase,
     machine,
     quarantine,
+    refresh,
     rooms,
     simulate,
     stream,
@@ -31,7 +32,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (rooms, stream, quarantine, answers, audit, erase, bench, machine, demo, simulate):
+for module in (
+    rooms,
+    refresh,
+    stream,
+    quarantine,
+    answers,
+    audit,
+    erase,
+    bench,
+    machine,
+    demo,
+    simulate,
+):
     module.register(app)
 
 

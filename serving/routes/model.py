@@ -23,6 +23,7 @@ def model(state: State) -> ModelResponse:
         company=manifest.company,
         vocabulary_id=manifest.vocabulary_id,
         as_of=from_micros(manifest.as_of_us),
+        shelf_as_of=from_micros(state.present_us),
         tasks=list(manifest.tasks),
         num_items=len(state.predictor.vocabulary.items),
         schema_version=manifest.schema_version,

@@ -13,23 +13,35 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from nbclient import NotebookClient
+from starlette.testclient import TestClient
 
+from behavior_model.scoring import score
+from behavior_model.session import Session
+from feature_store.erasure import published_users
+from feature_store.online import online_state
+from feature_store.settings import Shelf
+from pipelines.errors import UserError
 from pipelines.flow.markers import standings
 from pipelines.flow.rooms import ROOMS
-from pipelines.flow.runner import RunSettings, Stage, StageContext, run_stages
+from pipelines.flow.runner import RunSettings, Stage, StageContext, file_stamp, run_stages
 from pipelines.workspace import Workspace
+from serving.app import create_app
 from serving.erasure_places import known_users
 from serving.line import line
+from serving.refresh import refresh
+from serving.settings import ServingSettings
 from tests.complete_journey_cut import write_cut
 
 AS_OF = "2017-10-01T00:00:00Z"
@@ -209,3 +221,92 @@ def raw_rows(workspace: Path) -> list[dict[str, Any]]:
 def standing_of(stage: Stage, context: StageContext) -> bool:
     found = standings([stage], context, {})
     return stage.name in found and found[stage.name].inputs is not None
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_new_day_reaches_the_shelf_without_a_training(workspace: Path, company: Path) -> None:
+    """After an erasure, with a product that the model does not know."""
+    place = Workspace(workspace)
+    trained = file_stamp(place.bundle, place.checkpoints, place.embeddings)
+    first = refresh(place, say=lambda line: None)
+    assert first.num_embedded == first.num_users == NUM_HOUSEHOLDS - 1
+    assert first.as_of_us == np.datetime64("2017-12-31T23:36:24.000001").astype(int)
+    before = states(place)
+
+    buyer = add_purchase(company, np.datetime64("2018-01-02T12:00:00"))
+    second = refresh(place, say=lambda line: None)
+    assert (second.num_embedded, second.num_users) == (1, NUM_HOUSEHOLDS - 1)
+    assert (second.num_removed, second.num_unknown_items) == (0, 1)
+    after = states(place)
+    assert {user for user in after if after[user] != before[user]} == {buyer}
+    assert after.keys() == before.keys() == set(Session(workspace).users)
+    assert after[buyer].as_of_us == second.as_of_us > first.as_of_us
+    assert after[buyer].num_events == before[buyer].num_events + 1
+
+    with TestClient(create_app(ServingSettings(workspace=workspace))) as client:
+        told = client.get("/v1/model").json()
+        assert told["as_of"].startswith("2017-10-01T00:00:00")
+        assert told["shelf_as_of"].startswith("2018-01-02T12:00:00")
+        answers = {
+            user: client.post("/v1/predictions/churn", json={"user_id": user}).json()
+            for user in after
+        }
+    scored = score_churn(place, second.as_of_us)
+    assert {user: answer["score"] for user, answer in answers.items()} == pytest.approx(
+        scored, abs=1e-6
+    ), "the quiet ones, too, are judged at the time of the refresh"
+
+    assert refresh(place, say=lambda line: None).num_embedded == 0
+    assert states(place) == after
+    assert file_stamp(place.bundle, place.checkpoints, place.embeddings) == trained
+    context = StageContext(place, RunSettings.load(place))
+    undone = {stage.name for stage in line() if not standing_of(stage, context)}
+    assert undone == {"tokenize", "publish"}, "a new product, and sequences of a new day"
+    with pytest.raises(UserError, match="know what happened up to 2018-01-02T12:00:00"):
+        refresh(place, as_of=datetime.fromisoformat("2017-12-01T00:00:00Z"), say=lambda line: None)
+
+
+@dataclass(frozen=True)
+class Known:
+    as_of_us: int
+    num_events: int
+
+
+def states(workspace: Workspace) -> dict[str, Known]:
+    """What the shelf's newest rows say of every user, online."""
+    shelf = Shelf(workspace)
+    users = sorted(published_users(shelf))
+    found = {user: online_state(shelf, user) for user in users}
+    return {
+        user: Known(state.as_of_us, state.histories.num_events)
+        for user, state in found.items()
+        if state is not None
+    }
+
+
+def add_purchase(company: Path, time: np.datetime64) -> str:
+    """One household buys a new product; gives the household."""
+    products = pq.read_table(company.with_name("products.parquet"))
+    fresh = {**products.slice(0, 1).to_pylist()[0], "product_id": 7}
+    grow(company.with_name("products.parquet"), fresh)
+    path = company.with_name("transactions.parquet")
+    row = pq.read_table(path).slice(0, 1).to_pylist()[0]
+    bought = {"transaction_timestamp": time.item(), "basket_id": 1, "product_id": 7}
+    household = pq.read_table(path).column("household_id").to_pylist()[-1]
+    grow(path, {**row, **bought, "household_id": household})
+    return str(household)
+
+
+def grow(path: Path, row: dict[str, Any]) -> None:
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, pa.Table.from_pylist([row], table.schema)]), path)
+
+
+def score_churn(workspace: Workspace, as_of_us: int) -> dict[str, float]:
+    out = workspace.root / "churn.parquet"
+    score(workspace, "churn", out, as_of_us=as_of_us)
+    rows = pq.read_table(out)
+    out.unlink()
+    return dict(
+        zip(rows.column("user_id").to_pylist(), rows.column("score").to_pylist(), strict=True)
+    )

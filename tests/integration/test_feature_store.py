@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, versions
 from feature_store.online import online_features, online_state
-from feature_store.publish import Publication, publish
+from feature_store.publish import Publication, publish, renew
 from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
-from feature_store.tables import FEATURE_TABLES, TIME_TYPE, USER_STATE
+from feature_store.tables import FEATURE_TABLES, ITEM_EMBEDDING, TIME_TYPE, USER_STATE
 from pipelines.contracts import ITEM_ID, USER_ID
 from pipelines.errors import UnknownNameError, UserError, WorkspaceError
 from pipelines.tokens.binning import DAY_US, HOUR_US
@@ -193,7 +194,7 @@ def test_expired_publishes_go_and_users_without_history_go_online(workspace: Wor
     )
     shelf = Shelf(workspace)
     assert online_state(shelf, "cyd") is not None
-    assert expire(shelf, AS_OF_US + 50 * DAY_US) > 0
+    assert expire(shelf, AS_OF_US + 50 * DAY_US, {"ada", "bob"}) > 0
     assert online_state(shelf, "cyd") is None
     assert online_state(shelf, "ada") is not None
     for table in FEATURE_TABLES:
@@ -201,7 +202,44 @@ def test_expired_publishes_go_and_users_without_history_go_online(workspace: Wor
         earlier = [] if table is USER_STATE else [second_us]
         assert kept == [*earlier, third_us], table.name
     assert published_ids(shelf, USER_STATE) == {"ada", "bob"}
-    assert expire(shelf, AS_OF_US + 50 * DAY_US) == 0
+    assert expire(shelf, AS_OF_US + 50 * DAY_US, {"ada", "bob"}) == 0
+
+
+def test_a_renewal_moves_its_users_alone(workspace: Workspace) -> None:
+    put(workspace, num_events=2)
+    small_shop.write_lake(workspace, small_shop.histories(4))
+    later_us = AS_OF_US + 10 * DAY_US
+    embeddings = pq.read_table(small_shop.write_embeddings(workspace.root, ["ada"]))
+    done = renew(workspace, as_of_us=later_us, user_embeddings=embeddings, model_version="v2")
+    taken = len({*small_shop.histories(4).tokens["item"].tolist()})
+    of_ada = dict.fromkeys(("user_embedding", "user_activity", "user_state"), 1)
+    assert done.written == {**of_ada, "item_activity": taken}
+    features = [NUM_EVENTS, VERSION, "user_embedding:as_of_us"]
+    ada, bob = online_features(Shelf(workspace), USER_ID, ["ada", "bob"], features)
+    assert (ada["num_events"], ada["model_version"], ada["as_of_us"]) == (4, "v2", later_us)
+    assert (bob["num_events"], bob["model_version"], bob["as_of_us"]) == (2, "v1", AS_OF_US)
+    asked = [("ada", AS_OF_US + DAY_US), ("ada", later_us), ("bob", later_us)]
+    assert [row["num_events"] for row in ask(workspace, asked, NUM_EVENTS)] == [2, 4, 2]
+    again = renew(workspace, as_of_us=later_us, user_embeddings=embeddings, model_version="v2")
+    assert (again.appended, sum(again.written.values())) == ((), 0)
+
+
+def test_expiry_leaves_each_holder_the_newest_state(workspace: Workspace) -> None:
+    put(workspace)
+    later_us = AS_OF_US + 10 * DAY_US
+    embeddings = pq.read_table(small_shop.write_embeddings(workspace.root, ["ada"]))
+    renew(workspace, as_of_us=later_us, user_embeddings=embeddings, model_version="v1")
+    shelf = Shelf(workspace)
+    assert expire(shelf, AS_OF_US - DAY_US, {"ada", "bob"}) == 2, "cyd's state and ada's older one"
+    kept = pq.read_table(shelf.offline_path(USER_STATE.name))
+    assert sorted(kept.select([USER_ID, "as_of_us"]).to_pylist(), key=lambda row: row[USER_ID]) == [
+        {USER_ID: "ada", "as_of_us": later_us},
+        {USER_ID: "bob", "as_of_us": AS_OF_US},
+    ]
+    assert online_state(shelf, "bob") is not None
+    assert online_state(shelf, "cyd") is None
+    expire(shelf, later_us, {"ada", "bob"})
+    assert [one.as_of_us for one in versions(shelf, ITEM_EMBEDDING)] == [AS_OF_US], "none is newer"
 
 
 def test_an_erased_user_is_gone_and_stays_gone(workspace: Workspace) -> None:

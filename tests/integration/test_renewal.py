@@ -67,12 +67,17 @@ def test_a_crowded_table_is_cleared_of_older_rows(spark: SparkSession, made: Wor
     renew(sequences(spark, ada=10, bob=20), path, ["ada", "bob"])
     assert not is_crowded(path)
     renew(sequences(spark, ada=11, kim=4), path, ["ada", "kim"])
-    assert is_crowded(path)
-    expected = read(made)
+    assert not is_crowded(path)
+    version = DeltaTable(str(path)).version()
+    renew(sequences(spark, bob=21), path, ["bob"])
+    assert is_crowded(path), "eight rows of four users"
+    expected, renewed = read(made), lake.renewed_since(made, version)
     clear(spark, path, RANGES, sequences(spark, ada=1).schema)
-    assert read(made) == expected == [("ada", 11), ("bob", 20), ("eve", 3), ("kim", 4)]
+    assert read(made) == expected == [("ada", 11), ("bob", 21), ("eve", 3), ("kim", 4)]
     assert lake.num_rows(made, "token_sequences") == 4
     assert not is_crowded(path)
+    assert lake.renewed_since(made, version) == renewed == ["bob"], "who was renewed stays known"
+    assert lake.renewed_since(made, 0) == ["ada", "bob", "kim"]
 
 
 def test_an_erased_user_is_gone_with_all_older_rows(spark: SparkSession, made: Workspace) -> None:

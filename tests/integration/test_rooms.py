@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,17 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines import lake
+from pipelines.errors import WorkspaceError
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, StageReport, run_stages
-from pipelines.flow.tokenize import JUDGED, LEARNED, tokenized_stamp
+from pipelines.flow.tokenized import JUDGED, LEARNED, tokenized_stamp
 from pipelines.stages.sequences import encode_sorted
 from pipelines.stages.user_ranges import sorted_events
+from pipelines.tokens.binning import UNKNOWN_IDX
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
-from tests.tiny_company import orders, write_rows, write_tiny_company
+from serving.erasure import erase
+from tests.tiny_company import order, orders, products, write_rows, write_tiny_company
 from tests.tiny_histories import same
 
 if TYPE_CHECKING:
@@ -135,10 +139,11 @@ def test_new_rows_at_the_source_run_everything_again(
 
 
 def rows_added(workspace: Workspace, name: str) -> int:
-    """Rows that the last commit of a table added; it took none away."""
+    """Rows that the last commit of a table added, by either writer; it took none away."""
     commit = DeltaTable(str(workspace.table(name))).history(1)[0]
     assert (commit["operation"], commit["operationParameters"]["mode"]) == ("WRITE", "Append")
-    return int(commit["operationMetrics"]["num_added_rows"])
+    metrics = commit["operationMetrics"]
+    return int(metrics.get("num_added_rows", metrics.get("numOutputRows")))
 
 
 def test_a_new_day_makes_only_the_users_it_names_again(
@@ -185,6 +190,75 @@ def test_a_corrected_event_rebuilds_what_depends_on_it(
     assert {row["user_id"] for row in after["labels"] if row not in before["labels"]} == {
         "somebody new"
     }
+
+
+def test_after_an_erasure_a_new_day_makes_only_its_users_again(
+    finished: Workspace,
+    company: Path,
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One order came and was not tokenized, then u2 leaves, then another order comes."""
+    monkeypatch.setattr("pipelines.flow.tokenize.REBUILD_SHARE", 0.5)
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    settings = RunSettings(
+        company_path=tmp_path / "raw" / company.name, as_of=AS_OF, window_days=WINDOW_DAYS
+    )
+    settings.save(workspace)
+    write_rows(tmp_path / "raw" / "orders.parquet", orders(121))
+    run_stages(ROOMS, StageContext(workspace, settings, say=lambda line: None), first="ingest")
+    erase(workspace, "u2")
+    write_rows(tmp_path / "raw" / "orders.parquet", orders(122))
+    before, stamp = content(workspace), tokenized_stamp(workspace)
+    said: list[str] = []
+    run_stages(ROOMS, StageContext(workspace, settings, say=said.append))
+    assert any("2 users have new or corrected events" in line for line in said), said
+    assert rows_added(workspace, "token_sequences") == 1, "u1 is lengthened, u0 was made again"
+    after = content(workspace)
+    assert after["vocabulary"] == before["vocabulary"]
+    assert tokenized_stamp(workspace)[LEARNED] == stamp[LEARNED], "nothing is trained again"
+    changed = [
+        row["user_id"] for row in after["token_sequences"] if row not in before["token_sequences"]
+    ]
+    assert changed == ["u0", "u1"]
+    assert lake.renewed_since(workspace, 0) == changed
+    events = sorted_events(lake.read(workspace, "events"))
+    vocabulary = Vocabulary.load(workspace.vocabulary_path)
+    assert "u2" not in events.column("user_id").to_pylist()
+    assert same(
+        lake.read_histories(workspace, vocabulary, 2**62), encode_sorted(events, vocabulary)
+    )
+
+
+def test_a_kept_vocabulary_leaves_a_new_product_unknown_until_the_next_training(
+    finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    path = tmp_path / "raw" / company.name
+    new = {**products()[0], "item": 99, "name": "New thing"}
+    write_rows(path.with_name("products.parquet"), [*products(), new])
+    write_rows(path.with_name("orders.parquet"), [*orders(120), order(120, item=99)])
+    settings = RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
+
+    def once(**kept: bool) -> list[bool]:
+        context = StageContext(workspace, settings, say=lambda line: None, **kept)
+        return [report.skipped for report in run_stages(ROOMS, context)]
+
+    before = content(workspace)
+    assert once(keeps_vocabulary=True) == [False, False]
+    after = content(workspace)
+    assert after["vocabulary"] == before["vocabulary"]
+    (changed,) = [row for row in after["token_sequences"] if row not in before["token_sequences"]]
+    assert (changed["user_id"], changed["token_item"][-1]) == ("u0", UNKNOWN_IDX)
+    assert once(keeps_vocabulary=True) == [True, True]
+    assert once() == [True, False], "a training reads a vocabulary that knows the product"
+    assert content(workspace)["vocabulary"] != before["vocabulary"]
+    settings = replace(settings, as_of=AS_OF + timedelta(days=1))
+    with pytest.raises(WorkspaceError, match="bfm run --workspace"):
+        once(keeps_vocabulary=True)
 
 
 def test_history_is_read_strictly_before_the_prediction_time(finished: Workspace) -> None:

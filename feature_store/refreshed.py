@@ -1,0 +1,42 @@
+"""How far the shelf has come since the model was published."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from feature_store.settings import Shelf
+from pipelines.workspace import write_json_atomically
+
+_FILE: Final = "refreshed.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refreshed:
+    """The last refresh.
+
+    Args:
+        as_of_us: Its prediction time, UTC microseconds. Users who have no newer row on the shelf
+            did nothing up to then.
+        model_version: The bundle whose embeddings the shelf holds.
+        sequences_id: Identity of the table of token sequences.
+        sequences_version: Its version.
+    """
+
+    as_of_us: int
+    model_version: str
+    sequences_id: str
+    sequences_version: int
+
+    @classmethod
+    def load(cls, shelf: Shelf) -> Refreshed | None:
+        """What `save` wrote; None before the first refresh."""
+        path = shelf.root / _FILE
+        if not path.is_file():
+            return None
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def save(self, shelf: Shelf) -> None:
+        """Write whole or not at all."""
+        write_json_atomically(shelf.root / _FILE, asdict(self))

@@ -1,0 +1,39 @@
+"""`bfm refresh`: new events reach the answers without a training."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import typer
+
+from pipelines.tokens.binning import DAY_US
+from serving.cli.console import out
+from serving.cli.options import AsOfOption, WorkspaceOption, existing_workspace, parse_time
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(refresh)
+
+
+def refresh(workspace: WorkspaceOption, as_of: AsOfOption = None) -> None:
+    """Take in what is new and bring the shelf up to it, with the model as it is.
+
+    Users with new, corrected or deleted events are embedded and published again, the others stay.
+    Run it every night, and train again (`bfm run --as-of TIME`) when the model has become old.
+    """
+    from serving.refresh import refresh as refresh_shelf
+
+    done = refresh_shelf(existing_workspace(workspace), as_of=parse_time(as_of), say=out.print)
+    age = (done.as_of_us - done.trained_to_us) / DAY_US
+    gone = f", {done.num_removed:,} taken off" if done.num_removed else ""
+    out.print(
+        f"Shelf as of {datetime.fromtimestamp(done.as_of_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC: "
+        f"{done.num_embedded:,} of {done.num_users:,} users embedded and published{gone}. "
+        f"Model {done.model_version} learned from events up to {age:,.0f} day(s) before."
+    )
+    if done.num_unknown_items:
+        out.print(
+            f"{done.num_unknown_items:,} item(s) of the catalogue are new to the model, which does "
+            "not offer them before it is trained again."
+        )

@@ -1,0 +1,184 @@
+"""New events onto the shelf under the model as it is: what a night does between two trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from behavior_model.bundle import Bundle, open_bundle
+from behavior_model.scoring import embed
+from feature_store.erasure import erase_online, published_users
+from feature_store.publish import renew
+from feature_store.refreshed import Refreshed
+from feature_store.settings import Shelf
+from pipelines import lake
+from pipelines.contracts import ITEM_ID, TIMES_US, TOKEN_SEQUENCES, USER_ID
+from pipelines.errors import UserError
+from pipelines.flow.lock import workspace_lock
+from pipelines.flow.markers import reissue, standings
+from pipelines.flow.rooms import ROOMS
+from pipelines.flow.runner import RunSettings, StageContext, run_stages
+from pipelines.flow.tokenized import made_whole
+from pipelines.tokens.binning import Longs
+from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
+from serving.line import expire_features, line, micros
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refreshment:
+    """What one refresh did.
+
+    Args:
+        as_of_us: Prediction time that the shelf stands at now.
+        num_embedded: Users embedded and published.
+        num_users: Users with any history before that time.
+        num_removed: Users taken off the shelf, because all their events were deleted.
+        num_unknown_items: Items of the catalogue that the model does not know: they are neither
+            offered nor told apart until the next training.
+        model_version: The model.
+        trained_to_us: The cut that the model was made for.
+    """
+
+    as_of_us: int
+    num_embedded: int
+    num_users: int
+    num_removed: int
+    num_unknown_items: int
+    model_version: str
+    trained_to_us: int
+
+
+def refresh(
+    workspace: Workspace, *, as_of: datetime | None = None, say: Callable[[str], None] = print
+) -> Refreshment:
+    """Take in what is new, and bring the shelf to the present for the users whom it touches.
+
+    Model, vocabulary and cut stay. Killed at any moment, the same call finishes it; called twice,
+    the second changes nothing.
+
+    Args:
+        workspace: Where `bfm run` has finished.
+        as_of: Prediction time; by default the moment after the last event, the present at most.
+        say: Takes lines for the user.
+
+    Raises:
+        WorkspaceError: nothing was trained here, another process works here, or the company's
+            columns have changed since the training.
+        BundleError: no bundle, or a changed one.
+        UserError: the shelf or the model is of a later time than `as_of`.
+    """
+    bundle = open_bundle(workspace.bundle)
+    known = Vocabulary.load(workspace.vocabulary_path)
+    bundle.vocabulary.require(known.vocabulary_id, f"{workspace.vocabulary_path}")
+    shelf = Shelf(workspace)
+    shelf.require_published()
+    cut = datetime.fromtimestamp(bundle.manifest.as_of_us / 1e6, UTC)
+    settings = replace(RunSettings.load(workspace), as_of=cut)
+    context = StageContext(workspace, settings, say=say, keeps_vocabulary=True)
+    run_stages(ROOMS, context)
+    with workspace_lock(workspace):
+        stages = line()
+        before = standings(stages, context, {})
+        done = _bring_forward(context, shelf, bundle, as_of)
+        reissue(stages, context, before)
+    return done
+
+
+@dataclass(frozen=True, eq=False)
+class _Times:
+    """Of each user the first and the last event, int64[U], UTC microseconds."""
+
+    user_ids: list[str]
+    first_us: Longs
+    last_us: Longs
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> _Times:
+        rows = lake.read(workspace, TOKEN_SEQUENCES.name, [USER_ID, TIMES_US])
+        ends = [_ends(chunk) for chunk in rows.column(TIMES_US).chunks]
+        first, last = np.concatenate(ends, axis=1) if ends else np.empty((2, 0), dtype=np.int64)
+        return cls(rows.column(USER_ID).to_pylist(), first, last)
+
+    def present(self, now: datetime) -> int:
+        """The moment after the last event, if it has come."""
+        return min(int(self.last_us.max()) + 1, micros(now))
+
+    def begun_before(self, moment_us: int) -> set[str]:
+        return self._where(self.first_us < moment_us)
+
+    def active_since(self, moment_us: int) -> set[str]:
+        return self._where(self.last_us >= moment_us)
+
+    def _where(self, mask: Mask) -> set[str]:
+        return {self.user_ids[i] for i in np.flatnonzero(mask)}
+
+
+def _ends(times: pa.ListArray) -> Longs:
+    """int64[2, U]: first and last of each user's times; nobody has none."""
+    offsets, values = times.offsets.to_numpy(), times.values.to_numpy()
+    return np.stack([values[offsets[:-1]], values[offsets[1:] - 1]])
+
+
+def _bring_forward(
+    context: StageContext, shelf: Shelf, bundle: Bundle, as_of: datetime | None
+) -> Refreshment:
+    manifest, vocabulary = bundle.manifest, bundle.vocabulary
+    workspace, last = context.workspace, Refreshed.load(shelf)
+    times = _Times.read(workspace)
+    earliest = max(manifest.as_of_us, last.as_of_us if last else 0)
+    if as_of is not None and micros(as_of) < earliest:
+        raise UserError(
+            f"--as-of {as_of.isoformat()}: model and shelf know what happened up to "
+            f"{np.datetime64(earliest, 'us')} (UTC). Give a later time, or none."
+        )
+    moment = max(times.present(context.now) if as_of is None else micros(as_of), earliest)
+    table = lake.open_table(workspace, TOKEN_SEQUENCES.name)
+    state = Refreshed(
+        as_of_us=moment,
+        model_version=manifest.model_version,
+        sequences_id=str(table.metadata().id),
+        sequences_version=table.version(),
+    )
+    known = times.begun_before(moment)
+    touched = known & _touched(workspace, times, last, state)
+    if touched:
+        rows = embed(workspace, moment, sorted(touched))
+        renew(workspace, as_of_us=moment, user_embeddings=rows, model_version=state.model_version)
+    gone = sorted(published_users(shelf) - {*times.user_ids})
+    removed = sum(erase_online(shelf, user) > 0 for user in gone)
+    if context.retained_from is not None:
+        oldest_us = micros(context.retained_from)
+        expire_features(workspace, oldest_us, {*times.user_ids}, context.say)
+    state.save(shelf)
+    items = lake.read_catalogue(workspace)
+    return Refreshment(
+        as_of_us=moment,
+        num_embedded=len(touched),
+        num_users=len(known),
+        num_removed=removed,
+        num_unknown_items=len({*items.column(ITEM_ID).to_pylist()}.difference(vocabulary.items)),
+        model_version=state.model_version,
+        trained_to_us=manifest.as_of_us,
+    )
+
+
+def _touched(
+    workspace: Workspace, times: _Times, last: Refreshed | None, now: Refreshed
+) -> set[str]:
+    """Users whose rows on the shelf were made of other events, or by another model."""
+    if (
+        last is None
+        or (last.model_version, last.sequences_id) != (now.model_version, now.sequences_id)
+        or made_whole(workspace) > last.sequences_version
+    ):
+        return {*times.user_ids}
+    renewed = lake.renewed_since(workspace, last.sequences_version)
+    return {*renewed} | times.active_since(last.as_of_us)
