@@ -36,7 +36,7 @@ MAX_VALUES: Final = 1_000
 MIN_VALUE_ITEMS: Final = 5
 ARRAYS_FILE: Final = "items.safetensors"
 META_FILE: Final = "items.json"
-_CONTRACT_FIELDS: Final = (BRAND, "market", "locale")
+CONTRACT_FIELDS: Final = (BRAND, "market", "locale")
 _TEXT_COLUMNS: Final = (TITLE, BRAND, DESCRIPTION)
 
 
@@ -185,7 +185,7 @@ def build_item_content(
     extras = _extra_columns(catalogue)
     hashed = HashedBackend(word_width).embed(_word_texts(table, extras))
     category = vocabulary.category_by_item_idx
-    columns = [_categorical_field(table, name) for name in (*_CONTRACT_FIELDS, *extras)]
+    columns = [_categorical_field(table, name) for name in (*CONTRACT_FIELDS, *extras)]
     used = [(field, idx) for field, idx in columns if len(field.values) > 1]
     return ItemContent(
         encoder_name=text_encoder.name,

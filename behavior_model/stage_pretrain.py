@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from behavior_model.core import Core
 from behavior_model.items import build_item_content
 from behavior_model.recipes import Recipe
 from behavior_model.text_encoder import TextEncoder
@@ -56,6 +58,8 @@ def pretrain(
     seed: int,
     num_workers: int = 1,
     sharding: str = Sharding.NONE,
+    core: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> PretrainResult:
     """Make item content, train the backbone, leave both under the workspace's checkpoints.
 
@@ -71,21 +75,31 @@ def pretrain(
         seed: Seed of all draws.
         num_workers: Training processes; users are split over them.
         sharding: What each of them holds of the model, see `Sharding`.
+        core: Workspace or bundle of the model to begin with; None: from the beginning.
+        say: Takes lines for the user.
 
     Raises:
         WorkspaceError: no token sequences or no catalogue yet.
-        UserError: no such processes, or users of a run to go on with that they cannot share evenly.
+        BundleError: no bundle at `core`, or a changed one.
+        UserError: no such processes, or users of a run to go on with that they cannot share evenly;
+            a core of another shape, or from the future.
     """
     chosen = check_processes(num_workers, sharding)
     started = time.monotonic()
     items = workspace.checkpoints / "items"
-    build_item_content(
+    opened = None if core is None else Core.open(core)
+    if opened is not None:
+        opened.check(recipe.model, training_cut_us)
+    content = build_item_content(
         lake.read_catalogue(workspace),
         vocabulary,
         TextEncoder(workspace.text_cache),
         max_descriptors=recipe.model.max_descriptors,
         word_width=recipe.model.word_width,
-    ).save(items)
+    )
+    content.save(items)
+    if opened is not None:
+        say(f"  begins with {opened.shared_with(vocabulary, content)}")
     prepared = time.monotonic()
     job = PretrainingJob(
         root=str(workspace.root),
@@ -95,6 +109,7 @@ def pretrain(
         window_us=window_us,
         seed=seed,
         num_shards=num_workers,
+        core=None if opened is None else (str(opened.path.resolve()), opened.model_version),
     )
     last = _train(_as_begun(job), num_workers, chosen)
     return PretrainResult(

@@ -38,7 +38,8 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
     """Settings of a run: what is given now, else what the workspace remembers.
 
     Raises:
-        UserError: a new workspace without a company, or training processes that cannot be.
+        UserError: a new workspace without a company, training processes that cannot be, or a core
+            inside the workspace.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if (workspace.root / SETTINGS_FILE).is_file():
@@ -51,6 +52,11 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
             "--company complete-journey for the built-in example."
         )
     check_processes(settings.num_workers, settings.sharding)
+    if settings.core is not None and settings.core.is_relative_to(workspace.root):
+        raise UserError(
+            f"--core {settings.core} lies in this workspace, whose training would replace it. Copy "
+            f"it first: cp -r {workspace.bundle} DIR, then --core DIR."
+        )
     return settings
 
 
@@ -130,6 +136,8 @@ class _ModelRooms:
             context.settings.seed,
             context.settings.num_workers,
             context.settings.sharding,
+            context.settings.core,
+            context.say,
         )
         context.say(
             f"  {result.num_steps:,} steps, {result.events_per_second:,.0f} events/s, "
@@ -233,7 +241,12 @@ def expire_features(
 
 
 def _pretrain_inputs(context: StageContext) -> Parts:
-    return {**_seed_and_cut(context), "size": context.settings.size}
+    from behavior_model.bundle import read_manifest
+    from behavior_model.core import bundle_at
+
+    core = context.settings.core
+    begun = {} if core is None else {"core": read_manifest(bundle_at(core)).model_version}
+    return {**_seed_and_cut(context), "size": context.settings.size, **begun}
 
 
 def _seed_and_cut(context: StageContext) -> Mapping[str, Any]:

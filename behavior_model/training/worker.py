@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from behavior_model.core import Core
 from behavior_model.items import ItemContent
 from behavior_model.model.backbone import Backbone, new_backbone, save_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
@@ -46,6 +47,8 @@ class PretrainingJob:
         window_us: Length of the window ahead.
         seed: Seed of all draws.
         num_shards: Shards that the users are split into; W workers share them evenly.
+        core: Folder of the model to begin with, on storage that all workers share, and its version;
+            None: from the beginning.
     """
 
     root: str
@@ -55,6 +58,7 @@ class PretrainingJob:
     window_us: int
     seed: int
     num_shards: int = 1
+    core: tuple[str, str] | None = None
 
     @property
     def workspace(self) -> Workspace:
@@ -72,11 +76,13 @@ class PretrainingJob:
 
     @property
     def run_key(self) -> str:
-        """Identity of the run; where the workspace lies and how users are split do not matter.
+        """Identity of the run; where the workspace and the core lie and how users are split do not
+        matter.
 
         A run keeps the split that it began with, see `stage_pretrain`.
         """
-        parts = {**asdict(self), "root": "", "num_shards": 0}
+        core = None if self.core is None else self.core[1]
+        parts = {**asdict(self), "root": "", "num_shards": 0, "core": core}
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -163,8 +169,11 @@ def _new_run(
     content = ItemContent.load(job.workspace.checkpoints / "items", vocabulary)
     torch.manual_seed(job.seed)
     config = job.recipe.training
+    backbone = new_backbone(vocabulary, content, job.recipe.model, job.window_us)
+    if job.core is not None:
+        Core.open(Path(job.core[0])).shared_with(vocabulary, content).give_to(backbone)
     model = PretrainingModel(
-        new_backbone(vocabulary, content, job.recipe.model, job.window_us),
+        backbone,
         content,
         config.num_negatives,
         config.loss_weights,

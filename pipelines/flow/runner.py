@@ -49,6 +49,7 @@ class RunSettings:
         seed: Seed of everything random.
         num_workers: Training processes.
         sharding: Whether they share the model: "none" (each holds all of it) or "full".
+        core: Workspace or bundle of the model that pretraining begins with.
     """
 
     company_path: Path
@@ -58,6 +59,7 @@ class RunSettings:
     seed: int = 0
     num_workers: int = 1
     sharding: str = "none"
+    core: Path | None = None
 
     def save(self, workspace: Workspace) -> None:
         """Remember the settings, and a copy of the company's description.
@@ -69,6 +71,7 @@ class RunSettings:
         _refuse_other_company(workspace, load_company(self.company_path))
         row = {**asdict(self), "company_path": str(self.company_path)}
         row["as_of"] = None if self.as_of is None else self.as_of.isoformat()
+        row["core"] = None if self.core is None else str(self.core)
         write_json_atomically(workspace.root / SETTINGS_FILE, row)
         write_bytes_atomically(workspace.company_path, self.company_path.read_bytes())
 
@@ -86,12 +89,13 @@ class RunSettings:
                 f"bfm run --company company.yaml --workspace {workspace.root}"
             )
         row = json.loads(path.read_text(encoding="utf-8"))
-        as_of = row.pop("as_of")
+        as_of, core = row.pop("as_of"), row.pop("core", None)
         return cls(
             **{
                 **row,
                 "company_path": Path(row["company_path"]),
                 "as_of": None if as_of is None else datetime.fromisoformat(as_of),
+                "core": None if core is None else Path(core),
             }
         )
 

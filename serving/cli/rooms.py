@@ -43,6 +43,14 @@ ShardingOption = Annotated[
         "or full (a part of weights, gradients and optimiser).",
     ),
 ]
+CoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--core",
+        help="Workspace or bundle of another company, or an earlier model of this one, that "
+        "pretraining begins with; of the same --size.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +70,7 @@ def run_line(
     *,
     workers: int | None = None,
     sharding: str | None = None,
+    core: Path | None = None,
     only: str | None = None,
 ) -> None:
     """Run the line, or one room of it, and say what became of each room."""
@@ -76,6 +85,7 @@ def run_line(
         seed=seed,
         num_workers=workers,
         sharding=sharding,
+        core=None if core is None else core.expanduser().resolve(),
     )
     settings.save(workspace)
     context = StageContext(workspace, settings, say=out.print)
@@ -99,9 +109,16 @@ def _training_command(only: str | None) -> Callable[..., None]:
         seed: SeedOption = None,
         workers: WorkersOption = None,
         sharding: ShardingOption = None,
+        core: CoreOption = None,
     ) -> None:
-        given = company, size, as_of, seed
-        run_line(Workspace(workspace), *given, workers=workers, sharding=sharding, only=only)
+        run_line(
+            Workspace(workspace),
+            *(company, size, as_of, seed),
+            workers=workers,
+            sharding=sharding,
+            core=core,
+            only=only,
+        )
 
     return command
 

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from typer.testing import CliRunner
 from behavior_model.audit import profiles
 from behavior_model.audit.report import audit
 from behavior_model.context import ModelContext
+from behavior_model.core import Core
 from behavior_model.predictor import Predictor
-from behavior_model.scoring import export, score
+from behavior_model.scoring import embed, export, score
 from behavior_model.session import Session
 from behavior_model.training.ray_session import ray_session
+from behavior_model.training.worker import Rank, run_worker
 from pipelines import lake
 from pipelines.erasure import suppress, suppression_path, user_hash
 from pipelines.errors import (
@@ -46,6 +49,13 @@ from serving.erasure import erase, erase_due
 from serving.schemas import from_micros
 from serving.settings import ServingSettings
 from tests.rhythm_bundle import AS_OF_US, make
+from tests.rhythm_shop import (
+    shop_job,
+    shop_recipe,
+    shop_shards,
+    shop_vocabulary,
+    shop_workspace,
+)
 from tests.traces import traces
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -119,6 +129,34 @@ def stored(shop: Workspace, predictor: Predictor) -> Histories:
 
 def rows_of(table: pa.Table, user: str) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["user_id"] == user]
+
+
+def test_some_users_are_embedded_here_as_all_are_on_ray(
+    shop: Workspace, batches: dict[str, pa.Table]
+) -> None:
+    chosen = [ERASED, "user-001", "user-002", "nobody"]
+    suppress(shop, user_hash(ERASED))
+    found = embed(shop, AS_OF_US, chosen)
+    suppression_path(shop).unlink()
+    assert found.column("id").to_pylist() == ["user-001", "user-002"]
+    (first, _) = (rows["embedding"] for rows in found.to_pylist())
+    (expected,) = [r["embedding"] for r in batches["user"].to_pylist() if r["id"] == "user-001"]
+    assert np.allclose(first, expected, atol=1e-5)
+
+
+def test_a_training_that_begins_with_a_model_has_less_to_learn(
+    shop: Workspace, predictor: Predictor, tmp_path: Path
+) -> None:
+    core = (str(shop.root), predictor.manifest.model_version)
+    assert Core.open(shop.root).model_version == core[1]
+    first: dict[str, float] = {}
+    for name, begun in (("afresh", None), ("with a core", core)):
+        workspace = shop_workspace(Workspace(tmp_path / name))
+        job = replace(shop_job(workspace.root, shop_recipe(epochs=1)), core=begun)
+        run_worker(job, shop_vocabulary(), shop_shards(24, 1), Rank())
+        first[name] = json.loads(job.log_path.read_text().splitlines()[0])["loss"]
+        assert (workspace.checkpoints / "backbone" / "backbone.safetensors").is_file()
+    assert first["with a core"] < 0.95 * first["afresh"]
 
 
 @pytest.mark.parametrize(("task", "level"), RANKERS.items())

@@ -106,3 +106,14 @@ def pretrain(root: Path, num_workers: int, sharding: str) -> None:
     stage_pretrain.pretrain(
         workspace, shop_vocabulary(), shop_recipe(), CUT_US, WINDOW_US, 0, num_workers, sharding
     )
+
+
+def test_a_core_is_remembered_and_never_the_workspace_itself(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_tiny_company(tmp_path / "raw", 5)
+    core = tmp_path / "other"
+    settings_for(workspace, company_path=path, core=core).save(workspace)
+    assert settings_for(workspace).core == core
+    with pytest.raises(UserError, match=r"cp -r .*bundle"):
+        settings_for(workspace, core=workspace.bundle)
