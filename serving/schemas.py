@@ -109,7 +109,8 @@ Events = Annotated[list[LiveEvent], Field(max_length=MAX_EVENTS)]
 
 class _UserRequest(_Request):
     """A question about one user. `as_of` is the prediction time: only events before it count.
-    Without it: the bundle's own time or just after the user's last event, whichever is later."""
+    Without it: the latest of the bundle's own time, the last refresh, and just after the user's
+    last event."""
 
     user_id: Id
     as_of: UtcTime | None = None
@@ -218,6 +219,19 @@ class PredictionResponse(_UserResponse):
     upper: float
     familiarity: float
     out_of_distribution: bool
+
+
+class CategoryChance(BaseModel):
+    category: str
+    score: float
+    lower: float
+    upper: float
+
+
+class PropensityResponse(_UserResponse):
+    """Likeliest category first."""
+
+    categories: list[CategoryChance]
 
 
 class SearchResponse(_Response):

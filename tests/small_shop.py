@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
 from behavior_model.bundle import Catalogue, Manifest
+from behavior_model.heads.propensity import Propensities
 from behavior_model.heads.user_task import UserPrediction
 from behavior_model.predictor import Ranking
 from pipelines.contracts import CATEGORY, ITEM_ID, PURCHASE, TITLE, TOKEN_SEQUENCES, SemanticType
@@ -184,6 +185,12 @@ class CountingPredictor:
             uppers=score + 0.1,
             familiarities=np.asarray([0.5]),
         )
+
+    def propensities(self, histories: Histories, times: Any) -> Propensities:
+        items = histories.tokens["item"]
+        counts = np.bincount(items[items >= FIRST_IDX] % 2, minlength=2)[None, [1, 0]]
+        scores = counts / (counts + 1.0)
+        return Propensities(["food", "tools"], scores, scores / 2, (1 + scores) / 2)
 
     def search(self, queries: Sequence[str], k: int, **_: Any) -> Ranking:
         return self._first(k)

@@ -30,6 +30,7 @@ ROUTES = (
     "POST /v1/recommendations",
     "POST /v1/search",
     "POST /v1/predictions/{task}",
+    "POST /v1/propensities",
     "POST /v1/tags",
     "POST /v1/similar-items",
     "POST /v1/embeddings",

@@ -14,6 +14,7 @@ HAPPY: dict[str, dict[str, Any]] = {
     "/v1/recommendations": {"user_id": "ada", "k": 3},
     "/v1/search": {"query": "thing", "user_id": "ada", "k": 3},
     "/v1/predictions/churn": {"user_id": "ada"},
+    "/v1/propensities": {"user_id": "ada"},
     "/v1/tags": {"item_id": "item-03", "k": 1},
     "/v1/similar-items": {"item_id": "item-03", "by": "content", "k": 3},
     "/v1/embeddings": {"entity": "user", "ids": ["ada", "nobody"]},

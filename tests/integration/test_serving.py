@@ -206,6 +206,26 @@ def test_propensities_of_a_batch_are_those_of_the_predictor(
             assert [row[name] for row in rows] == pytest.approx(list(values), abs=1e-5)
 
 
+def test_propensities_over_http_equal_the_batch(
+    client: TestClient, batches: dict[str, pa.Table], stored: Histories
+) -> None:
+    user = stored.user_ids[0]
+    answer = client.post("/v1/propensities", json={"user_id": user}).json()
+    scores = [one["score"] for one in answer["categories"]]
+    assert scores == sorted(scores, reverse=True)
+    batch = {row["item_id"]: row for row in rows_of(batches["category_propensity"], user)}
+    assert {one["category"] for one in answer["categories"]} == batch.keys()
+    for one in answer["categories"]:
+        for name in ("score", "lower", "upper"):
+            assert one[name] == pytest.approx(batch[one["category"]][name], abs=1e-5)
+    nobody = client.post("/v1/propensities", json={"user_id": "nobody"}).json()
+    assert nobody["fallback"]
+    assert len(nobody["categories"]) == len(batch)
+    assert all(
+        0 <= one["lower"] <= one["score"] <= one["upper"] <= 1 for one in nobody["categories"]
+    )
+
+
 def test_events_of_a_request_equal_a_later_batch(
     client: TestClient, batches: dict[str, pa.Table], shop: Workspace, predictor: Predictor
 ) -> None:
