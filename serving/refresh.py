@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from behavior_model.bundle import Bundle, open_bundle
 from behavior_model.scoring import embed
+from behavior_model.scoring_tables import EMBEDDED_SCHEMA
 from feature_store.erasure import erase_online, published_users
 from feature_store.publish import renew
 from feature_store.refreshed import Refreshed
@@ -80,6 +81,7 @@ def refresh(
     bundle.vocabulary.require(known.vocabulary_id, f"{workspace.vocabulary_path}")
     shelf = Shelf(workspace)
     shelf.require_published()
+    _check_time(as_of, _known_to(shelf, bundle))
     cut = datetime.fromtimestamp(bundle.manifest.as_of_us / 1e6, UTC)
     settings = replace(RunSettings.load(workspace), as_of=cut)
     context = StageContext(workspace, settings, say=say, keeps_vocabulary=True)
@@ -109,7 +111,7 @@ class _Times:
 
     def present(self, now: datetime) -> int:
         """The moment after the last event, if it has come."""
-        return min(int(self.last_us.max()) + 1, micros(now))
+        return min(int(self.last_us.max(initial=0)) + 1, micros(now))
 
     def begun_before(self, moment_us: int) -> set[str]:
         return self._where(self.first_us < moment_us)
@@ -127,19 +129,28 @@ def _ends(times: pa.ListArray) -> Longs:
     return np.stack([values[offsets[:-1]], values[offsets[1:] - 1]])
 
 
+def _known_to(shelf: Shelf, bundle: Bundle) -> int:
+    """Up to when model and shelf know what happened, UTC microseconds."""
+    last = Refreshed.load(shelf)
+    return max(bundle.manifest.as_of_us, last.as_of_us if last else 0)
+
+
+def _check_time(as_of: datetime | None, known_us: int) -> None:
+    if as_of is not None and micros(as_of) < known_us:
+        raise UserError(
+            f"--as-of {as_of.isoformat()}: model and shelf know what happened up to "
+            f"{np.datetime64(known_us, 'us')} (UTC). Give a later time, or none."
+        )
+
+
 def _bring_forward(
     context: StageContext, shelf: Shelf, bundle: Bundle, as_of: datetime | None
 ) -> Refreshment:
     manifest, vocabulary = bundle.manifest, bundle.vocabulary
     workspace, last = context.workspace, Refreshed.load(shelf)
     times = _Times.read(workspace)
-    earliest = max(manifest.as_of_us, last.as_of_us if last else 0)
-    if as_of is not None and micros(as_of) < earliest:
-        raise UserError(
-            f"--as-of {as_of.isoformat()}: model and shelf know what happened up to "
-            f"{np.datetime64(earliest, 'us')} (UTC). Give a later time, or none."
-        )
-    moment = max(times.present(context.now) if as_of is None else micros(as_of), earliest)
+    present = times.present(context.now) if as_of is None else micros(as_of)
+    moment = max(present, _known_to(shelf, bundle))
     table = lake.open_table(workspace, TOKEN_SEQUENCES.name)
     state = Refreshed(
         as_of_us=moment,
@@ -148,8 +159,8 @@ def _bring_forward(
         sequences_version=table.version(),
     )
     known = times.begun_before(moment)
-    touched = known & _touched(workspace, times, last, state)
-    if touched:
+    rows = EMBEDDED_SCHEMA.empty_table()
+    if touched := known & _touched(workspace, times, last, state):
         rows = embed(workspace, moment, sorted(touched))
         renew(workspace, as_of_us=moment, user_embeddings=rows, model_version=state.model_version)
     gone = sorted(published_users(shelf) - {*times.user_ids})
@@ -161,7 +172,7 @@ def _bring_forward(
     items = lake.read_catalogue(workspace)
     return Refreshment(
         as_of_us=moment,
-        num_embedded=len(touched),
+        num_embedded=rows.num_rows,
         num_users=len(known),
         num_removed=removed,
         num_unknown_items=len({*items.column(ITEM_ID).to_pylist()}.difference(vocabulary.items)),

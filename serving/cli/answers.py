@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.workspace import Workspace
 from serving.cli.console import out
 from serving.cli.options import (
     AsOfOption,
@@ -30,18 +31,14 @@ def score(
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Length of ranked lists.")] = 10,
     as_of: AsOfOption = None,
 ) -> None:
-    """Score every user with any history before --as-of, in parallel on Ray."""
-    from behavior_model.scoring import score as score_task
-    from serving.line import micros
+    """Score every user with any history before --as-of, in parallel on Ray.
 
-    moment = parse_time(as_of)
-    rows = score_task(
-        existing_workspace(workspace),
-        task,
-        out_path,
-        k=k,
-        as_of_us=None if moment is None else micros(moment),
-    )
+    By default as of the last refresh of the shelf, else of the cut.
+    """
+    from behavior_model.scoring import score as score_task
+
+    place = existing_workspace(workspace)
+    rows = score_task(place, task, out_path, k=k, as_of_us=moment_of(place, as_of))
     out.print(f"{rows:,} rows of '{task}' written to {out_path}")
 
 
@@ -51,18 +48,29 @@ def export(
     out_path: OutOption,
     as_of: AsOfOption = None,
 ) -> None:
-    """Write embeddings of all users or items: columns id, embedding."""
+    """Write embeddings of all users or items: columns id, embedding.
+
+    By default as of the last refresh of the shelf, else of the cut.
+    """
     from behavior_model.scoring import export as export_entity
+
+    place = existing_workspace(workspace)
+    rows = export_entity(place, entity, out_path, as_of_us=moment_of(place, as_of))
+    out.print(f"{rows:,} {entity} embeddings written to {out_path}")
+
+
+def moment_of(workspace: Workspace, as_of: str | None) -> int:
+    """Prediction time, UTC microseconds."""
+    from behavior_model.bundle import read_manifest
+    from feature_store.refreshed import Refreshed
+    from feature_store.settings import Shelf
     from serving.line import micros
 
-    moment = parse_time(as_of)
-    rows = export_entity(
-        existing_workspace(workspace),
-        entity,
-        out_path,
-        as_of_us=None if moment is None else micros(moment),
-    )
-    out.print(f"{rows:,} {entity} embeddings written to {out_path}")
+    given = parse_time(as_of)
+    if given is not None:
+        return micros(given)
+    refreshed = Refreshed.load(Shelf(workspace))
+    return max(read_manifest(workspace.bundle).as_of_us, refreshed.as_of_us if refreshed else 0)
 
 
 def serve(
