@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,8 @@ from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 from tests.complete_journey_cut import all_households, write_cut_of
 
-CUT = np.datetime64("2017-10-01", "us")
-CUT_US = int(CUT.astype(np.int64))
+CUT = datetime(2017, 10, 1, tzinfo=UTC)
+CUT_US = round(CUT.timestamp()) * 1_000_000
 WINDOW_US = 28 * DAY_US
 SHARES = (0.0, 0.01, 0.1, 1.0)
 K = 10
@@ -63,7 +64,7 @@ class Shop:
             company = _described(out / name / "raw", name, ids)
             for room in ("ingest", "tokenize"):
                 command = [sys.executable, "-m", "serving.cli.main", room, "--company", company]
-                command += ["--workspace", workspace.root, "--as-of", f"{CUT}Z"]
+                command += ["--workspace", workspace.root, "--as-of", CUT.isoformat()]
                 subprocess.run(list(map(str, command)), check=True)
         vocabulary = Vocabulary.load(workspace.vocabulary_path)
         content = build_item_content(
@@ -114,7 +115,7 @@ def judge(shop: Shop, backbone: Backbone) -> dict[str, float]:
     histories = shop.histories(CUT_US)
     times = np.full(len(histories), CUT_US, dtype=np.int64)
     states = embed_users(backbone, shop.content, histories, times)
-    filters = [("prediction_time", "=", CUT.item().replace(tzinfo=None))]
+    filters = [("prediction_time", "=", CUT)]
     rows = lake.read(shop.workspace, "labels", filters=filters).to_pylist()
     labels = {row["user_id"]: row for row in rows}
     bought = np.asarray([labels[user]["num_purchases"] for user in histories.user_ids])
@@ -145,8 +146,12 @@ def main() -> None:
     ids = all_households()
     first = Shop.make(options.out, "first-shop", ids.take(pa.array(range(0, len(ids), 2))))
     second = Shop.make(options.out, "second-shop", ids.take(pa.array(range(1, len(ids), 2))))
-    trained, seconds = train(first, first.histories(CUT_US - WINDOW_US), None, options.seed)
-    print(f"first shop: {len(ids) // 2:,} households, trained in {seconds:.0f} s")
+    done = first.workspace.checkpoints / "backbone"
+    if done.is_dir():  # of an earlier run
+        trained = load_backbone(done, first.vocabulary)
+    else:
+        trained, seconds = train(first, first.histories(CUT_US - WINDOW_US), None, options.seed)
+        print(f"first shop: {len(ids) // 2:,} households, trained in {seconds:.0f} s")
     core = Core(
         path=options.out,
         backbone=trained,
