@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from behavior_model.dial import SIZES, shape_for
@@ -197,6 +197,24 @@ def large(num_events: int) -> Recipe:
             num_negatives=65_536,
         ),
     )
+
+
+CORE_EPOCHS: Final = 4
+CORE_RATE: Final = 1 / 3
+
+
+def after_core(recipe: Recipe) -> Recipe:
+    """The same recipe for a training that begins with another model.
+
+    Few passes at a third of the rate: more would unlearn the core where a company has little to
+    teach (measured in docs/benchmarks.md).
+    """
+    training = replace(
+        recipe.training,
+        epochs=min(recipe.training.epochs, CORE_EPOCHS),
+        learning_rate=recipe.training.learning_rate * CORE_RATE,
+    )
+    return replace(recipe, training=training)
 
 
 RECIPES: Final[dict[str, Callable[[int], Recipe]]] = {

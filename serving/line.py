@@ -121,12 +121,14 @@ class _ModelRooms:
         self._context: ModelContext | None = None
 
     def pretrain(self, context: StageContext) -> None:
-        from behavior_model.recipes import recipe_for
+        from behavior_model.recipes import after_core, recipe_for
         from behavior_model.stage_pretrain import pretrain
         from pipelines.tokens.vocabulary import Vocabulary
 
         vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
         recipe = recipe_for(context.settings.size, num_events=sum(vocabulary.item_counts))
+        if context.settings.core is not None:
+            recipe = after_core(recipe)
         result = pretrain(
             context.workspace,
             vocabulary,

@@ -31,7 +31,7 @@ from behavior_model.embedding import embed_users, item_embeddings
 from behavior_model.evaluation.metrics import auc, ndcg_at_k
 from behavior_model.items import ItemContent, build_item_content
 from behavior_model.model.backbone import Backbone, load_backbone, new_backbone
-from behavior_model.recipes import Recipe, recipe_for
+from behavior_model.recipes import Recipe, after_core, recipe_for
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.training import worker
 from behavior_model.training.worker import PretrainingJob, Rank, run_worker
@@ -94,7 +94,7 @@ def train(shop: Shop, users: Histories, core: Core | None, seed: int) -> tuple[B
     job = PretrainingJob(
         root=str(shop.workspace.root),
         vocabulary_id=shop.vocabulary.vocabulary_id,
-        recipe=recipe(users.num_events),
+        recipe=recipe(users.num_events) if core is None else after_core(recipe(users.num_events)),
         cut_us=CUT_US - WINDOW_US,
         window_us=WINDOW_US,
         seed=seed,

@@ -14,7 +14,7 @@ from behavior_model.core import Core
 from behavior_model.embedding import UserStates, embed_users, item_embeddings
 from behavior_model.items import ItemContent, build_item_content
 from behavior_model.model.backbone import Backbone, new_backbone
-from behavior_model.recipes import ModelConfig
+from behavior_model.recipes import ModelConfig, after_core, recipe_for
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.errors import UserError
 from pipelines.tokens.binning import FIRST_IDX
@@ -156,6 +156,15 @@ def test_texts_of_another_encoder_are_read_anew(core: Core) -> None:
     shared.give_to(backbone)
     assert "not the reading of texts" in str(shared)
     assert torch.equal(backbone.items.descriptor.weight, before)
+
+
+@pytest.mark.parametrize(("num_events", "epochs"), [(1_000, 4), (2_000_000, 2)])
+def test_after_a_core_few_passes_follow_at_a_lower_rate(num_events: int, epochs: int) -> None:
+    before = recipe_for("tiny", num_events=num_events)
+    after = after_core(before)
+    assert after.training.epochs == epochs
+    assert after.training.learning_rate == pytest.approx(before.training.learning_rate / 3)
+    assert after.model == before.model
 
 
 def test_a_core_that_does_not_fit_is_refused(core: Core) -> None:
