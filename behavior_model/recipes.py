@@ -102,7 +102,8 @@ class Recipe:
     training: TrainingConfig
 
 
-MAX_EPOCHS: Final = 40
+MAX_EPOCHS: Final = 8
+"""More passes learn the people of a small company by heart (measured in docs/benchmarks.md)."""
 
 
 def _epochs(num_events: int, event_budget: int) -> int:
