@@ -81,6 +81,9 @@ def tokenize(context: StageContext) -> None:
 
 def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Changes | None:
     """Changes since the last time; None when everything has to be made again."""
+    made = (TOKEN_SEQUENCES.name, LABELS.name)
+    if any(lake.version_of(context.workspace, name) < 0 for name in made):
+        return None
     changes = pending_changes(context.workspace, last)
     if changes is None:
         return None

@@ -89,11 +89,11 @@ def changes_since(
         times: Changes before each of them are counted.
         erased: Digests of users who are left out.
     """
-    if version == DeltaTable(str(events)).version():
-        return Changes.none(len(times))
     counts = [f"before_{number}" for number in range(len(times))]
     parts = []
     try:
+        if version == DeltaTable(str(events)).version():
+            return Changes.none(len(times))
         for rows in _changed(events, version, [USER_ID, EVENT_TIME, _CHANGE]):
             marks = [pc.less(rows.column(EVENT_TIME), pa.scalar(time)) for time in times]
             marks.append(pc.not_equal(rows.column(_CHANGE), _INSERT))

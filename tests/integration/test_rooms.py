@@ -111,6 +111,15 @@ def test_stages_that_run_again_on_the_same_data_commit_nothing(
     assert content(finished) == rows
 
 
+def test_a_table_that_was_lost_is_made_again(
+    finished: Workspace, company: Path, workspace: Workspace
+) -> None:
+    shutil.copytree(finished.root, workspace.root)
+    shutil.rmtree(workspace.table("token_sequences"))
+    assert [report.skipped for report in run(workspace, company)] == [True, False]
+    assert content(workspace) == content(finished)
+
+
 def test_another_cut_tokenizes_again_and_takes_nothing_in(
     finished: Workspace, company: Path, workspace: Workspace
 ) -> None:
