@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from feature_store.erasure import USER_TABLES
+from feature_store.offline import published_ids
+from feature_store.online import remove_online
 from feature_store.settings import Shelf
 from pipelines.workspace import write_json_atomically
 
@@ -40,3 +43,23 @@ class Refreshed:
     def save(self, shelf: Shelf) -> None:
         """Write whole or not at all."""
         write_json_atomically(shelf.root / _FILE, asdict(self))
+
+
+def end_refreshes(shelf: Shelf, model_version: str, as_of_us: int) -> None:
+    """Before another model is published: take refreshed users off the online store.
+
+    Their rows may be newer than the model's cut and so would stay, in the vocabulary of the model
+    before. Killed at any moment, the same call finishes it.
+
+    Args:
+        shelf: Where the last refresh may have been of another model.
+        model_version: The model that is published.
+        as_of_us: Its cut; earlier rows are overwritten anyway.
+    """
+    last = Refreshed.load(shelf)
+    if last is None or last.model_version == model_version:
+        return
+    for table in USER_TABLES:
+        for user in sorted(published_ids(shelf, table, since_us=as_of_us)):
+            remove_online(shelf, table, user)
+    (shelf.root / _FILE).unlink()

@@ -201,21 +201,23 @@ def _publish(context: StageContext) -> None:
     from behavior_model.bundle import open_bundle
     from feature_store.offline import published_ids
     from feature_store.publish import publish
+    from feature_store.refreshed import end_refreshes
     from feature_store.settings import Shelf
     from feature_store.tables import USER_STATE
 
     workspace = context.workspace
+    shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.model_version
+    end_refreshes(shelf, version, micros(context.as_of))
     publication = publish(
         workspace,
         as_of_us=micros(context.as_of),
         user_embeddings=workspace.embeddings / USER_EMBEDDINGS,
         item_embeddings=workspace.embeddings / ITEM_EMBEDDINGS,
-        model_version=open_bundle(workspace.bundle).manifest.model_version,
+        model_version=version,
     )
     written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
     context.say(f"  online: {written}")
     if context.retained_from is not None:
-        shelf = Shelf(workspace)
         holders = published_ids(shelf, USER_STATE, since_us=micros(context.as_of))
         expire_features(workspace, micros(context.retained_from), holders, context.say)
 

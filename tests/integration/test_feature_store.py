@@ -15,6 +15,7 @@ from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, versions
 from feature_store.online import online_features, online_state
 from feature_store.publish import Publication, publish, renew
+from feature_store.refreshed import Refreshed, end_refreshes
 from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import FEATURE_TABLES, ITEM_EMBEDDING, TIME_TYPE, USER_STATE
@@ -222,6 +223,25 @@ def test_a_renewal_moves_its_users_alone(workspace: Workspace) -> None:
     assert [row["num_events"] for row in ask(workspace, asked, NUM_EVENTS)] == [2, 4, 2]
     again = renew(workspace, as_of_us=later_us, user_embeddings=embeddings, model_version="v2")
     assert (again.appended, sum(again.written.values())) == ((), 0)
+
+
+def test_another_model_replaces_what_was_refreshed_after_its_cut(workspace: Workspace) -> None:
+    put(workspace)
+    later_us, cut_us = AS_OF_US + 10 * DAY_US, AS_OF_US + 5 * DAY_US
+    embeddings = pq.read_table(small_shop.write_embeddings(workspace.root, ["ada"]))
+    renew(workspace, as_of_us=later_us, user_embeddings=embeddings, model_version="v1")
+    shelf = Shelf(workspace)
+    Refreshed(as_of_us=later_us, model_version="v1", sequences_id="", sequences_version=0).save(
+        shelf
+    )
+    end_refreshes(shelf, "v1", AS_OF_US)
+    assert Refreshed.load(shelf) is not None, "the same model goes on"
+    end_refreshes(shelf, "v2", cut_us)
+    assert Refreshed.load(shelf) is None
+    put(workspace, as_of_us=cut_us, version="v2")
+    rows = online_features(shelf, USER_ID, list(USERS), [VERSION, "user_state:as_of_us"])
+    assert [row["model_version"] for row in rows] == ["v2"] * 3
+    assert [row["as_of_us"] for row in rows] == [cut_us] * 3
 
 
 def test_expiry_leaves_each_holder_the_newest_state(workspace: Workspace) -> None:
