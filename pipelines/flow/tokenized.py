@@ -80,11 +80,8 @@ def _parse(row: dict[str, Any] | None) -> Changes | None:
 
     if row is None:
         return None
-    return Changes(**{name: _tuple(name, value) for name, value in row.items()})
-
-
-def _tuple(name: str, value: Any) -> Any:
-    return tuple(value) if name in ("num_before", "users_before") else value
+    tuples = {name: tuple(row[name]) for name in ("num_before", "users_before")}
+    return Changes(**{**row, **tuples})
 
 
 def pending_changes(workspace: Workspace, made: MadeFrom) -> Changes | None:
