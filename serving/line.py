@@ -39,7 +39,7 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
 
     Raises:
         UserError: a new workspace without a company, training processes that cannot be, or a core
-            inside the workspace.
+            that is not there or lies inside the workspace.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if (workspace.root / SETTINGS_FILE).is_file():
@@ -52,6 +52,11 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
             "--company complete-journey for the built-in example."
         )
     check_processes(settings.num_workers, settings.sharding)
+    if "core" in chosen and not chosen["core"].is_dir():
+        raise UserError(
+            f"--core {chosen['core']}: no such folder. Give a workspace that bfm run has finished, "
+            "or a copy of its bundle."
+        )
     if settings.core is not None and settings.core.is_relative_to(workspace.root):
         raise UserError(
             f"--core {settings.core} lies in this workspace, whose training would replace it. Copy "

@@ -113,7 +113,11 @@ def test_a_core_is_remembered_and_never_the_workspace_itself(
 ) -> None:
     path = write_tiny_company(tmp_path / "raw", 5)
     core = tmp_path / "other"
+    with pytest.raises(UserError, match="no such folder"):
+        settings_for(workspace, company_path=path, core=core)
+    core.mkdir()
     settings_for(workspace, company_path=path, core=core).save(workspace)
     assert settings_for(workspace).core == core
+    workspace.bundle.mkdir()
     with pytest.raises(UserError, match=r"cp -r .*bundle"):
         settings_for(workspace, core=workspace.bundle)
