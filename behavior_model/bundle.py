@@ -57,6 +57,10 @@ class Manifest:
         tasks: Names of the tasks that it answers.
         event_fields: The company's own event fields and what they mean.
         files: Relative path -> size and hash, of every file but the manifest.
+        trained_version: Model version of the bundle that this one was renewed from: the weights
+            are the same, so embeddings of both compare. None: it is as it was trained.
+        memories_us: Memories hold what happened before this time, UTC microseconds. None: the test
+            cut, as everything else.
     """
 
     schema_version: int
@@ -69,6 +73,18 @@ class Manifest:
     tasks: tuple[str, ...]
     event_fields: dict[str, SemanticType]
     files: dict[str, BundledFile]
+    trained_version: str | None = None
+    memories_us: int | None = None
+
+    @property
+    def lineage(self) -> str:
+        """Model version of the training; users' embeddings of one lineage compare."""
+        return self.trained_version or self.model_version
+
+    @property
+    def knows_until_us(self) -> int:
+        """Nothing at or after this time is in it, UTC microseconds."""
+        return self.as_of_us if self.memories_us is None else self.memories_us
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,8 @@ class BundleParts:
         index: Folder that `ItemIndex.load` reads.
         heads: Task -> folder that its head's own `load` reads.
         catalogue: Canonical catalogue.
+        trained_version: As in `Manifest`.
+        memories_us: As in `Manifest`.
     """
 
     vocabulary: Vocabulary
@@ -161,6 +179,8 @@ class BundleParts:
     index: Path
     heads: Mapping[str, Path]
     catalogue: pa.Table
+    trained_version: str | None = None
+    memories_us: int | None = None
 
 
 def write_bundle(target: Path, parts: BundleParts) -> Manifest:
@@ -289,14 +309,18 @@ def _describe(folder: Path, parts: BundleParts) -> Manifest:
         tasks=tuple(sorted(parts.heads)),
         event_fields=dict(sorted(parts.event_fields.items())),
         files=files,
+        trained_version=parts.trained_version,
+        memories_us=parts.memories_us,
     )
     return Manifest(**{**vars(manifest), "model_version": _model_version(files, _facts(manifest))})
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
-    """All that a manifest says beside its files and its own version."""
+    """All that a manifest says beside its files and its own version; nothing of what it leaves
+    unsaid, so that bundles of before keep their version."""
     left_out = ("files", "model_version")
-    return {name: value for name, value in asdict(manifest).items() if name not in left_out}
+    said = {name: value for name, value in asdict(manifest).items() if name not in left_out}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _model_version(files: Mapping[str, BundledFile], facts: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
@@ -88,12 +89,14 @@ class ModelContext:
         vocabulary: Fitted before the training cut.
         as_of_us: The test cut, UTC microseconds. Nothing at or after it is learned from.
         window_us: Length of the window that tasks look ahead.
+        parts: Folder with `items` and `backbone`; the workspace's checkpoints by default.
     """
 
     workspace: Workspace
     vocabulary: Vocabulary
     as_of_us: int
     window_us: int
+    parts: Path | None = None
     _cache: dict[tuple[str, int], object] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -140,14 +143,18 @@ class ModelContext:
         """Content of every item, aligned to item index."""
         from behavior_model.items import ItemContent
 
-        return ItemContent.load(self.workspace.checkpoints / "items", self.vocabulary)
+        return ItemContent.load(self._parts / "items", self.vocabulary)
 
     @cached_property
     def backbone(self) -> Backbone:
         """The pretrained backbone."""
         from behavior_model.model.backbone import load_backbone
 
-        return load_backbone(self.workspace.checkpoints / "backbone", self.vocabulary)
+        return load_backbone(self._parts / "backbone", self.vocabulary)
+
+    @property
+    def _parts(self) -> Path:
+        return self.parts or self.workspace.checkpoints
 
     def histories(self, prediction_time_us: int) -> Histories:
         """Histories of all customers with any event before a prediction time, by user id.

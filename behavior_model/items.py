@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -34,10 +35,20 @@ WORD_WIDTH: Final = 64
 MAX_DESCRIPTORS: Final = 3_000
 MAX_VALUES: Final = 1_000
 MIN_VALUE_ITEMS: Final = 5
+SAME_TEXT: Final = 1e-3
+"""Embeddings of mean square 1 that differ by less everywhere are those of one text."""
 ARRAYS_FILE: Final = "items.safetensors"
 META_FILE: Final = "items.json"
 CONTRACT_FIELDS: Final = (BRAND, "market", "locale")
 _TEXT_COLUMNS: Final = (TITLE, BRAND, DESCRIPTION)
+
+
+class DescribedBy(StrEnum):
+    """Texts that the text encoder may read of an item, the richest first."""
+
+    PATH_AND_TITLE = "path and title"
+    TITLE = "title"
+    PATH = "path"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +79,7 @@ class ItemContent:
         category_idx: int32[N], position in `Vocabulary.categories` plus FIRST_IDX, or MISSING_IDX.
         categorical: int32[N, F], index per field of `categorical_fields`.
         categorical_fields: Brand and further columns with few values.
+        described_by: Which text of an item its descriptor is.
     """
 
     encoder_name: str
@@ -79,6 +91,7 @@ class ItemContent:
     category_idx: Ints
     categorical: Ints
     categorical_fields: tuple[CategoricalField, ...]
+    described_by: DescribedBy = DescribedBy.PATH_AND_TITLE
 
     def __len__(self) -> int:
         return len(self.descriptor_idx)
@@ -122,7 +135,12 @@ class ItemContent:
         }
         write_bytes_atomically(folder / ARRAYS_FILE, save(arrays))
         fields = [{"name": f.name, "values": list(f.values)} for f in self.categorical_fields]
-        meta = {"encoder_name": self.encoder_name, "scale": self.scale, "fields": fields}
+        meta = {
+            "encoder_name": self.encoder_name,
+            "scale": self.scale,
+            "fields": fields,
+            "described_by": self.described_by,
+        }
         write_json_atomically(folder / META_FILE, {**meta, "num_items": len(self)})
 
     @classmethod
@@ -153,6 +171,7 @@ class ItemContent:
             categorical_fields=tuple(
                 CategoricalField(name=f["name"], values=tuple(f["values"])) for f in meta["fields"]
             ),
+            described_by=DescribedBy(meta.get("described_by", DescribedBy.PATH_AND_TITLE)),
         )
 
 
@@ -179,8 +198,9 @@ def build_item_content(
         max_descriptors: The most texts the text encoder is asked for.
         word_width: T2.
     """
-    table = _aligned(catalogue, vocabulary)
-    texts, descriptor_idx = _descriptors(table, max_descriptors)
+    table = _aligned(catalogue, [None] * FIRST_IDX + [*vocabulary.items])
+    described_by = _description(table, max_descriptors)
+    texts, descriptor_idx = _descriptors(_texts(table, described_by), max_descriptors)
     descriptors, centre, scale = _normalised(text_encoder.encode(texts))
     extras = _extra_columns(catalogue)
     hashed = HashedBackend(word_width).embed(_word_texts(table, extras))
@@ -199,14 +219,65 @@ def build_item_content(
         if used
         else np.zeros((vocabulary.num_item_indices, 0), dtype=np.int32),
         categorical_fields=tuple(field for field, _ in used),
+        described_by=described_by,
     )
 
 
-def _aligned(catalogue: pa.Table, vocabulary: Vocabulary) -> dict[str, list[Any]]:
-    """Catalogue columns as lists over item indices; None where the catalogue lacks an item."""
+def extend_item_content(
+    content: ItemContent, catalogue: pa.Table, vocabulary: Vocabulary, text_encoder: TextEncoder
+) -> ItemContent:
+    """The content with rows for items that stand behind those that it knows; those rows stay.
+
+    Args:
+        content: Of the first item indices of the vocabulary.
+        catalogue: Canonical catalogue.
+        vocabulary: The grown vocabulary.
+        text_encoder: The one that made the content.
+
+    Raises:
+        WorkspaceError: another text encoder made the content.
+    """
+    table = _aligned(catalogue, vocabulary.items[len(content) - FIRST_IDX :])
+    texts = _texts(table, content.described_by)
+    distinct, row_of_text = _descriptors(texts, len(texts))
+    encoded = content.encode_texts(text_encoder, distinct)[:, : content.descriptors.shape[1]]
+    descriptors, rows = _joined(content.descriptors, encoded)
+    hashed = HashedBackend(content.words.shape[1]).embed(
+        _word_texts(table, _extra_columns(catalogue))
+    )
+    words = (hashed * _word_scale(hashed)).astype(np.float16).astype(np.float32)
+    category = vocabulary.category_by_item_idx[len(content) :]
+    category_idx = np.where(category >= 0, category + FIRST_IDX, MISSING_IDX).astype(np.int32)
+    columns = [_encoded(field, _column(table, field.name)) for field in content.categorical_fields]
+    categorical = np.stack(columns, axis=1) if columns else content.categorical[: len(texts)]
+    return replace(
+        content,
+        descriptors=descriptors,
+        descriptor_idx=np.concatenate([content.descriptor_idx, rows[row_of_text]]),
+        words=np.concatenate([content.words, words]),
+        category_idx=np.concatenate([content.category_idx, category_idx]),
+        categorical=np.concatenate([content.categorical, categorical]),
+    )
+
+
+def _joined(known: Floats, encoded: Floats) -> tuple[Floats, Ints]:
+    """Distinct texts of both, and int32[1 + n]: the row of nothing and of each new text."""
+    rows = np.zeros(1 + len(encoded), dtype=np.int32)
+    fresh: list[Floats] = []
+    for position, text in enumerate(encoded, start=1):
+        distances = np.abs(known[1:] - text).max(axis=1, initial=0.0)
+        if len(distances) and distances.min() < SAME_TEXT:
+            rows[position] = 1 + int(distances.argmin())
+        else:
+            rows[position] = len(known) + len(fresh)
+            fresh.append(text)
+    return np.concatenate([known, np.stack(fresh)]) if fresh else known, rows
+
+
+def _aligned(catalogue: pa.Table, items: Sequence[str | None]) -> dict[str, list[Any]]:
+    """Catalogue columns as lists over items; None where the catalogue lacks an item."""
     row_of = {item: row for row, item in enumerate(catalogue.column(ITEM_ID).to_pylist())}
-    reserved: list[int | None] = [None] * FIRST_IDX
-    rows = reserved + [row_of.get(item) for item in vocabulary.items]
+    rows = [None if item is None else row_of.get(item) for item in items]
     picked = catalogue.take(pa.array(rows, type=pa.int64()))
     return {name: picked.column(name).to_pylist() for name in picked.column_names}
 
@@ -217,17 +288,37 @@ def _extra_columns(catalogue: pa.Table) -> tuple[str, ...]:
     return tuple(f.name for f in catalogue.schema if f.name not in known and f.type in texts)
 
 
-def _descriptors(table: dict[str, list[Any]], limit: int) -> tuple[list[str], Ints]:
+def _texts(table: dict[str, list[Any]], described_by: DescribedBy) -> list[str]:
     titles = [_readable(title) for title in table[TITLE]]
-    paths = [_readable(path) for path in table.get(CATEGORY_PATH, [None] * len(titles))]
-    both = [
+    paths = [_readable(path) for path in _column(table, CATEGORY_PATH)]
+    if described_by is DescribedBy.TITLE:
+        return titles
+    if described_by is DescribedBy.PATH:
+        return paths
+    return [
         f"{path}: {title}" if path else title for title, path in zip(titles, paths, strict=True)
     ]
-    ways = [both, titles, paths]
-    chosen = next((way for way in ways if len(set(way) - {""}) <= limit and any(way)), both)
-    distinct = [text for text in dict.fromkeys(chosen) if text][:limit]
+
+
+def _description(table: dict[str, list[Any]], limit: int) -> DescribedBy:
+    """The richest text of which there are at most so many."""
+    for way in DescribedBy:
+        texts = {*_texts(table, way)} - {""}
+        if 0 < len(texts) <= limit:
+            return way
+    return DescribedBy.PATH_AND_TITLE
+
+
+def _descriptors(texts: list[str], limit: int) -> tuple[list[str], Ints]:
+    """At most `limit` distinct texts, the first ones, and the row of each; row 0 is nothing."""
+    distinct = [text for text in dict.fromkeys(texts) if text][:limit]
     row_of = {text: row for row, text in enumerate(distinct, start=1)}
-    return distinct, np.asarray([row_of.get(text, 0) for text in chosen], dtype=np.int32)
+    return distinct, np.asarray([row_of.get(text, 0) for text in texts], dtype=np.int32)
+
+
+def _column(table: dict[str, list[Any]], name: str) -> list[Any]:
+    """A column that the catalogue may lack."""
+    return table.get(name, [None] * len(table[TITLE]))
 
 
 def _readable(text: str | None) -> str:
@@ -250,7 +341,7 @@ def _word_scale(hashed: Floats) -> np.float32:
 
 def _word_texts(table: dict[str, list[Any]], extras: tuple[str, ...]) -> list[str]:
     columns = [table[name] for name in (*_TEXT_COLUMNS, *extras) if name in table]
-    prices = table.get(PRICE, [None] * len(table[TITLE]))
+    prices = _column(table, PRICE)
     rows = zip(*columns, strict=True)
     return [
         " ".join([*(value for value in row if value), *_price_words(price)])
@@ -264,10 +355,14 @@ def _price_words(price: float | None) -> list[str]:
 
 
 def _categorical_field(table: dict[str, list[Any]], name: str) -> tuple[CategoricalField, Ints]:
-    values = table.get(name, [None] * len(table[TITLE]))
+    values = _column(table, name)
     counts = Counter(value for value in values if value is not None)
     frequent = sorted((-n, value) for value, n in counts.items() if n >= MIN_VALUE_ITEMS)
     field = CategoricalField(name=name, values=tuple(v for _, v in frequent[:MAX_VALUES]))
+    return field, _encoded(field, values)
+
+
+def _encoded(field: CategoricalField, values: Sequence[Any]) -> Ints:
     index = {value: FIRST_IDX + i for i, value in enumerate(field.values)}
     encoded = [MISSING_IDX if v is None else index.get(v, UNKNOWN_IDX) for v in values]
-    return field, np.asarray(encoded, dtype=np.int32)
+    return np.asarray(encoded, dtype=np.int32)

@@ -26,7 +26,7 @@ from behavior_model.item_index import ItemIndex
 from behavior_model.items import ItemContent
 from behavior_model.likeness import ItemLikeness, Likeness
 from behavior_model.model.backbone import Backbone, load_backbone
-from behavior_model.text_encoder import HashedBackend, TextEncoder
+from behavior_model.text_encoder import TextEncoder
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.tokens.history import Histories
@@ -39,7 +39,6 @@ Level = Literal["item", "category"]
 RECOMMENDATION: Final = "recommendation"
 CATEGORY_RECOMMENDATION: Final = "category_recommendation"
 SEARCH: Final = "search"
-HASHED: Final = "hashed"
 TAGGING: Final = "tagging"
 CATEGORY_PROPENSITY: Final = "category_propensity"
 RANKING_TASKS: Final = (RECOMMENDATION, CATEGORY_RECOMMENDATION, SEARCH, TAGGING)
@@ -97,7 +96,7 @@ class Predictor:
         bundle = open_bundle(root)
         vocabulary = bundle.vocabulary
         content = ItemContent.load(bundle.items, vocabulary)
-        encoder = _encoder_of(content)
+        encoder = TextEncoder.named(content.encoder_name)
         index = ItemIndex.load(bundle.index)
         tasks = bundle.manifest.tasks
         search_head = None
@@ -344,11 +343,3 @@ def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
     """With a few known items: the whole list may be millions long."""
     further = ["..."] if len(vocabulary.items) > 5 else []
     return UnknownNameError("item", item, [*vocabulary.items[:5], *further])
-
-
-def _encoder_of(content: ItemContent) -> TextEncoder:
-    """The text encoder that made the content, where this machine has it."""
-    name, _, width = content.encoder_name.partition("-")
-    if name == HASHED:
-        return TextEncoder(backend=HashedBackend(int(width)))
-    return TextEncoder()

@@ -87,8 +87,8 @@ def score(
         task: One that the bundle answers.
         out: Parquet file.
         k: Length of ranked lists.
-        as_of_us: Prediction time; by default the bundle's own cut. An earlier one is answered with
-            a warning, since the bundle has learned from what came after it.
+        as_of_us: Prediction time; by default up to when the bundle knows. An earlier one is
+            answered with a warning, since the bundle has learned from what came after it.
 
     Returns:
         Number of rows.
@@ -162,7 +162,8 @@ class _OfUsers:
     ask: Ask
 
     def __call__(self, predictor: Predictor, shard: pa.Table) -> pa.Table:
-        histories = Histories.from_arrow(shard).before(self.as_of_us).non_empty()
+        histories = Histories.from_arrow(shard).known_to(predictor.vocabulary)
+        histories = histories.before(self.as_of_us).non_empty()
         if not len(histories):
             return self.schema.empty_table()
         times = np.full(len(histories), self.as_of_us, dtype=np.int64)
@@ -282,12 +283,12 @@ def _plan(
 
 def _moment(manifest: Manifest, as_of_us: int | None) -> int:
     if as_of_us is None:
-        return manifest.as_of_us
-    if as_of_us < manifest.as_of_us:
+        return manifest.knows_until_us
+    if as_of_us < manifest.knows_until_us:
         _log.warning(
             "the bundle has learned from events up to %s; answers as of an earlier time know the "
             "future and must not be judged",
-            np.datetime64(manifest.as_of_us, "us"),
+            np.datetime64(manifest.knows_until_us, "us"),
         )
     return as_of_us
 

@@ -34,7 +34,8 @@ class Session:
 
     Args:
         workspace: Where `bfm run` was run.
-        as_of: Prediction time; by default the bundle's cut. Events at or after it are not seen.
+        as_of: Prediction time; by default up to when the bundle knows. Events at or after it are
+            not seen.
 
     Raises:
         BundleError: no bundle, or a changed one.
@@ -43,8 +44,8 @@ class Session:
     def __init__(self, workspace: Path | str, *, as_of: datetime | None = None) -> None:
         self.workspace = Workspace(Path(workspace))
         self.predictor = Predictor.load(self.workspace.bundle)
-        cut_us = self.predictor.manifest.as_of_us
-        self.as_of = as_of.astimezone(UTC) if as_of else datetime.fromtimestamp(cut_us / 1e6, UTC)
+        known_us = self.predictor.manifest.knows_until_us
+        self.as_of = (as_of or datetime.fromtimestamp(known_us / 1e6, UTC)).astimezone(UTC)
 
     @property
     def users(self) -> list[str]:

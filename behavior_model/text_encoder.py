@@ -25,6 +25,7 @@ from pipelines.tokens.binning import words
 
 Floats = npt.NDArray[np.float32]
 
+HASHED: Final = "hashed"
 NUM_HASH_BUCKETS: Final = 2**14
 PROJECTION_SEED: Final = 20_171_001
 CHUNK_TEXTS: Final = 256
@@ -53,7 +54,7 @@ class HashedBackend:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.name = f"hashed-{width}"
+        self.name = f"{HASHED}-{width}"
 
     def embed(self, texts: list[str], *, is_query: bool = False) -> Floats:
         """float32[n, width], rows of length 1 (0 for a text without words)."""
@@ -130,6 +131,12 @@ class TextEncoder:
     def __init__(self, cache_dir: Path | None = None, backend: TextBackend | None = None) -> None:
         self._backend = backend if backend is not None else best_backend()
         self._cache = None if cache_dir is None else cache_dir / f"{self._backend.name}.db"
+
+    @classmethod
+    def named(cls, name: str, cache_dir: Path | None = None) -> TextEncoder:
+        """The encoder of that name where this machine has it, else the best one that it has."""
+        kind, _, width = name.partition("-")
+        return cls(cache_dir, HashedBackend(int(width)) if kind == HASHED else None)
 
     @property
     def name(self) -> str:

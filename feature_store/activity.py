@@ -44,7 +44,7 @@ def user_activity(vocabulary: Vocabulary, histories: Histories, as_of_us: int) -
     recent = histories.times_us >= as_of_us - WINDOW_US
     bought = _is_purchase(vocabulary, histories)
     started = histories.tokens[_name(vocabulary, TokenKind.SESSION_START)] == SESSION_STARTED
-    items = histories.tokens[_name(vocabulary, TokenKind.ITEM)]
+    items = histories.tokens[vocabulary.item_field]
 
     def count(mask: Mask) -> Longs:
         return np.bincount(users[mask], minlength=num_users).astype(np.int64)
@@ -70,7 +70,7 @@ def user_activity(vocabulary: Vocabulary, histories: Histories, as_of_us: int) -
 
 def item_activity(vocabulary: Vocabulary, histories: Histories, as_of_us: int) -> pa.Table:
     """One row of `item_activity` per item with at least one event; arguments as above."""
-    items = histories.tokens[_name(vocabulary, TokenKind.ITEM)]
+    items = histories.tokens[vocabulary.item_field]
     known = items >= FIRST_IDX
     recent = known & (histories.times_us >= as_of_us - WINDOW_US)
     users, size = histories.user_positions, vocabulary.num_item_indices

@@ -149,15 +149,21 @@ def drop_publishes_before(shelf: Shelf, table: TableContract, oldest_us: int) ->
     return int(rows.num_rows - kept.num_rows)
 
 
-def keep_newest(shelf: Shelf, table: TableContract, ids: Set[str]) -> int:
-    """Take out all but the newest row of each of the ids; the number of rows removed."""
+def keep_newest(
+    shelf: Shelf, table: TableContract, ids: Set[str], *, since_us: int | None = None
+) -> int:
+    """Take out all but the newest row of each of the ids, and their rows since a prediction time;
+    the number of rows removed."""
     path, key = shelf.offline_path(table.name), table.key[0]
     rows = pq.read_table(path).cast(arrow_schema(table))
     newest = rows.group_by(key).aggregate([(EVENT_TIMESTAMP, "max")])
     place = pc.index_in(rows.column(key), value_set=newest.column(key).combine_chunks())
     latest = newest.column(f"{EVENT_TIMESTAMP}_max").combine_chunks().take(place.combine_chunks())
     wanted = pc.is_in(rows.column(key), value_set=pa.array(sorted(ids), type=pa.string()))
-    kept = rows.filter(pc.and_(wanted, pc.equal(rows.column(EVENT_TIMESTAMP), latest)))
+    stays = pc.equal(rows.column(EVENT_TIMESTAMP), latest)
+    if since_us is not None:
+        stays = pc.or_(stays, _since(rows, since_us))
+    kept = rows.filter(pc.and_(wanted, stays))
     if kept.num_rows < rows.num_rows:
         known = versions(shelf, table)
         first_us = _micros(pc.min(kept.column(EVENT_TIMESTAMP))) if kept.num_rows else 0

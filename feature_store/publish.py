@@ -30,7 +30,7 @@ from pipelines import lake
 from pipelines.contracts import TableContract
 from pipelines.erasure import without_suppressed
 from pipelines.errors import WorkspaceError
-from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.tokens.vocabulary import latest_vocabulary
 from pipelines.workspace import Workspace
 
 _EXPORTED_ID: Final = "id"
@@ -66,7 +66,7 @@ def publish(
         as_of_us: Prediction time, UTC microseconds; only events before it count.
         user_embeddings: Parquet `id, embedding` of the users at `as_of_us` (`bfm export`).
         item_embeddings: Parquet `id, embedding` of the items.
-        model_version: Of the bundle that made the embeddings.
+        model_version: Of the model that made the embeddings, as it was trained.
         created_us: See `offline.append`.
         settings: Which online store.
 
@@ -88,19 +88,21 @@ def renew(
     *,
     as_of_us: int,
     user_embeddings: pa.Table,
+    item_embeddings: pa.Table | None = None,
     model_version: str,
     settings: ShelfSettings | None = None,
 ) -> Publication:
     """Publish what some users have become by a later prediction time, and the activity of items.
 
     Rows of other users stay, with the prediction time that they were published for; embeddings of
-    items stay, as the model does.
+    items stay, as the model does, and those of new items come to them.
 
     Args:
         workspace: Its token sequences give state and activity.
         as_of_us: Prediction time, UTC microseconds.
         user_embeddings: `id, embedding` of the users at `as_of_us`.
-        model_version: Of the bundle that made the embeddings.
+        item_embeddings: `id, embedding` of new items, if any came.
+        model_version: Of the model that made the embeddings, as it was trained.
         settings: Which online store.
 
     Raises:
@@ -113,6 +115,10 @@ def renew(
         **_activity_tables(workspace, as_of_us, users),
         USER_EMBEDDING.name: embeddings,
     }
+    if item_embeddings is not None and item_embeddings.num_rows:
+        tables[ITEM_EMBEDDING.name] = _embeddings(
+            ITEM_EMBEDDING, item_embeddings, model_version, as_of_us
+        )
     return _put(Shelf(workspace, settings), tables, as_of_us, None)
 
 
@@ -156,7 +162,7 @@ def _activity_tables(
     workspace: Workspace, as_of_us: int, users: frozenset[str] | None
 ) -> dict[str, pa.Table]:
     """Of these users (None: all), and of the items that anybody took."""
-    vocabulary = Vocabulary.load(workspace.vocabulary_path)
+    vocabulary = latest_vocabulary(workspace)
     histories = lake.read_histories(workspace, vocabulary, as_of_us)
     items = activity.item_activity(vocabulary, histories, as_of_us)
     if users is not None:

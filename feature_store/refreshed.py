@@ -22,15 +22,19 @@ class Refreshed:
     Args:
         as_of_us: Its prediction time, UTC microseconds. Users who have no newer row on the shelf
             did nothing up to then.
-        model_version: The bundle whose embeddings the shelf holds.
+        model_version: The model whose embeddings the shelf holds, as it was trained.
         sequences_id: Identity of the table of token sequences.
         sequences_version: Its version.
+        catalogue_version: Version of the catalogue that the bundle was renewed with; -1: none.
+        num_items: Items whose embeddings the shelf holds.
     """
 
     as_of_us: int
     model_version: str
     sequences_id: str
     sequences_version: int
+    catalogue_version: int = -1
+    num_items: int = 0
 
     @classmethod
     def load(cls, shelf: Shelf) -> Refreshed | None:

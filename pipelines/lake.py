@@ -178,5 +178,5 @@ def read_histories(
     table = read(workspace, TOKEN_SEQUENCES.name, filters=filters)
     for vocabulary_id in table.column(VOCABULARY_ID).unique().to_pylist():
         vocabulary.require(vocabulary_id, f"{workspace.table(TOKEN_SEQUENCES.name)}")
-    histories = Histories.from_arrow(table.sort_by(USER_ID))
+    histories = Histories.from_arrow(table.sort_by(USER_ID)).known_to(vocabulary)
     return histories.before(before_us).non_empty()

@@ -29,6 +29,11 @@ class Workspace:
         return self.root / "vocabulary.json"
 
     @property
+    def grown_vocabulary_path(self) -> Path:
+        """The vocabulary with the items that came after it was fitted."""
+        return self.root / "vocabulary_grown.json"
+
+    @property
     def company_path(self) -> Path:
         """The description of the company that this workspace was made from."""
         return self.root / "company.yaml"

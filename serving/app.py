@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -22,6 +23,7 @@ from pipelines.workspace import Workspace
 from serving import problems
 from serving.metrics import Measure, Metrics
 from serving.problems import BodyLimit
+from serving.reload import Reloader, looking
 from serving.routes import ROUTERS
 from serving.schemas import Problem
 from serving.settings import ServingSettings
@@ -55,10 +57,18 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
         loaded = predictor or Predictor.load(settings.opened.bundle)
-        metrics.model.labels(loaded.manifest.model_version).set(1)
         app.state.bfm = AppState.open(settings, loaded, metrics)
+        metrics.name_model(loaded.manifest.model_version)
+
+        def take(renewed: Predictor) -> None:
+            before: AppState = app.state.bfm
+            app.state.bfm = replace(before, predictor=renewed)
+            metrics.name_model(renewed.manifest.model_version, before.model_version)
+
+        reloader = Reloader(settings.opened, loaded.manifest, take)
         try:
-            yield
+            with looking(reloader, settings.reload_seconds):
+                yield
         finally:
             app.state.bfm.live_events.close()
 
@@ -73,7 +83,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     problems.install(app)
-    app.add_middleware(Measure, metrics=metrics, model_version=manifest.model_version)
+    app.add_middleware(Measure, metrics=metrics)
     for router in ROUTERS:
         app.include_router(router)
     _declare_extra_fields(app, manifest.event_fields)

@@ -211,7 +211,7 @@ def _publish(context: StageContext) -> None:
     from feature_store.tables import USER_STATE
 
     workspace = context.workspace
-    shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.model_version
+    shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.lineage
     end_refreshes(shelf, version, micros(context.as_of))
     publication = publish(
         workspace,

@@ -32,8 +32,17 @@ class Metrics:
         )
         self.live_events = Counter("bfm_live_events", "Live events stored.", registry=self.registry)
         self.model = Gauge(
-            "bfm_model", "1 for the loaded bundle.", ("model_version",), registry=self.registry
+            "bfm_model",
+            "1 for the bundle in use.",
+            ("model_version",),
+            registry=self.registry,
         )
+
+    def name_model(self, model_version: str, instead_of: str | None = None) -> None:
+        """The bundle that answers from now on."""
+        if instead_of is not None:
+            self.model.labels(instead_of).set(0)
+        self.model.labels(model_version).set(1)
 
     def text(self) -> bytes:
         """Prometheus' text format."""
@@ -44,10 +53,9 @@ class Metrics:
 class Measure:
     """ASGI middleware: counts and times requests per route, and names the model in a header."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, model_version: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
-        self.header = (b"x-model-version", model_version.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,12 +63,13 @@ class Measure:
             return
         begun = time.perf_counter()
         status = 500
+        header = (b"x-model-version", scope["app"].state.bfm.model_version.encode())
 
         async def named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), self.header]
+                message["headers"] = [*message.get("headers", []), header]
             await send(message)
 
         try:

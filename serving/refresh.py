@@ -11,22 +11,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from behavior_model.bundle import Bundle, open_bundle
+from behavior_model.item_index import ItemIndex
+from behavior_model.renewal import renew_bundle
 from behavior_model.scoring import embed
-from behavior_model.scoring_tables import EMBEDDED_SCHEMA
+from behavior_model.scoring_tables import EMBEDDED_SCHEMA, embedding_table
 from feature_store.erasure import erase_online, published_users
 from feature_store.publish import renew
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines import lake
-from pipelines.contracts import ITEM_ID, TIMES_US, TOKEN_SEQUENCES, USER_ID
+from pipelines.contracts import CATALOGUE, TIMES_US, TOKEN_SEQUENCES, USER_ID
 from pipelines.errors import UserError
 from pipelines.flow.lock import workspace_lock
 from pipelines.flow.markers import reissue, standings
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, run_stages
 from pipelines.flow.tokenized import made_whole
-from pipelines.tokens.binning import Longs
-from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.tokens.binning import FIRST_IDX, Longs
+from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 from pipelines.workspace import Workspace
 from serving.line import expire_features, line, micros
 
@@ -42,9 +44,9 @@ class Refreshment:
         num_embedded: Users embedded and published.
         num_users: Users with any history before that time.
         num_removed: Users taken off the shelf, because all their events were deleted.
-        num_unknown_items: Items of the catalogue that the model does not know: they are neither
-            offered nor told apart until the next training.
-        model_version: The model.
+        num_new_items: Items that came after the training; they are answered for all the same.
+        is_renewed: Whether the bundle's memories were brought to that time.
+        model_version: The bundle that answers now.
         trained_to_us: The cut that the model was made for.
     """
 
@@ -52,7 +54,8 @@ class Refreshment:
     num_embedded: int
     num_users: int
     num_removed: int
-    num_unknown_items: int
+    num_new_items: int
+    is_renewed: bool
     model_version: str
     trained_to_us: int
 
@@ -60,10 +63,11 @@ class Refreshment:
 def refresh(
     workspace: Workspace, *, as_of: datetime | None = None, say: Callable[[str], None] = print
 ) -> Refreshment:
-    """Take in what is new, and bring the shelf to the present for the users whom it touches.
+    """Take in what is new, and bring bundle and shelf to the present.
 
-    Model, vocabulary and cut stay. Killed at any moment, the same call finishes it; called twice,
-    the second changes nothing.
+    Weights and cut stay. Memories are read anew from all histories, new items join the vocabulary
+    behind the others, and users whom the news touch are embedded and published. Killed at any
+    moment, the same call finishes it; called twice, the second changes nothing.
 
     Args:
         workspace: Where `bfm run` has finished.
@@ -71,8 +75,8 @@ def refresh(
         say: Takes lines for the user.
 
     Raises:
-        WorkspaceError: nothing was trained here, another process works here, or the company's
-            columns have changed since the training.
+        WorkspaceError: nothing was trained here, this machine lacks the text encoder of the
+            training, another process works here, or the company's columns have changed since.
         BundleError: no bundle, or a changed one.
         UserError: the shelf or the model is of a later time than `as_of`.
     """
@@ -146,39 +150,78 @@ def _check_time(as_of: datetime | None, known_us: int) -> None:
 def _bring_forward(
     context: StageContext, shelf: Shelf, bundle: Bundle, as_of: datetime | None
 ) -> Refreshment:
-    manifest, vocabulary = bundle.manifest, bundle.vocabulary
     workspace, last = context.workspace, Refreshed.load(shelf)
     times = _Times.read(workspace)
     present = times.present(context.now) if as_of is None else micros(as_of)
     moment = max(present, _known_to(shelf, bundle))
+    vocabulary = latest_vocabulary(workspace)
     table = lake.open_table(workspace, TOKEN_SEQUENCES.name)
     state = Refreshed(
         as_of_us=moment,
-        model_version=manifest.model_version,
+        model_version=bundle.manifest.lineage,
         sequences_id=str(table.metadata().id),
         sequences_version=table.version(),
+        catalogue_version=lake.version_of(workspace, CATALOGUE.name),
+        num_items=len(vocabulary.items),
     )
+    renewed = _is_behind(bundle, vocabulary, times, last, state)
+    if renewed:
+        context.say(f"  bundle: memories up to {np.datetime64(moment, 'us')} (UTC)")
+        renew_bundle(workspace, bundle, vocabulary, moment, seed=context.settings.seed)
+        bundle = open_bundle(workspace.bundle)
     known = times.begun_before(moment)
     rows = EMBEDDED_SCHEMA.empty_table()
-    if touched := known & _touched(workspace, times, last, state):
+    touched = known & _touched(workspace, times, last, state)
+    if touched:
         rows = embed(workspace, moment, sorted(touched))
-        renew(workspace, as_of_us=moment, user_embeddings=rows, model_version=state.model_version)
+    items = _new_items(bundle, last)
+    if touched or items.num_rows:
+        renew(
+            workspace,
+            as_of_us=moment,
+            user_embeddings=rows,
+            item_embeddings=items,
+            model_version=state.model_version,
+        )
     gone = sorted(published_users(shelf) - {*times.user_ids})
     removed = sum(erase_online(shelf, user) > 0 for user in gone)
     if context.retained_from is not None:
         oldest_us = micros(context.retained_from)
         expire_features(workspace, oldest_us, {*times.user_ids}, context.say)
     state.save(shelf)
-    items = lake.read_catalogue(workspace)
     return Refreshment(
         as_of_us=moment,
         num_embedded=rows.num_rows,
         num_users=len(known),
         num_removed=removed,
-        num_unknown_items=len({*items.column(ITEM_ID).to_pylist()}.difference(vocabulary.items)),
-        model_version=state.model_version,
-        trained_to_us=manifest.as_of_us,
+        num_new_items=vocabulary.num_added,
+        is_renewed=renewed,
+        model_version=bundle.manifest.model_version,
+        trained_to_us=bundle.manifest.as_of_us,
     )
+
+
+def _is_behind(
+    bundle: Bundle, vocabulary: Vocabulary, times: _Times, last: Refreshed | None, now: Refreshed
+) -> bool:
+    """Whether anything has come that the bundle's memories do not hold."""
+    known_us = bundle.manifest.knows_until_us
+    return (
+        last is None
+        or bundle.manifest.memories_us is None
+        or bundle.vocabulary.content_id != vocabulary.content_id
+        or replace(last, as_of_us=now.as_of_us) != now
+        or (now.as_of_us > known_us and len(times.active_since(known_us)) > 0)
+    )
+
+
+def _new_items(bundle: Bundle, last: Refreshed | None) -> pa.Table:
+    """Embeddings of items that the shelf does not hold: `id, embedding`."""
+    vocabulary = bundle.vocabulary
+    published = len(vocabulary.fitted.items) if last is None else last.num_items
+    new = np.arange(published, len(vocabulary.items), dtype=np.int64)
+    rows = ItemIndex.load(bundle.index).embeddings(new + FIRST_IDX)
+    return embedding_table(list(vocabulary.items[published:]), rows)
 
 
 def _touched(

@@ -278,11 +278,14 @@ class ErasureResponse(_Response):
 
 
 class ModelResponse(_Response):
-    """`as_of` ends what the model learned from, `shelf_as_of` what the shelf knows of users."""
+    """`as_of` ends what the weights learned from, `memories_as_of` what the memories hold of all
+    users, `shelf_as_of` what the shelf knows of each; `trained_version` made the embeddings."""
 
+    trained_version: str
     company: str
     vocabulary_id: str
     as_of: ShownTime
+    memories_as_of: ShownTime
     shelf_as_of: ShownTime
     tasks: list[str]
     num_items: int

@@ -24,6 +24,8 @@ class ServingSettings(BaseSettings):
         max_concurrent_predictions: Requests inside the model at once; the others wait.
         max_wait_s: After so long a wait a request is refused (503).
         torch_threads: Threads of one prediction.
+        reload_seconds: How often to look for a renewed bundle, which then takes over without a
+            restart; 0: never.
     """
 
     model_config = SettingsConfigDict(env_prefix="BFM_", extra="ignore", frozen=True)
@@ -36,6 +38,7 @@ class ServingSettings(BaseSettings):
     max_concurrent_predictions: Annotated[int, Field(ge=1)] = 2
     max_wait_s: Annotated[float, Field(gt=0)] = 10.0
     torch_threads: Annotated[int, Field(ge=1)] = 1
+    reload_seconds: Annotated[float, Field(ge=0)] = 30.0
 
     @property
     def opened(self) -> Workspace:

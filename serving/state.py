@@ -97,7 +97,7 @@ class AppState:
     @property
     def present_us(self) -> int:
         """Prediction time of users of whom nothing newer is known."""
-        return max(self.predictor.manifest.as_of_us, self.refreshed_us or 0)
+        return max(self.predictor.manifest.knows_until_us, self.refreshed_us or 0)
 
     @contextmanager
     def model_slot(self) -> Iterator[Predictor]:
@@ -178,7 +178,7 @@ class AppState:
             return None
         where = f"the state of users in {self.shelf.root}"
         self.predictor.vocabulary.require(state.vocabulary_id, where)
-        return state.histories
+        return state.histories.known_to(self.predictor.vocabulary)
 
 
 def as_of_micros(request: Any) -> int | None:

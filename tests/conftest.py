@@ -53,3 +53,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace."""
     return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def rhythm_shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A small shop with a bundle and a shelf; whoever changes it takes a copy."""
+    from tests.rhythm_bundle import make
+
+    shop = Workspace(tmp_path_factory.mktemp("rhythm"))
+    make(shop)
+    return shop

@@ -17,7 +17,7 @@ from behavior_model.tasks import is_event_type
 from pipelines.contracts import EVENT_TYPE, ITEM_ID, PURCHASE
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
-from pipelines.tokens.vocabulary import PROBE_TYPE, TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import PROBE_TYPE, Vocabulary
 
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
@@ -158,7 +158,7 @@ def _quantiles_of(num_users: int, users: Longs, values: Doubles) -> Callable[[fl
 def _variety(
     vocabulary: Vocabulary, histories: Histories, bought: npt.NDArray[np.bool_]
 ) -> dict[str, Doubles]:
-    name = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    name = vocabulary.item_field
     items = histories.tokens[name][bought].astype(np.int64)
     users = histories.user_positions[bought]
     categories = vocabulary.category_by_item_idx[items].astype(np.int64)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.history import Histories
-from pipelines.tokens.vocabulary import TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
@@ -69,7 +69,7 @@ def own_counts(
 def _item_events(
     vocabulary: Vocabulary, histories: Histories, prediction_time_us: int
 ) -> tuple[Longs, npt.NDArray[np.float64]]:
-    name = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    name = vocabulary.item_field
     items = histories.tokens[name].astype(np.int64)
     known = items >= FIRST_IDX
     return items[known], (prediction_time_us - histories.times_us[known]).astype(np.float64)

@@ -21,7 +21,7 @@ from scipy import sparse
 from pipelines.contracts import BRAND, CATALOGUE, CATEGORY, ITEM_ID, PRICE, TITLE
 from pipelines.tokens.binning import FIRST_IDX, words
 from pipelines.tokens.history import Histories
-from pipelines.tokens.vocabulary import TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -191,7 +191,7 @@ def sold_items(vocabulary: Vocabulary, histories: Histories) -> Longs:
 
 
 def _item_rows(vocabulary: Vocabulary, histories: Histories) -> tuple[Longs, Longs]:
-    name = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    name = vocabulary.item_field
     rows = np.flatnonzero(histories.tokens[name] >= FIRST_IDX)
     return histories.tokens[name][rows].astype(np.int64), rows
 

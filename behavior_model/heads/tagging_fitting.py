@@ -24,8 +24,10 @@ from behavior_model.heads.tagging import FEATURES, FLOORS, TaggingHead
 from behavior_model.items import ItemContent
 from pipelines import lake
 from pipelines.tokens.binning import FIRST_IDX
+from pipelines.tokens.vocabulary import Vocabulary
 
 Longs = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 NUM_FIT_ITEMS: Final = 1_500
@@ -50,14 +52,26 @@ def fit(
     """
     if catalogue is None:
         catalogue = lake.read_catalogue(context.workspace)
-    vocabulary = context.vocabulary
-    histories = context.histories(context.as_of_us)
-    visible = np.ones(vocabulary.num_item_indices, dtype=np.bool_)
-    visible[:FIRST_IDX] = False
-    visible[hidden if hidden is not None else []] = False
-    tags, tag_rows = tag_matrix(item_tags(catalogue, vocabulary), visible)
+    head = evidence(context, catalogue, hidden=hidden, with_price=with_price)
+    sold = sold_items(context.vocabulary, context.histories(context.as_of_us))
+    visible = _visible(context.vocabulary, hidden)
+    known = sold[visible[sold] & (np.diff(head.tag_rows.indptr)[sold] > 0)]
+    sample = np.random.default_rng(seed).permutation(known)[:NUM_FIT_ITEMS]
+    return head.with_weights(_weights(head, sample))
+
+
+def evidence(
+    context: ModelContext,
+    catalogue: pa.Table,
+    *,
+    hidden: Longs | None = None,
+    with_price: bool = True,
+) -> TaggingHead:
+    """A head whose weights are all zero; arguments as in `fit`."""
+    vocabulary, histories = context.vocabulary, context.histories(context.as_of_us)
+    tags, tag_rows = tag_matrix(item_tags(catalogue, vocabulary), _visible(vocabulary, hidden))
     prices = log_prices(vocabulary, histories, catalogue) if with_price else None
-    head = TaggingHead(
+    return TaggingHead(
         vocabulary=vocabulary,
         tags=tags,
         text=text_matrix(partial_texts(catalogue, vocabulary, prices)),
@@ -66,10 +80,14 @@ def fit(
         descriptor_tags=_descriptor_tags(context.content, tag_rows),
         weights=np.zeros(len(FEATURES)),
     )
-    sold = sold_items(vocabulary, histories)
-    known = sold[visible[sold] & (np.diff(tag_rows.indptr)[sold] > 0)]
-    sample = np.random.default_rng(seed).permutation(known)[:NUM_FIT_ITEMS]
-    return head.with_weights(_weights(head, sample))
+
+
+def _visible(vocabulary: Vocabulary, hidden: Longs | None) -> Bools:
+    """bool[num_item_indices]: items whose title and category may be read."""
+    visible = np.ones(vocabulary.num_item_indices, dtype=np.bool_)
+    visible[:FIRST_IDX] = False
+    visible[hidden if hidden is not None else []] = False
+    return visible
 
 
 def _weights(head: TaggingHead, sample: Longs) -> Doubles:

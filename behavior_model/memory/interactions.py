@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipelines.contracts import EVENT_TYPE, MARKET, PURCHASE
 from pipelines.tokens.binning import DAY_US, FIRST_IDX, PAD_IDX, SESSION_GAP_US
 from pipelines.tokens.history import Histories
-from pipelines.tokens.vocabulary import TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from behavior_model.context import Futures
@@ -163,7 +163,7 @@ def read_interactions(
     limits = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(past))
     users = past.user_positions
     ages = (limits[users] - past.times_us) / DAY_US
-    item_field = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    item_field = vocabulary.item_field
     targets = level.targets_of(vocabulary)[past.tokens[item_field]]
     bought = _purchases(past, vocabulary)
     visits, begins = _visits(users[bought], past.times_us[bought])

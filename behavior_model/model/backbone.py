@@ -6,10 +6,12 @@ Legend: B rows, L row length, D width, P probes, N items.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
@@ -27,6 +29,8 @@ from pipelines.errors import WorkspaceError
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.tokens.vocabulary import TokenKind, Vocabulary
 from pipelines.workspace import write_bytes_atomically, write_json_atomically
+
+Longs = npt.NDArray[np.int64]
 
 WEIGHTS_FILE: Final = "backbone.safetensors"
 CONFIG_FILE: Final = "config.json"
@@ -128,6 +132,28 @@ def new_backbone(
     smoothed = counts.float() + 0.5
     backbone.items.log_prior.copy_(torch.log(smoothed / smoothed.sum()))
     return backbone
+
+
+def with_added_items(backbone: Backbone, vocabulary: Vocabulary, counts: Longs) -> Backbone:
+    """The backbone with items behind those that it was trained with: known by content alone.
+
+    Their bias begins as that of the others did, with the logarithm of a share: of the events since
+    the training, as before it nobody could take them.
+
+    Args:
+        backbone: Trained.
+        vocabulary: The grown vocabulary.
+        counts: int64[num_item_indices], events with each item since the training cut.
+    """
+    before = backbone.config.num_items
+    config = replace(backbone.config, num_items=vocabulary.num_item_indices)
+    grown = Backbone(config, vocabulary)
+    smoothed = torch.from_numpy(counts).float() + 0.5
+    share = torch.log(smoothed / smoothed.sum())[before:]
+    weights = backbone.state_dict()
+    weights["items.log_prior"] = torch.cat([backbone.items.log_prior, share])
+    grown.load_state_dict(weights)
+    return grown.eval().requires_grad_(False)
 
 
 def save_backbone(folder: Path, backbone: Backbone) -> None:

@@ -198,7 +198,7 @@ def _tokens(
     )
     probes = probe_tokens(vocabulary, last_times, segments.probe_times_us)
     names = [f.name for f in vocabulary.fields if f.kind is not TokenKind.ITEM]
-    item = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    item = vocabulary.item_field
     fields = (
         np.stack([histories.tokens[n][event_rows] for n in names], axis=-1).astype(np.int64),
         np.stack([probes[n] for n in names], axis=-1).astype(np.int64),

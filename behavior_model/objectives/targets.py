@@ -18,7 +18,7 @@ from behavior_model.model.window_head import EVENT_TIME_EDGES_DAYS, NUM_AMOUNT_B
 from pipelines.contracts import EVENT_TYPE, PURCHASE
 from pipelines.tokens.binning import DAY_US, FIRST_IDX, SESSION_GAP_US
 from pipelines.tokens.history import Histories
-from pipelines.tokens.vocabulary import TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary
 
 Longs = npt.NDArray[np.int64]
 
@@ -74,7 +74,7 @@ class WindowLabeller:
         users = histories.user_positions[rows]
         self._times = histories.times_us[rows]
         self._offsets = np.searchsorted(users, np.arange(len(histories) + 1))
-        item = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+        item = vocabulary.item_field
         self._items = histories.tokens[item][rows].astype(np.int64)
         self._amounts = np.nan_to_num(histories.amounts[rows].astype(np.float64))
         gaps = np.diff(self._times, prepend=0)
@@ -154,7 +154,7 @@ def counted_events(vocabulary: Vocabulary, histories: Histories) -> npt.NDArray[
     if PURCHASE in values:
         bought = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(PURCHASE)
         return np.asarray(bought, dtype=np.bool_)
-    item = next(f.name for f in vocabulary.fields if f.kind is TokenKind.ITEM)
+    item = vocabulary.item_field
     with_item = histories.tokens[item] >= FIRST_IDX
     return with_item if with_item.any() else np.ones_like(with_item)
 

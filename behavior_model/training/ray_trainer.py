@@ -124,16 +124,17 @@ def _worker(config: dict[str, Any]) -> None:
     index, world = context.get_world_rank(), context.get_world_size()
     vocabulary = Vocabulary.load(job.workspace.vocabulary_path)
     vocabulary.require(job.vocabulary_id, "the job")
-    shards = {s: _read_shard(job, s) for s in range(index, job.num_shards, world)}
+    shards = {s: _read_shard(job, s, vocabulary) for s in range(index, job.num_shards, world)}
     run_worker(job, vocabulary, shards, rank_in_group(config["sharding"]))
     ray.train.report({"finished": 1.0})
 
 
-def _read_shard(job: PretrainingJob, shard: int) -> Histories:
+def _read_shard(job: PretrainingJob, shard: int, vocabulary: Vocabulary) -> Histories:
     """All users of a shard, in order of id, cut at the training cut."""
     import ray.train
 
     dataset = ray.train.get_dataset_shard(_name(shard))
     batches = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
     rows = pa.concat_tables([batch for batch in batches if batch.num_rows])
-    return Histories.from_arrow(rows.sort_by(USER_ID)).before(job.cut_us).non_empty()
+    histories = Histories.from_arrow(rows.sort_by(USER_ID)).known_to(vocabulary)
+    return histories.before(job.cut_us).non_empty()

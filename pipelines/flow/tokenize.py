@@ -2,7 +2,8 @@
 
 A vocabulary stays as it was fitted while its cut and the company's columns stay, the catalogue
 names no other items, and few events before the cut were changed. Then only the sequences and labels
-of touched users are made again. Otherwise all are.
+of touched users are made again. Otherwise all are. Between two trainings the vocabulary must stay:
+new items are added behind the others (`flow/growth`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pipelines.contracts import (
     USER_ID,
 )
 from pipelines.errors import WorkspaceError
+from pipelines.flow.growth import grow, takers
 from pipelines.flow.runner import StageContext, table_stamp
 from pipelines.flow.tokenized import (
     BEFORE_CUT,
@@ -30,7 +32,7 @@ from pipelines.flow.tokenized import (
     MadeFrom,
     pending_changes,
 )
-from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -58,7 +60,9 @@ def tokenize(context: StageContext) -> None:
     events = user_ranges(context.workspace.table(EVENTS.name))
     last = MadeFrom.load(context.workspace)
     vocabulary = None if last is None else _kept_vocabulary(context, events, last)
-    changes = _touched(context, events, last) if last and vocabulary else None
+    if context.keeps_vocabulary and vocabulary is not None:
+        vocabulary = grow(context.workspace, events.version, vocabulary)
+    changes = _touched(context, events, last, vocabulary) if last and vocabulary else None
     if context.keeps_vocabulary and vocabulary is None:
         raise WorkspaceError(
             f"{context.workspace.root}: the cut, the window or the company's columns are others "
@@ -72,14 +76,22 @@ def tokenize(context: StageContext) -> None:
     else:
         context.say(
             f"  vocabulary {vocabulary.vocabulary_id} stays; "
-            f"{len(changes.user_ids):,} users have new or corrected events"
+            f"{len(changes.user_ids):,} users have new or corrected events{_told(vocabulary)}"
         )
         _renew_sequences(context, events, vocabulary, changes, last)
         _merge_labels(context, events, changes.users_before[BEFORE_END])
-    _made_from(context, events, vocabulary.vocabulary_id, last, changes).save(context.workspace)
+    made = _made_from(context, events, vocabulary.vocabulary_id, last, changes)
+    made.of_items(len(vocabulary.items)).save(context.workspace)
 
 
-def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Changes | None:
+def _told(vocabulary: Vocabulary) -> str:
+    added = vocabulary.num_added
+    return f"; {added:,} item(s) came after it was fitted" if added else ""
+
+
+def _touched(
+    context: StageContext, events: UserRanges, last: MadeFrom, vocabulary: Vocabulary
+) -> Changes | None:
     """Changes since the last time; None when everything has to be made again."""
     made = (TOKEN_SEQUENCES.name, LABELS.name)
     if any(lake.version_of(context.workspace, name) < 0 for name in made):
@@ -91,6 +103,9 @@ def _touched(context: StageContext, events: UserRanges, last: MadeFrom) -> Chang
     if changes.num_before[BEFORE_TRAINING] > most:
         return None
     num_users = lake.num_rows(context.workspace, TOKEN_SEQUENCES.name)
+    encoded = len(vocabulary.fitted.items) if last.num_items is None else last.num_items
+    unread = takers(context.workspace, events.version, vocabulary.items[encoded:])
+    changes = changes.with_users(unread)
     return changes if len(changes.user_ids) <= REBUILD_SHARE * num_users else None
 
 
@@ -102,16 +117,15 @@ def _kept_vocabulary(
     now = _made_from(context, events, last.vocabulary_id, None, None)
     if any(getattr(last, name) != getattr(now, name) for name in _SAME):
         return None
-    path = context.workspace.vocabulary_path
-    if not path.is_file():
+    if not context.workspace.vocabulary_path.is_file():
         return None
-    vocabulary = Vocabulary.load(path)
+    vocabulary = latest_vocabulary(context.workspace)
     if vocabulary.vocabulary_id != last.vocabulary_id:
         return None
     if context.keeps_vocabulary or not _has_catalogue(context):
         return vocabulary
     rows = lake.read(context.workspace, CATALOGUE.name, [ITEM_ID, CATEGORY])
-    known = vocabulary.category_of_items()
+    known = vocabulary.fitted.category_of_items()
     knows_all = all(
         item in known and known[item] == category
         for item, category in zip(
@@ -132,6 +146,7 @@ def _fit(context: StageContext, events: UserRanges) -> Vocabulary:
         context.training_cut,
     )
     vocabulary.save(context.workspace.vocabulary_path)
+    context.workspace.grown_vocabulary_path.unlink(missing_ok=True)
     context.say(
         f"  vocabulary {vocabulary.vocabulary_id}: {len(vocabulary.fields)} fields, "
         f"{len(vocabulary.items):,} items, {len(vocabulary.categories):,} categories"

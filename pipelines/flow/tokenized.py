@@ -40,6 +40,7 @@ class MadeFrom:
         window_days: How far tasks look ahead.
         columns: Names and meanings of the company's columns of events.
         sequences_version: Version of the token sequences when all of them were made.
+        num_items: Items that the vocabulary had; None: those that it was fitted with.
         carried: Changes after sequences were made and up to `events_version`, kept here because
             Delta holds them no more.
     """
@@ -53,6 +54,7 @@ class MadeFrom:
     window_days: int
     columns: list[list[str]]
     sequences_version: int = 0
+    num_items: int | None = None
     carried: Changes | None = None
 
     @property
@@ -60,6 +62,10 @@ class MadeFrom:
         """The training cut, the test cut and the end of the test window."""
         cut, window = datetime.fromisoformat(self.as_of), timedelta(days=self.window_days)
         return cut - window, cut, cut + window
+
+    def of_items(self, num_items: int) -> MadeFrom:
+        """With so many items in the vocabulary."""
+        return replace(self, num_items=num_items)
 
     @classmethod
     def load(cls, workspace: Workspace) -> MadeFrom | None:

@@ -5,7 +5,7 @@ Changes of a day are few, so this process reads them, a batch of rows at a time 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +63,15 @@ class Changes:
                 for first, second in zip(self.users_before, later.users_before, strict=True)
             ),
             added_alone=[user for user in later.added_alone if user not in known],
+        )
+
+    def with_users(self, user_ids: Iterable[str]) -> Changes:
+        """Also users whose events stayed as they are and must be read again."""
+        others = {*user_ids}
+        return replace(
+            self,
+            user_ids=sorted(others.union(self.user_ids)),
+            added_alone=[user for user in self.added_alone if user not in others],
         )
 
     def carried_for(self, user_ids: Set[str]) -> Changes:

@@ -21,7 +21,8 @@ from pipelines.contracts import (
     USER_ID,
     VOCABULARY_ID,
 )
-from pipelines.tokens.binning import Ints, Longs
+from pipelines.tokens.binning import UNKNOWN_IDX, Ints, Longs
+from pipelines.tokens.vocabulary import Vocabulary
 
 T = TypeVar("T", bound=np.generic)
 
@@ -100,6 +101,16 @@ class Histories:
         """The given users in that order; users not present are left out."""
         position = {user: i for i, user in enumerate(self.user_ids)}
         return self.select([position[user] for user in user_ids if user in position])
+
+    def known_to(self, vocabulary: Vocabulary) -> Histories:
+        """As a vocabulary encodes them: items that were added to it later are unknown items."""
+        name = vocabulary.item_field
+        items = self.tokens[name]
+        beyond = items >= vocabulary.num_item_indices
+        if not beyond.any():
+            return self
+        known = np.where(beyond, UNKNOWN_IDX, items).astype(items.dtype)
+        return replace(self, tokens={**self.tokens, name: known})
 
     def non_empty(self) -> Histories:
         """Users with at least one event."""

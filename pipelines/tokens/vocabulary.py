@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from pipelines.errors import VocabularyMismatchError
 from pipelines.tokens.binning import FIRST_IDX, NUM_GAP_BINS, NUM_WORD_BUCKETS
-from pipelines.workspace import write_json_atomically
+from pipelines.workspace import Workspace, write_json_atomically
 
 SCHEMA_VERSION: Final = 1
 PROBE_TYPE: Final = "[PROBE]"
@@ -43,6 +44,7 @@ TIME_KINDS: Final = (
 )
 """Kinds that follow from event times alone."""
 
+_PER_ITEM: Final = ("items", "item_counts", "item_categories")
 _TIME_SIZES: Final = {
     TokenKind.GAP: NUM_GAP_BINS,
     TokenKind.HOUR: 24,
@@ -103,6 +105,8 @@ class Vocabulary:
         item_counts: int per item, events in the training period.
         categories: Outside category names in order.
         item_categories: Position in `categories` per item, -1 where an item has none.
+        num_added: Items at the end of `items` that came after the vocabulary was fitted. They
+            change no index, so what was encoded before stays as it is; count 0.
     """
 
     company: str
@@ -113,6 +117,7 @@ class Vocabulary:
     categories: tuple[str, ...]
     item_categories: tuple[int, ...]
     schema_version: int = field(default=SCHEMA_VERSION)
+    num_added: int = 0
 
     def __post_init__(self) -> None:
         _refuse_twice("token field", [f.name for f in self.fields])
@@ -147,6 +152,11 @@ class Vocabulary:
         names = [None if idx < 0 else self.categories[idx] for idx in self.item_categories]
         return dict(zip(self.items, names, strict=True))
 
+    @cached_property
+    def item_field(self) -> str:
+        """Name of the token field that holds item indices."""
+        return next(one.name for one in self.fields if one.kind is TokenKind.ITEM)
+
     def field(self, name: str) -> TokenField:
         """The token field of that name (KeyError when there is none)."""
         for candidate in self.fields:
@@ -156,13 +166,47 @@ class Vocabulary:
 
     @cached_property
     def vocabulary_id(self) -> str:
-        """Content hash (16 hex digits of SHA-256 over canonical JSON)."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Content hash (16 hex digits of SHA-256 over canonical JSON) without added items: two
+        vocabularies of one id encode alike what both know."""
+        content = asdict(self.fitted)
+        del content["num_added"]
+        return _digest(content)
+
+    @cached_property
+    def content_id(self) -> str:
+        """Content hash with added items; `vocabulary_id` where there are none."""
+        return _digest(asdict(self)) if self.num_added else self.vocabulary_id
+
+    @property
+    def fitted(self) -> Vocabulary:
+        """Without added items."""
+        stop = len(self.items) - self.num_added
+        cut = {name: getattr(self, name)[:stop] for name in _PER_ITEM}
+        return replace(self, **cut, num_added=0) if self.num_added else self
+
+    def grown_by(self, items: Mapping[str, str | None]) -> Vocabulary:
+        """With further items behind all others; items that it knows are passed over.
+
+        Args:
+            items: Outside item id -> name of its category; a category that the vocabulary does
+                not know is none.
+        """
+        known = self.item_idx_of
+        added = sorted(item for item in items if item not in known)
+        position = {name: i for i, name in enumerate(self.categories)}
+        places = [position.get(items[item] or "", -1) for item in added]
+        return replace(
+            self,
+            items=(*self.items, *added),
+            item_counts=(*self.item_counts, *(0 for _ in added)),
+            item_categories=(*self.item_categories, *places),
+            num_added=self.num_added + len(added),
+        )
 
     def save(self, path: Path) -> None:
-        """Write as JSON, with its id."""
-        write_json_atomically(path, {"vocabulary_id": self.vocabulary_id, **asdict(self)})
+        """Write as JSON, with its ids."""
+        ids = {"vocabulary_id": self.vocabulary_id, "content_id": self.content_id}
+        write_json_atomically(path, {**ids, **asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -182,12 +226,14 @@ class Vocabulary:
                 "read. Make the workspace again with: bfm run"
             )
         claimed = raw.pop("vocabulary_id", None)
+        whole = raw.pop("content_id", claimed)
         vocabulary = cls._from_json(raw)
-        if vocabulary.vocabulary_id != claimed:
-            raise VocabularyMismatchError(
-                f"{path}: content hashes to {vocabulary.vocabulary_id}, the file says {claimed}. "
-                "It was changed after it was written; make it again with: bfm tokenize"
-            )
+        for found, said in ((vocabulary.vocabulary_id, claimed), (vocabulary.content_id, whole)):
+            if found != said:
+                raise VocabularyMismatchError(
+                    f"{path}: content hashes to {found}, the file says {said}. "
+                    "It was changed after it was written; make it again with: bfm tokenize"
+                )
         return vocabulary
 
     @classmethod
@@ -203,7 +249,7 @@ class Vocabulary:
             )
             for one in raw["fields"]
         )
-        tuples = ("items", "item_counts", "categories", "item_categories")
+        tuples = (*_PER_ITEM, "categories")
         return cls(**{**raw, "fields": fields, **{name: tuple(raw[name]) for name in tuples}})
 
     def require(self, vocabulary_id: str, where: str) -> None:
@@ -217,6 +263,24 @@ class Vocabulary:
                 f"{where} was made with vocabulary {vocabulary_id}, this workspace has "
                 f"{self.vocabulary_id}. Make it again with: bfm run --workspace DIR"
             )
+
+
+def latest_vocabulary(workspace: Workspace) -> Vocabulary:
+    """The workspace's vocabulary with the items that came after it was fitted.
+
+    Raises:
+        VocabularyMismatchError: no vocabulary, or one that was changed.
+    """
+    fitted = Vocabulary.load(workspace.vocabulary_path)
+    if not workspace.grown_vocabulary_path.is_file():
+        return fitted
+    grown = Vocabulary.load(workspace.grown_vocabulary_path)
+    return grown if grown.vocabulary_id == fitted.vocabulary_id else fitted
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _refuse_twice(kind: str, names: list[str]) -> None:

@@ -69,8 +69,11 @@ def moment_of(workspace: Workspace, as_of: str | None) -> int:
     given = parse_time(as_of)
     if given is not None:
         return micros(given)
-    refreshed = Refreshed.load(Shelf(workspace))
-    return max(read_manifest(workspace.bundle).as_of_us, refreshed.as_of_us if refreshed else 0)
+    known_us, refreshed = (
+        read_manifest(workspace.bundle).knows_until_us,
+        Refreshed.load(Shelf(workspace)),
+    )
+    return max(known_us, refreshed.as_of_us if refreshed else 0)
 
 
 def serve(

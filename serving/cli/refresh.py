@@ -17,10 +17,12 @@ def register(app: typer.Typer) -> None:
 
 
 def refresh(workspace: WorkspaceOption, as_of: AsOfOption = None) -> None:
-    """Take in what is new and bring the shelf up to it, with the model as it is.
+    """Take in what is new and bring the answers up to it, without a training.
 
-    Users with new, corrected or deleted events are embedded and published again, the others stay.
-    Run it every night, and train again (`bfm run --as-of TIME`) when the model has become old.
+    Memories (what is bought by many, again and together) are counted anew, products that came
+    after the training are searched, likened and recommended, and users with new, corrected or
+    deleted events are embedded and published again. Run it every night, and train again
+    (`bfm run --as-of TIME`) when the model has become old.
     """
     from serving.refresh import refresh as refresh_shelf
 
@@ -30,10 +32,11 @@ def refresh(workspace: WorkspaceOption, as_of: AsOfOption = None) -> None:
     out.print(
         f"Shelf as of {datetime.fromtimestamp(done.as_of_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC: "
         f"{done.num_embedded:,} of {done.num_users:,} users embedded and published{gone}. "
-        f"Model {done.model_version} learned from events up to {age:,.0f} day(s) before."
+        f"Bundle {done.model_version}{' with renewed memories' if done.is_renewed else ''}; its "
+        f"weights learned from events up to {age:,.0f} day(s) before."
     )
-    if done.num_unknown_items:
+    if done.num_new_items:
         out.print(
-            f"{done.num_unknown_items:,} item(s) of the catalogue are new to the model, which does "
-            "not offer them before it is trained again."
+            f"{done.num_new_items:,} item(s) came after the training: known by what is written "
+            "about them and by who takes them."
         )

@@ -20,9 +20,11 @@ def model(state: State) -> ModelResponse:
     manifest = state.predictor.manifest
     return ModelResponse(
         model_version=manifest.model_version,
+        trained_version=manifest.lineage,
         company=manifest.company,
         vocabulary_id=manifest.vocabulary_id,
         as_of=from_micros(manifest.as_of_us),
+        memories_as_of=from_micros(manifest.knows_until_us),
         shelf_as_of=from_micros(state.present_us),
         tasks=list(manifest.tasks),
         num_items=len(state.predictor.vocabulary.items),

@@ -20,6 +20,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,9 +28,11 @@ from deltalake import DeltaTable
 from nbclient import NotebookClient
 from starlette.testclient import TestClient
 
+from behavior_model.bundle import read_manifest
 from behavior_model.scoring import score
 from behavior_model.session import Session
 from feature_store.erasure import published_users
+from feature_store.offline import historical_features
 from feature_store.online import online_state
 from feature_store.settings import Shelf
 from pipelines.errors import UserError
@@ -227,7 +230,8 @@ def standing_of(stage: Stage, context: StageContext) -> bool:
 def test_a_new_day_reaches_the_shelf_without_a_training(workspace: Path, company: Path) -> None:
     """After an erasure, with a product that the model does not know."""
     place = Workspace(workspace)
-    trained = file_stamp(place.bundle, place.checkpoints, place.embeddings)
+    trained = file_stamp(place.checkpoints, place.embeddings)
+    lineage = read_manifest(place.bundle).model_version
     first = refresh(place, say=lambda line: None)
     assert first.num_embedded == first.num_users == NUM_HOUSEHOLDS - 1
     assert first.as_of_us == np.datetime64("2017-12-31T23:36:24.000001").astype(int)
@@ -236,7 +240,9 @@ def test_a_new_day_reaches_the_shelf_without_a_training(workspace: Path, company
     buyer = add_purchase(company, np.datetime64("2018-01-02T12:00:00"))
     second = refresh(place, say=lambda line: None)
     assert (second.num_embedded, second.num_users) == (1, NUM_HOUSEHOLDS - 1)
-    assert (second.num_removed, second.num_unknown_items) == (0, 1)
+    assert (second.num_removed, second.num_new_items) == (0, 1)
+    assert first.is_renewed
+    assert second.is_renewed
     after = states(place)
     assert {user for user in after if after[user] != before[user]} == {buyer}
     assert after.keys() == before.keys() == set(Session(workspace).users)
@@ -247,6 +253,11 @@ def test_a_new_day_reaches_the_shelf_without_a_training(workspace: Path, company
         told = client.get("/v1/model").json()
         assert told["as_of"].startswith("2017-10-01T00:00:00")
         assert told["shelf_as_of"].startswith("2018-01-02T12:00:00")
+        assert told["model_version"] == second.model_version
+        assert told["trained_version"] == lineage
+        assert told["memories_as_of"] == told["shelf_as_of"]
+        found = client.post("/v1/search", json={"query": "quince marmalade", "k": 3}).json()
+        assert found["items"][0]["item_id"] == "7", "a product that came after the training"
         answers = {
             user: client.post("/v1/predictions/churn", json={"user_id": user}).json()
             for user in after
@@ -256,9 +267,17 @@ def test_a_new_day_reaches_the_shelf_without_a_training(workspace: Path, company
         scored, abs=1e-6
     ), "the quiet ones, too, are judged at the time of the refresh"
 
-    assert refresh(place, say=lambda line: None).num_embedded == 0
+    third = refresh(place, say=lambda line: None)
+    assert (third.num_embedded, third.is_renewed) == (0, False)
     assert states(place) == after
-    assert file_stamp(place.bundle, place.checkpoints, place.embeddings) == trained
+    assert file_stamp(place.checkpoints, place.embeddings) == trained
+    assert read_manifest(place.bundle).model_version == second.model_version
+    shown = historical_features(
+        Shelf(place),
+        pa.table({"item_id": ["7"], "event_timestamp": [pd.Timestamp("2018-02-01", tz="UTC")]}),
+        ["item_embedding:model_version"],
+    )
+    assert shown.column("model_version").to_pylist() == [lineage]
     context = StageContext(place, RunSettings.load(place))
     undone = {stage.name for stage in line() if not standing_of(stage, context)}
     assert undone == {"tokenize", "publish"}, "a new product, and sequences of a new day"
@@ -288,6 +307,7 @@ def add_purchase(company: Path, time: np.datetime64) -> str:
     """One household buys a new product; gives the household."""
     products = pq.read_table(company.with_name("products.parquet"))
     fresh = {**products.slice(0, 1).to_pylist()[0], "product_id": 7}
+    fresh["product_type"] = "QUINCE MARMALADE"
     grow(company.with_name("products.parquet"), fresh)
     path = company.with_name("transactions.parquet")
     row = pq.read_table(path).slice(0, 1).to_pylist()[0]

@@ -262,6 +262,25 @@ def test_expiry_leaves_each_holder_the_newest_state(workspace: Workspace) -> Non
     assert [one.as_of_us for one in versions(shelf, ITEM_EMBEDDING)] == [AS_OF_US], "none is newer"
 
 
+def test_a_new_item_joins_those_that_are_published(workspace: Workspace) -> None:
+    put(workspace)
+    shelf, later_us = Shelf(workspace), AS_OF_US + 10 * DAY_US
+    before = published_ids(shelf, ITEM_EMBEDDING)
+    users = pq.read_table(small_shop.write_embeddings(workspace.root, []))
+    items = pq.read_table(small_shop.write_embeddings(workspace.root, ["brand new"]))
+    done = renew(
+        workspace,
+        as_of_us=later_us,
+        user_embeddings=users,
+        item_embeddings=items,
+        model_version="v1",
+    )
+    assert done.written[ITEM_EMBEDDING.name] == 1
+    assert done.written[USER_STATE.name] == 0
+    expire(shelf, later_us, {*USERS})
+    assert published_ids(shelf, ITEM_EMBEDDING) == {*before, "brand new"}, "older ones stay"
+
+
 def test_an_erased_user_is_gone_and_stays_gone(workspace: Workspace) -> None:
     put(workspace)
     erase_user(Shelf(workspace), "ada")

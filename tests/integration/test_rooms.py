@@ -19,13 +19,14 @@ from deltalake import DeltaTable
 
 from pipelines import lake
 from pipelines.errors import WorkspaceError
+from pipelines.flow.growth import grow
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, StageReport, run_stages
 from pipelines.flow.tokenized import JUDGED, LEARNED, tokenized_stamp
 from pipelines.stages.sequences import encode_sorted
 from pipelines.stages.user_ranges import sorted_events
 from pipelines.tokens.binning import UNKNOWN_IDX
-from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 from pipelines.workspace import Workspace
 from serving.erasure import erase
 from tests.tiny_company import order, orders, products, write_rows, write_tiny_company
@@ -45,6 +46,7 @@ RUN_ROOMS = """
 import sys
 from datetime import datetime
 from pathlib import Path
+from pipelines.flow.growth import grow
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, run_stages
 from pipelines.workspace import Workspace
@@ -241,33 +243,72 @@ def test_after_an_erasure_a_new_day_makes_only_its_users_again(
     )
 
 
-def test_a_kept_vocabulary_leaves_a_new_product_unknown_until_the_next_training(
+def test_a_kept_vocabulary_grows_by_what_came_after_it(
     finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
+    """Item 99 is bought, first of all by u1, before the catalogue names it."""
     shutil.copytree(finished.root, workspace.root)
     shutil.copytree(company.parent, tmp_path / "raw")
     path = tmp_path / "raw" / company.name
-    new = {**products()[0], "item": 99, "name": "New thing"}
-    write_rows(path.with_name("products.parquet"), [*products(), new])
-    write_rows(path.with_name("orders.parquet"), [*orders(120), order(120, item=99)])
     settings = RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
 
     def once(**kept: bool) -> list[bool]:
         context = StageContext(workspace, settings, say=lambda line: None, **kept)
         return [report.skipped for report in run_stages(ROOMS, context)]
 
+    def changed(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
+        return [row for row in after["token_sequences"] if row not in before["token_sequences"]]
+
+    fitted = Vocabulary.load(workspace.vocabulary_path)
     before = content(workspace)
+    write_rows(path.with_name("orders.parquet"), [*orders(120), order(121, item=99)])
+    assert once() == [False, False]
+    (row,) = changed(before, content(workspace))
+    assert (row["user_id"], row["token_item"][-1]) == ("u1", UNKNOWN_IDX)
+
+    before = content(workspace)
+    new = {**products()[0], "item": 99, "name": "New thing"}
+    write_rows(path.with_name("products.parquet"), [*products(), new])
+    rows = [*orders(120), order(121, item=99), order(120, item=99), order(122, item=98)]
+    write_rows(path.with_name("orders.parquet"), rows)
     assert once(keeps_vocabulary=True) == [False, False]
     after = content(workspace)
     assert after["vocabulary"] == before["vocabulary"]
-    (changed,) = [row for row in after["token_sequences"] if row not in before["token_sequences"]]
-    assert (changed["user_id"], changed["token_item"][-1]) == ("u0", UNKNOWN_IDX)
+    grown = latest_vocabulary(workspace)
+    assert grown.items == (*fitted.items, "98", "99")
+    known = grown.item_idx_of
+    assert [(row["user_id"], row["token_item"][-1]) for row in changed(before, after)] == [
+        ("u0", known["99"]),
+        ("u1", known["99"]),
+        ("u2", known["98"]),
+    ]
+    histories = lake.read_histories(workspace, fitted, 2**62)
+    assert histories.tokens["item"].max() < fitted.num_item_indices, "the model's own vocabulary"
+
     assert once(keeps_vocabulary=True) == [True, True]
-    assert once() == [True, False], "a training reads a vocabulary that knows the product"
+    assert once() == [True, False], "a training fits a vocabulary that knows the product"
     assert content(workspace)["vocabulary"] != before["vocabulary"]
+    assert latest_vocabulary(workspace).num_added == 0
     settings = replace(settings, as_of=AS_OF + timedelta(days=1))
     with pytest.raises(WorkspaceError, match="bfm run --workspace"):
         once(keeps_vocabulary=True)
+
+
+def test_a_kill_after_the_vocabulary_has_grown_is_made_good(
+    finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    path = tmp_path / "raw" / company.name
+    settings = RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
+    write_rows(path.with_name("orders.parquet"), [*orders(120), order(121, item=99)])
+    run(workspace, path)
+    grow(workspace, lake.version_of(workspace, "events"), latest_vocabulary(workspace))
+    context = StageContext(workspace, settings, say=lambda line: None, keeps_vocabulary=True)
+    run_stages(ROOMS, context)
+    grown = latest_vocabulary(workspace)
+    histories = lake.read_histories(workspace, grown, 2**62, ["u1"])
+    assert histories.tokens["item"][-1] == grown.item_idx_of["99"]
 
 
 def test_history_is_read_strictly_before_the_prediction_time(finished: Workspace) -> None:

@@ -48,7 +48,7 @@ from serving.cli.main import app
 from serving.erasure import erase, erase_due
 from serving.schemas import from_micros
 from serving.settings import ServingSettings
-from tests.rhythm_bundle import AS_OF_US, make
+from tests.rhythm_bundle import AS_OF_US
 from tests.rhythm_shop import (
     shop_job,
     shop_recipe,
@@ -65,10 +65,8 @@ RANKERS = {"recommendation": "item", "category_recommendation": "category"}
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("rhythm"))
-    make(workspace)
-    return workspace
+def shop(rhythm_shop: Workspace) -> Workspace:
+    return rhythm_shop
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.errors import VocabularyMismatchError
 from pipelines.tokens.binning import FIRST_IDX, NUM_GAP_BINS, NUM_WORD_BUCKETS
-from pipelines.tokens.vocabulary import TokenField, TokenKind, Vocabulary
+from pipelines.tokens.vocabulary import TokenField, TokenKind, Vocabulary, latest_vocabulary
+from pipelines.workspace import Workspace
 from tests.tiny_histories import tiny_vocabulary
 
 
@@ -38,6 +39,40 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**raw, "schema_version": 99}))
     with pytest.raises(VocabularyMismatchError, match=r"schema version 99 came, 1 is read"):
         Vocabulary.load(path)
+
+
+def test_added_items_stand_behind_the_others_under_the_same_id(tmp_path: Path) -> None:
+    vocabulary = tiny_vocabulary()
+    first = vocabulary.grown_by({"i9": "food", "i1": "food", "i4": None, "i7": "unheard of"})
+    grown = first.grown_by({"i0": None, "i9": None})
+    assert grown.items == (*vocabulary.items, "i4", "i7", "i9", "i0")
+    food = vocabulary.categories.index("food")
+    assert grown.item_categories[-4:] == (-1, -1, food, -1)
+    assert grown.item_counts[-4:] == (0, 0, 0, 0)
+    assert grown.vocabulary_id == vocabulary.vocabulary_id != grown.content_id
+    assert first.content_id != grown.content_id
+    assert grown.fitted == vocabulary
+    grown.save(tmp_path / "grown.json")
+    assert Vocabulary.load(tmp_path / "grown.json") == grown
+
+
+def test_a_changed_added_item_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grown.json"
+    tiny_vocabulary().grown_by({"i9": None}).save(path)
+    path.write_text(path.read_text().replace('"i9"', '"i8"'))
+    with pytest.raises(VocabularyMismatchError, match=r"changed after it was written"):
+        Vocabulary.load(path)
+
+
+def test_a_grown_vocabulary_of_another_fit_is_passed_over(tmp_path: Path) -> None:
+    workspace, vocabulary = Workspace(tmp_path), tiny_vocabulary()
+    vocabulary.save(workspace.vocabulary_path)
+    assert latest_vocabulary(workspace) == vocabulary
+    grown = vocabulary.grown_by({"i9": None})
+    grown.save(workspace.grown_vocabulary_path)
+    assert latest_vocabulary(workspace) == grown
+    replace(vocabulary, company="another").save(workspace.vocabulary_path)
+    assert latest_vocabulary(workspace).num_added == 0
 
 
 def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
