@@ -45,7 +45,7 @@ class Core:
         path: Where it was opened.
         backbone: Its backbone.
         content: The content of its items.
-        model_version: Its version.
+        model_version: Its version, as it was trained.
         training_cut_us: Its backbone has seen nothing at or after this time.
     """
 
@@ -67,7 +67,7 @@ class Core:
             path=path,
             backbone=load_backbone(bundle.backbone, bundle.vocabulary),
             content=ItemContent.load(bundle.items, bundle.vocabulary),
-            model_version=bundle.manifest.model_version,
+            model_version=bundle.manifest.lineage,
             training_cut_us=bundle.manifest.training_cut_us,
         )
 

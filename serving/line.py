@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from behavior_model.training.processes import check_processes
@@ -32,6 +33,8 @@ EVALUATION_PAGE: Final = "evaluation.html"
 USER_EMBEDDINGS: Final = "user.parquet"
 ITEM_EMBEDDINGS: Final = "item.parquet"
 VOCABULARY_FILE: Final = "vocabulary.json"
+NO_CORE: Final = Path("none")
+"""Given as `--core`: train from the beginning again."""
 
 
 def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
@@ -52,16 +55,15 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
             "--company complete-journey for the built-in example."
         )
     check_processes(settings.num_workers, settings.sharding)
-    if "core" in chosen and not chosen["core"].is_dir():
-        raise UserError(
-            f"--core {chosen['core']}: no such folder. Give a workspace that bfm run has finished, "
-            "or a copy of its bundle."
-        )
+    if chosen.get("core") == NO_CORE:
+        return replace(settings, core=None, core_version=None)
     if settings.core is not None and settings.core.is_relative_to(workspace.root):
         raise UserError(
             f"--core {settings.core} lies in this workspace, whose training would replace it. Copy "
             f"it first: cp -r {workspace.bundle} DIR, then --core DIR."
         )
+    if "core" in chosen:
+        return replace(settings, core_version=_core_version(chosen["core"]))
     return settings
 
 
@@ -249,12 +251,24 @@ def expire_features(
         scrub_sqlite(workspace.live_events_path)
 
 
-def _pretrain_inputs(context: StageContext) -> Parts:
+def _core_version(core: Path) -> str:
+    """The training that a core comes from; a refresh of it changes nothing that begins there."""
     from behavior_model.bundle import read_manifest
     from behavior_model.core import bundle_at
 
-    core = context.settings.core
-    begun = {} if core is None else {"core": read_manifest(bundle_at(core)).model_version}
+    if not core.is_dir():
+        raise UserError(
+            f"--core {core}: no such folder. Give a workspace that bfm run has finished, a copy of "
+            f"its bundle, or '{NO_CORE}' to train from the beginning."
+        )
+    return read_manifest(bundle_at(core)).lineage
+
+
+def _pretrain_inputs(context: StageContext) -> Parts:
+    core, version = context.settings.core, context.settings.core_version
+    begun: dict[str, str] = {}
+    if core is not None:
+        begun["core"] = version if version and not core.is_dir() else _core_version(core)
     return {**_seed_and_cut(context), "size": context.settings.size, **begun}
 
 

@@ -50,6 +50,8 @@ class RunSettings:
         num_workers: Training processes.
         sharding: Whether they share the model: "none" (each holds all of it) or "full".
         core: Workspace or bundle of the model that pretraining begins with.
+        core_version: Its version when it was given: a core that is deleted later is missed by the
+            next training alone.
     """
 
     company_path: Path
@@ -60,6 +62,7 @@ class RunSettings:
     num_workers: int = 1
     sharding: str = "none"
     core: Path | None = None
+    core_version: str | None = None
 
     def save(self, workspace: Workspace) -> None:
         """Remember the settings, and a copy of the company's description.

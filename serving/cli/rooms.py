@@ -48,7 +48,7 @@ CoreOption = Annotated[
     typer.Option(
         "--core",
         help="Workspace or bundle of another company, or an earlier model of this one, that "
-        "pretraining begins with; of the same --size.",
+        "pretraining begins with; of the same --size. 'none': from the beginning again.",
     ),
 ]
 
@@ -75,7 +75,7 @@ def run_line(
 ) -> None:
     """Run the line, or one room of it, and say what became of each room."""
     from pipelines.flow.runner import StageContext, run_stages
-    from serving.line import line, settings_for
+    from serving.line import NO_CORE, line, settings_for
 
     settings = settings_for(
         workspace,
@@ -85,7 +85,7 @@ def run_line(
         seed=seed,
         num_workers=workers,
         sharding=sharding,
-        core=None if core is None else core.expanduser().resolve(),
+        core=core if core in (None, NO_CORE) else core.expanduser().resolve(),
     )
     settings.save(workspace)
     context = StageContext(workspace, settings, say=out.print)

@@ -1,5 +1,11 @@
 """Training processes: what can be asked for, and who goes on with whose run."""
 
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,11 +13,15 @@ import pytest
 from behavior_model import stage_pretrain
 from behavior_model.training.processes import Sharding, check_processes
 from behavior_model.training.worker import PretrainingJob
-from pipelines.errors import UserError
-from pipelines.workspace import Workspace
-from serving.line import settings_for
+from pipelines.errors import BundleError, UserError
+from pipelines.flow.runner import RunSettings, StageContext
+from pipelines.workspace import Workspace, write_json_atomically
+from serving.line import NO_CORE, line, settings_for
 from tests.rhythm_shop import CUT_US, WINDOW_US, shop_recipe, shop_vocabulary, shop_workspace
+from tests.small_shop import CountingPredictor
 from tests.tiny_company import write_tiny_company
+
+AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 
 
 def test_sharding_is_asked_for_by_name() -> None:
@@ -116,8 +126,36 @@ def test_a_core_is_remembered_and_never_the_workspace_itself(
     with pytest.raises(UserError, match="no such folder"):
         settings_for(workspace, company_path=path, core=core)
     core.mkdir()
-    settings_for(workspace, company_path=path, core=core).save(workspace)
+    with pytest.raises(BundleError, match="no bundle here"):
+        settings_for(workspace, company_path=path, core=core)
+    manifest = CountingPredictor.make().manifest
+    write_json_atomically(core / "manifest.json", asdict(manifest))
+    settings_for(workspace, company_path=path, core=core, as_of=AS_OF).save(workspace)
     assert settings_for(workspace).core == core
     workspace.bundle.mkdir()
     with pytest.raises(UserError, match=r"cp -r .*bundle"):
         settings_for(workspace, core=workspace.bundle)
+
+
+def test_a_core_is_missed_by_a_new_training_alone(workspace: Workspace, tmp_path: Path) -> None:
+    path, core = write_tiny_company(tmp_path / "raw", 5), tmp_path / "other"
+    manifest = CountingPredictor.make().manifest
+    renewed = replace(manifest, model_version="v2", trained_version=manifest.model_version)
+    settings = []
+    for one in (manifest, renewed):
+        write_json_atomically(core / "manifest.json", asdict(one))
+        settings.append(settings_for(workspace, company_path=path, core=core, as_of=AS_OF))
+    assert settings[0] == settings[1], "a refresh of the core is no reason to train"
+
+    def inputs(given: RunSettings) -> Mapping[str, object]:
+        (pretraining,) = [stage for stage in line() if stage.name == "pretrain"]
+        return pretraining.inputs(StageContext(workspace, given))
+
+    before = inputs(settings[0])
+    assert before["core"] == manifest.model_version
+    settings[0].save(workspace)
+    shutil.rmtree(core)
+    assert inputs(settings_for(workspace)) == before
+    beginning = settings_for(workspace, core=NO_CORE)
+    assert (beginning.core, beginning.core_version) == (None, None)
+    assert "core" not in inputs(beginning)
