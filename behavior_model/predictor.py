@@ -299,7 +299,9 @@ class Predictor:
 
     @cached_property
     def _likeness(self) -> ItemLikeness:
-        return ItemLikeness(self.backbone, self.content, self.index, self.encoder)
+        ranker = self.rankers.get("item")
+        memory = None if ranker is None else ranker.memories.collective
+        return ItemLikeness(self.backbone, self.content, self.index, self.encoder, memory)
 
     def _tagging(self) -> TaggingHead:
         if self.tagging_head is None:

@@ -56,11 +56,12 @@ def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Resul
     before = LEVEL.bought(earlier, head.targets).mean(axis=0)
     transformer = states.category_logits[:, head.targets].astype(np.float64)
 
-    def drawn(metric: Metric) -> tuple[float, float]:
+    def drawn(metric: Metric, *, is_error: bool = False) -> tuple[float, float]:
         return bootstrap_interval(
             len(labels),
             lambda users: metric(labels[users], found[users]),
             num_resamples=NUM_RESAMPLES,
+            is_error=is_error,
         )
 
     return [
@@ -77,7 +78,7 @@ def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Resul
             "ece",
             "test",
             _ece(labels, found),
-            drawn(_ece),
+            drawn(_ece, is_error=True),
             num_users=len(labels),
             baselines={
                 "majority": _ece(labels, np.full(labels.shape, before.mean())),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from behavior_model.baselines.registry import RANKING_BASELINES, RankingBaseline
 from behavior_model.context import ModelContext
+from behavior_model.evaluation import likeness
 from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
@@ -33,8 +34,10 @@ _METRICS: Final = {f"ndcg@{K}": ndcg_at_k, f"recall@{K}": recall_at_k}
 
 
 def items(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
-    """Fit, save and judge the ranking of products."""
-    return fit_and_judge(context, folder, Level.ITEM, seed=seed)
+    """Fit, save and judge the ranking of products, and likeness by the same memory."""
+    ranked = fit_and_judge(context, folder, Level.ITEM, seed=seed)
+    head = RecommendationHead.load(folder, context.vocabulary)
+    return [*ranked, *likeness.judge(context, head, seed=seed)]
 
 
 def categories(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:

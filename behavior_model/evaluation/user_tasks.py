@@ -158,7 +158,9 @@ def _results(
                 name,
                 split,
                 metric(labels, model),
-                bootstrap_interval(len(labels), drawn, num_resamples=NUM_RESAMPLES),
+                bootstrap_interval(
+                    len(labels), drawn, num_resamples=NUM_RESAMPLES, is_error=name == "ece"
+                ),
                 num_users=len(labels),
                 baselines=figures(metric, baselines),
                 parts=figures(metric, parts),

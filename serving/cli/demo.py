@@ -42,11 +42,16 @@ def _print_figures(workspace: Workspace) -> None:
     from behavior_model.evaluation.results import read_evaluation
 
     results = read_evaluation(workspace.evaluation_path)
+    first: dict[tuple[str, str], Result] = {}
+    for result in results:
+        first.setdefault((result.task, result.split), result)
     print_table(
-        f"At the cut {AS_OF}, next 28 days (intervals: 95 per cent over users)",
+        f"At the cut {AS_OF}, next 28 days (intervals: 95 per cent over users; the other "
+        f"{len(results) - len(first)} figures are on the page below)",
         [
             "task",
             "metric",
+            "split",
             "model",
             "interval",
             "best baseline",
@@ -55,7 +60,7 @@ def _print_figures(workspace: Workspace) -> None:
             "items",
             "events",
         ],
-        [_figure_row(result) for result in results],
+        [_figure_row(result) for result in first.values()],
     )
 
 
@@ -122,6 +127,7 @@ def _tour(user: str, item: str) -> Sequence[tuple[str, str, dict[str, Any] | Non
         ("GET", "/v1/model", None),
         ("POST", "/v1/recommendations", ask),
         ("POST", "/v1/predictions/churn", {"user_id": user}),
+        ("POST", "/v1/propensities", {"user_id": user, "k": 3}),
         ("POST", "/v1/events", {"events": [live]}),
         ("POST", "/v1/recommendations", ask),
         ("POST", "/v1/search", {"query": "choclate milk", "user_id": user, "k": 3}),

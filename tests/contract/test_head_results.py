@@ -11,8 +11,10 @@ import torch
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
-from behavior_model.evaluation import propensity, search, tagging, user_tasks
+from behavior_model.evaluation import likeness, propensity, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result
+from behavior_model.heads.recommendation import RecommendationHead
+from behavior_model.memory.interactions import Level
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.workspace import Workspace
@@ -54,6 +56,23 @@ JUDGES: dict[str, Judge] = {
     "search": judge_search,
     "tagging": lambda context, folder: tagging.fit_and_judge(context, folder, seed=0),
 }
+
+
+def test_likeness_is_judged_by_what_is_bought_ahead(
+    context: ModelContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = RecommendationHead.fit(context, Level.ITEM)
+    assert likeness.judge(context, head, seed=0) == [], "24 users are too few"
+    monkeypatch.setattr(likeness, "MIN_BUYERS", 3)
+    (result,) = likeness.judge(context, head, seed=0)
+    assert (result.task, result.metric) == ("similar_items", "log_lift@10")
+    assert {*result.baselines} == {
+        "likeness of texts",
+        "bought together (item-kNN)",
+        "popularity",
+    }
+    assert result.interval[0] <= result.model <= result.interval[1]
+    assert result.model > result.baselines["likeness of texts"], "favourites are bought together"
 
 
 @pytest.mark.parametrize("task", JUDGES)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from behavior_model.evaluation.metrics import bootstrap_interval, expected_calibration_error
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
 
@@ -75,3 +77,19 @@ def test_the_unlike_are_flagged_and_the_like_are_not(seed: int) -> None:
     flagged = (familiarity.apply(like) < UNFAMILIAR_BELOW).mean()
     assert flagged < 0.03
     assert (familiarity.apply(like * 6) < UNFAMILIAR_BELOW).mean() > 0.8
+
+
+def test_the_interval_of_an_error_holds_the_error() -> None:
+    """Every resample of a calibrated answer has a larger ECE than the whole."""
+    rng = np.random.default_rng(0)
+    chances = rng.uniform(0.05, 0.4, 2_000)
+    labels = (rng.uniform(size=2_000) < chances).astype(np.float64)
+
+    def ece(users: npt.NDArray[np.int64]) -> float:
+        return expected_calibration_error(labels[users], chances[users])
+
+    value = ece(np.arange(2_000))
+    plain = bootstrap_interval(2_000, ece, num_resamples=200)
+    low, high = bootstrap_interval(2_000, ece, num_resamples=200, is_error=True)
+    assert 0.0 <= low <= value <= high
+    assert (low, high) < plain

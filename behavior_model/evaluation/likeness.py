@@ -1,0 +1,122 @@
+"""Likeness of products, judged by what people do next: do those who buy one buy the likest too?
+
+For each of the products asked about, and the ten that are said to be likest to it: how many times
+more often do the window's buyers of the one buy the other than everybody does (lift)? The figure is
+the mean logarithm, both counts one larger so that the unsold weigh nothing.
+
+Legend: Q products asked about, U users.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from behavior_model.context import ModelContext
+from behavior_model.embedding import item_embeddings
+from behavior_model.evaluation.measurement import Measurement
+from behavior_model.evaluation.metrics import mean_with_interval
+from behavior_model.evaluation.results import Result
+from behavior_model.heads.recommendation import RecommendationHead
+from behavior_model.largest import largest_columns
+from behavior_model.likeness import BehaviourLikeness
+from behavior_model.memory.interactions import Longs
+from pipelines.tokens.binning import FIRST_IDX
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+TASK: Final = "similar_items"
+K: Final = 10
+MAX_ASKED: Final = 2_000
+MIN_BUYERS: Final = 20
+
+
+def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list[Result]:
+    """Mean log lift in the test window; nothing where no product has enough buyers there.
+
+    Args:
+        context: The company's model at one test cut.
+        head: Ranks items; fitted for that cut.
+        seed: Seed of the bootstrap, over products.
+    """
+    memory = head.memories.collective
+    measured = Measurement(context=context, task=TASK, seed=seed, num_items=len(memory.known))
+    bought = _bought(context)
+    buyers = np.asarray(bought.sum(axis=0)).ravel()
+    often = np.argsort(-context.vocabulary.count_by_item_idx, kind="stable")[:MAX_ASKED]
+    asked = often[(buyers[often] >= MIN_BUYERS) & (memory.position[often] >= 0)]
+    if len(asked) == 0:
+        return []
+    space = item_embeddings(context.backbone, context.content)[:, :-1]
+    likest, _ = BehaviourLikeness(memory, space[memory.known]).to_embeddings(space[asked], asked, K)
+    value, interval = mean_with_interval(_log_lifts(bought, asked, likest), seed=seed)
+    together = memory.neighbours.accompany[memory.position[asked]].toarray()
+    lists = {
+        "likeness of texts": _nearest(context.content.text, asked),
+        "bought together (item-kNN)": memory.known[largest_columns(together, K)],
+        "popularity": np.repeat(_most(_events_before(context), K)[None], len(asked), axis=0),
+    }
+    parts = {"the backbone's space": _nearest(space, asked)}
+
+    def figures(named: dict[str, Longs]) -> dict[str, float]:
+        return {
+            name: float(_log_lifts(bought, asked, found).mean()) for name, found in named.items()
+        }
+
+    return [
+        measured.result(
+            f"log_lift@{K}",
+            f"test, {len(asked):,} products",
+            value,
+            interval,
+            num_users=int((np.asarray(bought.sum(axis=1)) > 0).sum()),
+            baselines=figures(lists),
+            parts=figures(parts),
+        )
+    ]
+
+
+def _events_before(context: ModelContext) -> Longs:
+    """int64[num_item_indices]: events with each item in the histories at the test cut."""
+    items = context.histories(context.test_time).tokens[context.vocabulary.item_field]
+    counts = np.bincount(items, minlength=context.vocabulary.num_item_indices)
+    counts[:FIRST_IDX] = 0
+    return counts.astype(np.int64)
+
+
+def _bought(context: ModelContext) -> sparse.csr_matrix:
+    """float64[U, num_item_indices]: 1 where a user bought an item in the test window."""
+    items = context.test_futures.items
+    users = np.repeat(np.arange(len(items)), [len(one) for one in items])
+    shape = (len(items), context.vocabulary.num_item_indices)
+    columns = np.concatenate(items) if items else np.zeros(0, dtype=np.int64)
+    return sparse.csr_matrix((np.ones(len(columns)), (users, columns)), shape=shape)
+
+
+def _log_lifts(bought: sparse.csr_matrix, asked: Longs, lists: Longs) -> Doubles:
+    """float64[Q]: mean over each list of log((common buyers + 1) / (expected + 1))."""
+    columns = bought.tocsc()
+    buyers = np.asarray(bought.sum(axis=0)).ravel()
+    common = (columns[:, asked].T @ bought).tocsr()
+    rows = np.repeat(np.arange(len(asked)), lists.shape[1])
+    found = np.asarray(common[rows, lists.ravel()]).reshape(lists.shape)
+    expected = buyers[asked][:, None] * buyers[lists] / bought.shape[0]
+    return np.asarray(np.log((found + 1) / (expected + 1)).mean(axis=1))
+
+
+def _nearest(rows: Floats, asked: Longs) -> Longs:
+    """int64[Q, K]: items of the largest cosine, the item itself left out."""
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    unit = np.asarray(rows / lengths, dtype=np.float32)
+    products = unit[asked] @ unit.T
+    products[:, :FIRST_IDX] = -np.inf
+    products[np.arange(len(asked)), asked] = -np.inf
+    return largest_columns(products, K)
+
+
+def _most(counts: Longs, count: int) -> Longs:
+    return np.argsort(-counts, kind="stable")[:count]
