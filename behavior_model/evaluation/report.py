@@ -37,24 +37,26 @@ _PAGE: Final = """<!doctype html>
 <style>
 {{ style|safe }}.win { color: #17703a; font-weight: 600; }
 .loss { color: #a13030; font-weight: 600; }
+table { font-size: 13px; } td.wrapped { white-space: normal; text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1rem; }
 .plots img { width: 100%; } small { color: #666; }
 </style>
 </head>
 <body>
 <h1>Evaluation: {{ company }}</h1>
-<p>Cut {{ cut }}. Nothing at or after the cut was learned from. Intervals are 95 per cent bootstrap
-intervals over users; the best baseline is the strongest of all on the same split.</p>
+<p>Cut {{ cut|replace("+00:00", "Z") }}. Nothing at or after the cut was learned from.
+Intervals are 95 per cent bootstrap intervals over users; the best baseline is the strongest of all
+on the same split.</p>
 <table>
 <tr><th>task</th><th class="name">metric</th><th class="name">split</th><th>model</th>
 <th>interval</th><th>best baseline</th><th class="name">which</th><th>gain</th>
 <th>users</th><th>items</th><th>events</th><th>seconds</th></tr>
 {% for r in results %}
-<tr><td>{{ r.task }}</td><td class="name">{{ r.metric }}</td><td class="name">{{ r.split }}</td>
-<td><b>{{ "%.4f"|format(r.model) }}</b></td>
-<td>{{ "%.4f"|format(r.interval[0]) }} to {{ "%.4f"|format(r.interval[1]) }}</td>
+<tr><td>{{ r.task }}</td><td class="name">{{ r.metric }}</td>
+<td class="wrapped">{{ r.split }}</td><td><b>{{ "%.4f"|format(r.model) }}</b></td>
+<td>{{ "%.3f"|format(r.interval[0]) }} to {{ "%.3f"|format(r.interval[1]) }}</td>
 {% if r.baselines %}
-<td>{{ "%.4f"|format(r.best_baseline[1]) }}</td><td class="name">{{ r.best_baseline[0] }}</td>
+<td>{{ "%.4f"|format(r.best_baseline[1]) }}</td><td class="wrapped">{{ r.best_baseline[0] }}</td>
 <td class="{{ 'win' if wins(r) else 'loss' }}">
 {{ "%+.4f"|format(r.model - r.best_baseline[1]) }}</td>
 {% else %}
@@ -68,8 +70,8 @@ intervals over users; the best baseline is the strongest of all on the same spli
 {% for name, data in plots %}<img alt="{{ name }}" src="data:image/png;base64,{{ data }}">
 {% endfor %}
 </div>
-<p><small>Dark blue: the model. Light blue: its parts alone. Grey: baselines. The same figures stand
-in <code>evaluation.json</code> beside this page.</small></p>
+<p><small>Dark blue: the model. Light blue: its parts. Grey: baselines. The best stands
+on top. The same figures stand in <code>evaluation.json</code> beside this page.</small></p>
 </body>
 </html>
 """
@@ -78,7 +80,7 @@ in <code>evaluation.json</code> beside this page.</small></p>
 def model_wins(result: Result) -> bool:
     """Whether the model's figure is better than the strongest baseline's."""
     best = result.best_baseline[1]
-    return result.model < best if result.metric == "ece" else result.model > best
+    return result.model < best if result.is_error else result.model > best
 
 
 def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:
@@ -97,9 +99,9 @@ def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:
 
 def _bars(result: Result) -> str:
     bars = [("model", result.model, MODEL_COLOUR)]
-    bars += [(f"{name} alone", value, PART_COLOUR) for name, value in result.parts.items()]
+    bars += [(_of_part(name), value, PART_COLOUR) for name, value in result.parts.items()]
     bars += [(name, value, BASELINE_COLOUR) for name, value in result.baselines.items()]
-    bars.sort(key=lambda bar: bar[1])
+    bars.sort(key=lambda bar: bar[1], reverse=result.is_error)
     figure = Figure(figsize=(6.4, 0.6 + 0.34 * len(bars)), layout="constrained")
     axes = figure.subplots()
     axes.barh([b[0] for b in bars], [b[1] for b in bars], color=[b[2] for b in bars])
@@ -107,11 +109,17 @@ def _bars(result: Result) -> str:
     for position, (name, value, _) in enumerate(bars):
         end = max(value, result.interval[1]) if name == "model" else value
         axes.text(end, position, f" {value:.4f}", va="center", fontsize=8)
-    axes.set_title(f"{result.task}: {result.metric} ({result.split})", fontsize=10)
+    better = ", smaller is better" if result.is_error else ""
+    axes.set_title(f"{result.task}: {result.metric} ({result.split}{better})", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
     axes.tick_params(labelsize=8)
     return embedded_png(figure)
+
+
+def _of_part(name: str) -> str:
+    """A memory's bare name says little; other parts say themselves what they are."""
+    return name if " " in name else f"{name} alone"
 
 
 def embedded_png(figure: Figure) -> str:

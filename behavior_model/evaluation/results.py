@@ -54,9 +54,14 @@ class Result:
     spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def is_error(self) -> bool:
+        """Whether the smaller figure is the better one."""
+        return self.metric == "ece"
+
+    @property
     def best_baseline(self) -> tuple[str, float]:
         """Name and figure of the strongest baseline (the smallest for errors such as ECE)."""
-        pick = min if self.metric == "ece" else max
+        pick = min if self.is_error else max
         return pick(self.baselines.items(), key=lambda item: item[1], default=("none", math.nan))
 
 
