@@ -35,6 +35,8 @@ class Options:
         seeds: One run of the model each; predictions are the first one's.
         budget_minutes: Wall time to aim at, all runs and baselines together.
         with_baselines: Whether baselines are run too.
+        baseline_minutes: Wall time of each baseline that is trained step by step, beside the
+            budget; None: a tenth of the budget, within it.
     """
 
     interactions: Path
@@ -45,19 +47,22 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     budget_minutes: float = 30.0
     with_baselines: bool = True
+    baseline_minutes: float | None = None
 
     def __post_init__(self) -> None:
         require_budget(self.budget_minutes)
+        if self.baseline_minutes is not None:
+            require_budget(self.baseline_minutes, "--baseline-minutes")
 
 
-def require_budget(minutes: float) -> None:
+def require_budget(minutes: float, option: str = "--budget-minutes") -> None:
     """Refuse a budget that is none.
 
     Raises:
         UserError: not above 0.
     """
     if minutes <= 0:
-        raise UserError(f"--budget-minutes {minutes:g}: give a number above 0.")
+        raise UserError(f"{option} {minutes:g}: give a number above 0.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -263,7 +263,8 @@ def _ranked(
 
 def _baselines(options: Options, task: LeaveOneOutTask, say: Say) -> dict[str, Ranked]:
     """Every baseline that fits."""
-    task = replace(task, budget_s=options.budget_minutes * 60 * BASELINE_SHARE)
+    minutes = options.baseline_minutes or options.budget_minutes * BASELINE_SHARE
+    task = replace(task, budget_s=minutes * 60)
     found: dict[str, Ranked] = {}
     for name, entry in BENCHMARK_BASELINES.items():
         obstacle = entry.obstacle(task)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from pipelines import lake
-from pipelines.contracts import EVENTS, GENERATION, TOKEN_SEQUENCES, USER_ID
+from pipelines.contracts import EVENTS, GENERATION, NUM_EVENTS, TOKEN_SEQUENCES, USER_ID
 from pipelines.stages.changes import UNREADABLE, inserted_since
 from pipelines.stages.sequences import encode_sorted, read_columns
 from pipelines.stages.small_merge import append
@@ -27,9 +27,10 @@ from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 
-MAX_EVENTS: Final = 200_000
-MAX_USERS: Final = 50_000
-"""So many histories one process holds; more are encoded again by Spark's tasks."""
+MAX_EVENTS: Final = 2_000_000
+MAX_STORED: Final = 15_000_000
+"""So many new and older events one process holds (2 GiB in all); more are encoded again by Spark's
+tasks."""
 
 
 def lengthen(
@@ -43,7 +44,7 @@ def lengthen(
         vocabulary: The frozen vocabulary that they were encoded with.
         user_ids: Users whose events were added to and not changed otherwise since.
     """
-    if not 0 < len(user_ids) <= MAX_USERS:
+    if not user_ids or _num_stored(workspace, user_ids) > MAX_STORED:
         return []
     new = _new_events(workspace.table(EVENTS.name), version, vocabulary, user_ids)
     if new is None:
@@ -60,6 +61,12 @@ def lengthen(
         generation = np.full(len(whole), DeltaTable(str(path)).version() + 1)
         append(rows.append_column(GENERATION, pa.array(generation)), path, [USER_ID])
     return whole.user_ids
+
+
+def _num_stored(workspace: Workspace, user_ids: Sequence[str]) -> int:
+    filters = [(USER_ID, "in", user_ids)]
+    rows = lake.read(workspace, TOKEN_SEQUENCES.name, [NUM_EVENTS], filters=filters)
+    return int(pc.sum(rows.column(NUM_EVENTS), min_count=0).as_py())
 
 
 def _new_events(

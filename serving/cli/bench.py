@@ -30,6 +30,14 @@ NumSeedsOption = Annotated[
 BaselinesOption = Annotated[
     bool, typer.Option("--baselines/--no-baselines", help="Whether to run the baselines too.")
 ]
+BaselineMinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--baseline-minutes",
+        help="Time of each trained baseline (SASRec, GRU4Rec), beside the budget. By default a "
+        "tenth of the budget, within it.",
+    ),
+]
 
 bench = typer.Typer(
     help="Benchmarks on plain interaction files, every baseline beside the model.",
@@ -54,6 +62,7 @@ def leave_one_out(
     num_seeds: NumSeedsOption = 1,
     budget_minutes: BudgetOption = 30.0,
     baselines: BaselinesOption = True,
+    baseline_minutes: BaselineMinutesOption = None,
 ) -> None:
     """Last item of each user is the test, all items are ranked, nothing is sampled."""
     from behavior_model.benchmark.split import leave_one_out as split
@@ -67,6 +76,7 @@ def leave_one_out(
         seeds=range(seed, seed + num_seeds),
         budget_minutes=budget_minutes,
         with_baselines=baselines,
+        baseline_minutes=baseline_minutes,
     )
 
 
@@ -85,6 +95,7 @@ def time_split(
     num_seeds: NumSeedsOption = 1,
     budget_minutes: BudgetOption = 30.0,
     baselines: BaselinesOption = True,
+    baseline_minutes: BaselineMinutesOption = None,
 ) -> None:
     """One time for all: first item of each user from then on is the test, all items are ranked."""
     from behavior_model.benchmark.split import time_split as split
@@ -98,6 +109,7 @@ def time_split(
         seeds=range(seed, seed + num_seeds),
         budget_minutes=budget_minutes,
         with_baselines=baselines,
+        baseline_minutes=baseline_minutes,
     )
 
 
@@ -111,6 +123,7 @@ def _run(
     seeds: range,
     budget_minutes: float,
     with_baselines: bool,
+    baseline_minutes: float | None,
 ) -> None:
     from behavior_model.benchmark.answers import Options
     from behavior_model.benchmark.full_ranking import run
@@ -124,6 +137,7 @@ def _run(
         seeds=tuple(seeds),
         budget_minutes=budget_minutes,
         with_baselines=with_baselines,
+        baseline_minutes=baseline_minutes,
     )
     _print_table(run(options, lambda line: out.print(line, markup=False)))
     out.print(f"Predictions and figures: {options.out}", markup=False)

@@ -25,7 +25,7 @@ def test_predictions_and_figures_for_every_user(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = bfm(
         "bench", "leave-one-out", "--interactions", interactions, "--items", items,
-        "--out", out, "--budget-minutes", "0.2",
+        "--out", out, "--budget-minutes", "0.2", "--baseline-minutes", "0.05",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     predictions = pq.read_table(out / "predictions.parquet").to_pandas()

@@ -161,6 +161,10 @@ def test_a_budget_of_nothing_is_refused(paths: tuple[Path, Path], tmp_path: Path
         Options(
             interactions=paths[0], items=None, out=tmp_path, split=leave_one_out, budget_minutes=-1
         )
+    with pytest.raises(UserError, match="--baseline-minutes 0: give"):
+        Options(
+            interactions=paths[0], items=None, out=tmp_path, split=leave_one_out, baseline_minutes=0
+        )
 
 
 def test_a_shop_without_texts_is_refused(paths: tuple[Path, Path], tmp_path: Path) -> None:
