@@ -197,6 +197,14 @@ class ModelContext:
         """Futures at the test cut: for judging alone, never for fitting."""
         return self._once("futures", self.test_time, lambda: self._read(self.test_time))
 
+    def keep(self, kind: str, seed: int, value: object) -> None:
+        """Something that one head has fitted and a later one reads, while this context lives."""
+        self._cache[(kind, seed)] = value
+
+    def kept(self, kind: str, seed: int) -> object | None:
+        """What was kept; None where nothing was."""
+        return self._cache.get((kind, seed))
+
     def _once(self, kind: str, time: int, make: Callable[[], T]) -> T:
         if (kind, time) not in self._cache:
             self._cache[(kind, time)] = make()

@@ -99,10 +99,21 @@ class Predictor:
         encoder = TextEncoder.named(content.encoder_name)
         index = ItemIndex.load(bundle.index)
         tasks = bundle.manifest.tasks
+        levels = {"item": RECOMMENDATION, "category": CATEGORY_RECOMMENDATION}
+        rankers = {
+            level: RecommendationHead.load(bundle.head(task), vocabulary)
+            for level, task in levels.items()
+            if task in tasks
+        }
         search_head = None
         if SEARCH in tasks:
             search_head = SearchHead.load(
-                bundle.head(SEARCH), vocabulary, content, encoder, index.item_embeddings()
+                bundle.head(SEARCH),
+                vocabulary,
+                content,
+                encoder,
+                index.item_embeddings(),
+                rankers.get("item"),
             )
         tagging_head = None
         if TAGGING in tasks:
@@ -110,17 +121,12 @@ class Predictor:
         propensity_head = None
         if CATEGORY_PROPENSITY in tasks:
             propensity_head = PropensityHead.load(bundle.head(CATEGORY_PROPENSITY), vocabulary)
-        levels = {"item": RECOMMENDATION, "category": CATEGORY_RECOMMENDATION}
         return cls(
             bundle=bundle,
             backbone=load_backbone(bundle.backbone, vocabulary),
             content=content,
             index=index,
-            rankers={
-                level: RecommendationHead.load(bundle.head(task), vocabulary)
-                for level, task in levels.items()
-                if task in tasks
-            },
+            rankers=rankers,
             user_tasks={
                 task: UserTaskHead.load(bundle.head(task), vocabulary)
                 for task in tasks
@@ -231,15 +237,15 @@ class Predictor:
         """
         if self.search_head is None:
             raise UnknownNameError("task", SEARCH, self.manifest.tasks)
-        item_queries = None
+        states = None
         if histories is not None and prediction_times_us is not None:
-            item_queries = self.states(histories, prediction_times_us).item_query
+            states = self.states(histories, prediction_times_us)
         items, scores = self.search_head.predict(
             queries,
             k,
             histories=histories,
             prediction_times_us=prediction_times_us,
-            item_queries=item_queries,
+            states=states,
         )
         return self._named(items, scores)
 

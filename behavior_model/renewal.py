@@ -183,10 +183,18 @@ def _search(renewal: _Renewal, task: str, folder: Path) -> None:
         context.content,
         TextEncoder.named(context.content.encoder_name),
         renewal.item_embeddings,
+        _ranker(renewal.bundle),
     )
     texts = LexicalIndex(item_texts(renewal.catalogue, context.vocabulary))
     renewed = replace(head, vocabulary=context.vocabulary, index=texts)
     at_cut(renewed, context, head.weights).save(folder)
+
+
+def _ranker(bundle: Bundle) -> RecommendationHead | None:
+    """The search head keeps weights for it, where there is one, and nothing of it."""
+    if RECOMMENDATION not in bundle.manifest.tasks:
+        return None
+    return RecommendationHead.load(bundle.head(RECOMMENDATION), bundle.vocabulary)
 
 
 def _tagging(renewal: _Renewal, task: str, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +24,10 @@ from behavior_model.heads.search import FEATURES, Candidates, SearchHead
 from behavior_model.heads.search_fitting import (
     NUM_FIT_QUERIES,
     QueryCandidates,
-    at_cut,
     collect,
+    finish,
     queries_at,
+    refine,
     validation_examples,
 )
 from behavior_model.text_encoder import TextEncoder
@@ -81,9 +82,10 @@ def evaluate(
         seed=seed,
     )
     usable = FEATURES if item_embeddings is not None else FEATURES[:-1]
-    head = at_cut(bare, context, examples.weights(usable))
+    head = finish(context, bare, examples, seed=seed)
+    learned = examples.all
     parts = {
-        name: _mixture(examples.weights([f for f in features if f in usable]))
+        name: _mixture(learned.weights([f for f in features if f in usable]))
         for name, features in _SUBSETS.items()
         if item_embeddings is not None or name != "without the backbone"
     }
@@ -103,9 +105,17 @@ def evaluate(
         ("test/catalogue words misspelled", queries.misspelled),
     ):
         found = collect(context, head, context.test_time, queries, texts)
-        scorers = {"model": _mixture(head.weights), **parts, **_baselines(examples)}
+        scorers = {"model": _mixture(head.weights), **parts, **_baselines(learned)}
         figures = {name: _judge(found, scorer) for name, scorer in scorers.items()}
-        results += _results(measured, split, figures, tuple(parts))
+        names = list(parts)
+        if head.personal is not None:
+            second = refine(
+                context, head, context.test_time, queries.users, found, head.personal.ranker
+            )
+            figures["without the ranking of products"] = figures["model"]
+            figures["model"] = _judge(second, _mixture(head.personal.weights))
+            names.append("without the ranking of products")
+        results += _results(measured, split, figures, names)
     return head, results
 
 
@@ -146,7 +156,7 @@ def _results(
     measured: Measurement,
     split: str,
     figures: dict[str, dict[str, Doubles]],
-    part_names: tuple[str, ...],
+    part_names: Sequence[str],
 ) -> list[Result]:
     results = []
     for metric, values in figures["model"].items():

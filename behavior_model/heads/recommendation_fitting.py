@@ -46,7 +46,38 @@ def fit(
 ) -> RecommendationHead:
     """Fit on windows that end at or before the test cut; see `RecommendationHead.fit`."""
     with threadpool_limits(1, "blas"):
-        return _Fitting(context, level, seed, use_transformer).run()
+        found = _Fitting(context, level, seed, use_transformer).run()
+    if use_transformer:
+        context.keep(_kept_as(level), seed, found)
+    return found.final
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """A ranking at two times.
+
+    Args:
+        before: At the validation time; it has learned a few weights from the validation window
+            and nothing else.
+        final: At the test cut.
+    """
+
+    before: RecommendationHead
+    final: RecommendationHead
+
+
+def rankings(context: ModelContext, *, seed: int) -> Rankings:
+    """The rankings of items that `fit` has made with this seed; fitted here where it has not."""
+    kept = context.kept(_kept_as(Level.ITEM), seed)
+    if kept is None:
+        fit(context, Level.ITEM, seed=seed, use_transformer=True)
+        kept = context.kept(_kept_as(Level.ITEM), seed)
+    assert isinstance(kept, Rankings)
+    return kept
+
+
+def _kept_as(level: Level) -> str:
+    return f"rankings of {level.value}"
 
 
 def bought_of(table: FeatureTable, truths: Sequence[Longs], num_targets: int) -> Bools:
@@ -73,6 +104,7 @@ class _Window:
     table: FeatureTable
     bought: Bools
     truths: list[Longs]
+    memories: Memories
 
     def ndcg(self, score: Callable[[FeatureTable], Doubles]) -> float:
         fallbacks = np.zeros(len(self.truths), dtype=np.bool_)
@@ -87,7 +119,7 @@ class _Fitting:
     seed: int
     use_transformer: bool
 
-    def run(self) -> RecommendationHead:
+    def run(self) -> Rankings:
         context, seeds = self.context, [self.seed + member for member in SEEDS]
         content = None
         items = None
@@ -101,20 +133,20 @@ class _Fitting:
         latest = self._window(context.validation_time, content, items)
         linear = _mix([latest], self._names(LINEAR))
         selection = {"linear": self._linear_selection(earlier, latest)}
-        mixture = linear
+        mixture = before = linear
         if earlier:
             trees = _fit_trees(earlier, seeds[:1])
             mixed = _mix([latest], self._names((TREES, *MEMORY_FEATURES[TRANSFORMER])), trees)
             selection |= {"boosted": latest.ndcg(mixed.score), "trees": latest.ndcg(trees.logits)}
             if selection["boosted"] >= selection["linear"]:
                 again = _fit_trees([latest, *earlier][:NUM_TRAINING_TIMES], seeds)
-                mixture = replace(mixed, trees=again)
+                before, mixture = mixed, replace(mixed, trees=again)
         alone = {
             memory: _mix([latest], names)
             for memory, names in MEMORY_FEATURES.items()
             if any(name in latest.table.names for name in self._names(names))
         }
-        return RecommendationHead(
+        final = RecommendationHead(
             level=self.level,
             vocabulary=context.vocabulary,
             memories=self._memories(context.test_time, content)[1],
@@ -123,6 +155,7 @@ class _Fitting:
             items=items,
             selection=selection,
         )
+        return Rankings(replace(final, memories=latest.memories, mixture=before), final)
 
     def _linear_selection(self, earlier: Sequence[_Window], latest: _Window) -> float:
         """NDCG@10 of a linear mixture that has not seen the validation window, where it can be."""
@@ -140,13 +173,14 @@ class _Fitting:
     def _window(self, time: int, content: ContentMemory | None, items: Floats | None) -> _Window:
         states = self.context.states(time) if self.use_transformer else None
         scores = transformer_scores(self.level, states, items)
-        table = pair_features(*self._memories(time, content), scores)
+        interactions, memories = self._memories(time, content)
+        table = pair_features(interactions, memories, scores)
         futures = self.context.futures(time)
         truths = self.level.truths_of(futures)
         active = np.asarray([len(truth) > 0 for truth in truths])
         table = table.rows(active[table.users])
         bought = bought_of(table, truths, self.level.num_targets(self.context.vocabulary))
-        return _Window(table, bought, truths)
+        return _Window(table, bought, truths, memories)
 
 
 def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:

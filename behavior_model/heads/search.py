@@ -2,7 +2,8 @@
 
 Candidates come from the lexical index (words, misspellings), from texts of like meaning, and from
 what the user bought and matches. A conditional logit mixes their scores by a few weights that are
-learned on the validation window.
+learned on the validation window. For a user with a history the best of them are looked at again,
+with what the ranking of products says of this user and each.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ import pyarrow as pa
 import pyarrow.feather
 from safetensors.numpy import load_file, save_file
 
+from behavior_model.embedding import UserStates
 from behavior_model.heads.item_counts import OwnCounts, own_counts
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex
+from behavior_model.heads.pair_features import pair_features
+from behavior_model.heads.recommendation import RecommendationHead, transformer_scores
+from behavior_model.heads.transformer_scores import TransformerScores
 from behavior_model.items import ItemContent
+from behavior_model.memory.interactions import Interactions, Level, read_interactions
 from behavior_model.text_encoder import TextEncoder
 from pipelines.errors import BundleError
 from pipelines.tokens.binning import FIRST_IDX
@@ -45,12 +51,17 @@ FEATURES: Final = (
     "owned_popularity",
     "backbone",
 )
+RECOMMENDED: Final = "recommended"
+PERSONAL_FEATURES: Final = (*FEATURES, RECOMMENDED)
+NUM_REFINED: Final = 200
+"""Candidates that are looked at again for a user."""
 NUM_LIKE_TEXTS: Final = 10
 MAX_ITEMS_PER_TEXT: Final = 50
 """Candidates that share meaning but no word: the most bought items of the likest texts."""
 _JSON: Final = "search.json"
 _TENSORS: Final = "search.safetensors"
 _TEXTS: Final = "search_texts.arrow"
+_PERSONAL: Final = "personal_weights"
 _TEXT_SCHEMA: Final = pa.schema([("name", pa.string()), ("details", pa.string())])
 
 
@@ -60,11 +71,47 @@ class Candidates:
 
     Args:
         item_idx: int64[C].
-        features: float32[C, len(FEATURES)].
+        features: float32[C, len(FEATURES)], or one more after a second look.
     """
 
     item_idx: Longs
     features: Floats
+
+    def best(self, weights: npt.NDArray[np.float64], count: int) -> Candidates:
+        """The best so many, best first; of equals the one bought more in training first."""
+        values = self.features.astype(np.float64) @ weights
+        rows = np.argsort(-values, kind="stable")[:count]
+        return Candidates(self.item_idx[rows], self.features[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class PersonalSearch:
+    """The second look: what was asked for, and what the user is likely to buy.
+
+    Args:
+        ranker: Ranks items for users.
+        weights: float64[len(PERSONAL_FEATURES)].
+    """
+
+    ranker: RecommendationHead
+    weights: npt.NDArray[np.float64]
+
+    def refine(
+        self, found: Candidates, past: Interactions, opinion: TransformerScores | None
+    ) -> Candidates:
+        """Candidates with PERSONAL_FEATURES.
+
+        Args:
+            found: Candidates with FEATURES.
+            past: One user's, at the prediction time.
+            opinion: The transformer's of this user, if it is listened to.
+        """
+        order = np.argsort(found.item_idx)
+        targets = found.item_idx[order]
+        table = pair_features(past, self.ranker.memories, opinion, targets=targets)
+        scores = np.zeros(len(order), dtype=np.float32)
+        scores[order] = self.ranker.mixture.score(table)
+        return Candidates(found.item_idx, np.column_stack([found.features, scores]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +126,7 @@ class SearchHead:
         popularity: float32[num_item_indices], log(1 + decayed purchases).
         weights: float64[len(FEATURES)].
         item_embeddings: float32[num_item_indices, D + 1], the backbone's, or None without one.
+        personal: The second look for users with a history; None where it does not help.
     """
 
     vocabulary: Vocabulary
@@ -88,6 +136,7 @@ class SearchHead:
     popularity: Floats
     weights: npt.NDArray[np.float64]
     item_embeddings: Floats | None = None
+    personal: PersonalSearch | None = None
 
     def predict(
         self,
@@ -96,7 +145,7 @@ class SearchHead:
         *,
         histories: Histories | None = None,
         prediction_times_us: int | Longs | None = None,
-        item_queries: Floats | None = None,
+        states: UserStates | None = None,
     ) -> tuple[Longs, Floats]:
         """The best products per query, best first.
 
@@ -105,7 +154,7 @@ class SearchHead:
             k: Length of the lists.
             histories: Q users, one per query, events before the prediction time; None when unknown.
             prediction_times_us: One time for all, or int64[Q]; needed with histories.
-            item_queries: float32[Q, D + 1], `UserStates.item_query` of the same users; optional.
+            states: The backbone's states of the same users; optional.
 
         Returns:
             int64[Q, k] item indices (-1 fills short lists) and float32[Q, k] scores.
@@ -114,16 +163,25 @@ class SearchHead:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         meanings = self.encode(queries)
         for row, query in enumerate(queries):
-            own = (
-                own_counts(self.vocabulary, histories, row, _time(prediction_times_us, row))
-                if histories is not None and prediction_times_us is not None
-                else None
-            )
-            item_query = None if item_queries is None else item_queries[row]
-            found = self.candidates(query, meanings[row], own, item_query)
-            best, values = rank(found, self.weights, k)
-            ranked[row, : len(best)] = best
-            scores[row, : len(best)] = values
+            weights = self.weights
+            if histories is None or prediction_times_us is None:
+                found = self.candidates(query, meanings[row], None)
+            else:
+                time = _time(prediction_times_us, row)
+                own = own_counts(self.vocabulary, histories, row, time)
+                item_query = None if states is None else states.item_query[row]
+                found = self.candidates(query, meanings[row], own, item_query)
+                if self.personal is not None and len(own.item_idx):
+                    best = found.best(self.weights, max(k, NUM_REFINED))
+                    past = read_interactions(
+                        histories.select([row]), self.vocabulary, Level.ITEM, time
+                    )
+                    opinion = opinion_of(self.personal.ranker, states, row)
+                    found = self.personal.refine(best, past, opinion)
+                    weights = self.personal.weights
+            best_items, values = rank(found, weights, k)
+            ranked[row, : len(best_items)] = best_items
+            scores[row, : len(best_items)] = values
         return ranked, scores
 
     def encode(self, queries: Sequence[str]) -> Floats:
@@ -187,6 +245,8 @@ class SearchHead:
             "weights": self.weights,
             "popularity": self.popularity,
         }
+        if self.personal is not None:
+            arrays[_PERSONAL] = self.personal.weights
         save_file(arrays, folder / _TENSORS)
         texts = self.index.texts
         table = pa.table({"name": texts.names, "details": texts.details}, schema=_TEXT_SCHEMA)
@@ -206,6 +266,7 @@ class SearchHead:
         content: ItemContent,
         encoder: TextEncoder,
         item_embeddings: Floats | None = None,
+        ranker: RecommendationHead | None = None,
     ) -> SearchHead:
         """Read what `save` wrote; the full-text index is made from its texts at the first query.
 
@@ -227,6 +288,9 @@ class SearchHead:
                 "Make it again with: bfm heads --workspace DIR"
             )
         tensors = load_file(folder / _TENSORS)
+        personal = None
+        if ranker is not None and _PERSONAL in tensors:
+            personal = PersonalSearch(ranker, tensors[_PERSONAL])
         table = pa.feather.read_table(folder / _TEXTS)
         names, details = (table.column(name).to_pylist() for name in _TEXT_SCHEMA.names)
         return cls(
@@ -237,14 +301,22 @@ class SearchHead:
             popularity=tensors["popularity"],
             weights=tensors["weights"],
             item_embeddings=item_embeddings,
+            personal=personal,
         )
+
+
+def opinion_of(
+    ranker: RecommendationHead, states: UserStates | None, user: int
+) -> TransformerScores | None:
+    """The transformer's scores of the user at one position of the states."""
+    scores = transformer_scores(Level.ITEM, states, ranker.items)
+    return None if scores is None else scores.users_between(user, user + 1)
 
 
 def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tuple[Longs, Floats]:
     """The best k candidates, best first; of equals the one bought more in training stands first."""
-    values = candidates.features.astype(np.float64) @ weights
-    best = np.argsort(-values, kind="stable")[:k]
-    return candidates.item_idx[best], values[best].astype(np.float32)
+    best = candidates.best(weights, k)
+    return best.item_idx, (best.features.astype(np.float64) @ weights).astype(np.float32)
 
 
 def _time(prediction_times_us: int | Longs, row: int) -> int:

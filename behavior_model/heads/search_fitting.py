@@ -10,17 +10,33 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.context import Futures, ModelContext
+from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.heads.catalogue_queries import CatalogueQueries, catalogue_queries, item_types
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts
-from behavior_model.heads.search import FEATURES, Candidates, SearchHead
+from behavior_model.heads.recommendation import RecommendationHead
+from behavior_model.heads.recommendation_fitting import rankings
+from behavior_model.heads.search import (
+    FEATURES,
+    NUM_REFINED,
+    PERSONAL_FEATURES,
+    RECOMMENDED,
+    Candidates,
+    PersonalSearch,
+    SearchHead,
+    opinion_of,
+)
+from behavior_model.memory.interactions import Level, read_interactions
 from behavior_model.text_encoder import TextEncoder
 from pipelines import lake
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
+Longs = npt.NDArray[np.int64]
+
+K: Final = 10
 NUM_FIT_QUERIES: Final = 400
 USUAL_WEIGHTS: Final = {
     "words": 7.5,
@@ -33,8 +49,15 @@ USUAL_WEIGHTS: Final = {
     "owned_match": 3.0,
     "owned_popularity": -0.6,
     "backbone": 0.0,
+    RECOMMENDED: 0.0,
 }
 """What groceries gave; for a company whose purchases cannot be asked for in words."""
+
+
+_PERSONAL_CHOICES: Final = (
+    PERSONAL_FEATURES,
+    ("words", "spelling", "details", "meaning", RECOMMENDED),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +75,68 @@ class QueryCandidates:
     def weights(self, features: Sequence[str] = FEATURES) -> Doubles:
         """float64[len(FEATURES)]: fitted weights that use only the named features.
 
-        Where no query found what was bought, there is nothing to fit and the usual weights hold.
+        One more for candidates that were looked at again. Where no query found what was bought,
+        there is nothing to fit and the usual weights hold.
         """
+        names = PERSONAL_FEATURES[: self._num_features]
         if not any(
             np.isin(truth, one.item_idx).any()
             for one, truth in zip(self.candidates, self.truths, strict=True)
         ):
-            kept = [weight if name in features else 0.0 for name, weight in USUAL_WEIGHTS.items()]
-            return np.asarray(kept)
+            return np.asarray([USUAL_WEIGHTS[n] if n in features else 0.0 for n in names])
         offsets = np.cumsum([0, *(len(one.item_idx) for one in self.candidates)])
         pairs = zip(self.candidates, self.truths, strict=True)
         return fit_choice_weights(
             np.concatenate([one.features for one in self.candidates]),
             np.concatenate([np.isin(one.item_idx, truth) for one, truth in pairs]),
             offsets,
-            columns=[FEATURES.index(name) for name in features],
+            columns=[names.index(name) for name in features],
         )
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> QueryCandidates:
+        """Some queries."""
+        kept = np.flatnonzero(chosen).tolist()
+        return QueryCandidates(
+            [self.candidates[row] for row in kept], [self.truths[row] for row in kept]
+        )
+
+    def followed_by(self, others: QueryCandidates) -> QueryCandidates:
+        """These queries and others."""
+        return QueryCandidates(
+            [*self.candidates, *others.candidates], [*self.truths, *others.truths]
+        )
+
+    def lists(self, weights: Doubles, k: int) -> npt.NDArray[np.int64]:
+        """int64[Q, k]: the best items per query, -1 where there are no more."""
+        ranked = np.full((len(self.candidates), k), -1, dtype=np.int64)
+        for row, one in enumerate(self.candidates):
+            best = one.best(weights, k).item_idx
+            ranked[row, : len(best)] = best
+        return ranked
+
+    @property
+    def _num_features(self) -> int:
+        return self.candidates[0].features.shape[1] if self.candidates else len(FEATURES)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What a search head is fitted on.
+
+    Args:
+        queries: Of the validation window.
+        clean: Candidates of the queries as they are.
+        misspelled: Candidates of the same with a slip.
+    """
+
+    queries: CatalogueQueries
+    clean: QueryCandidates
+    misspelled: QueryCandidates
+
+    @property
+    def all(self) -> QueryCandidates:
+        """Of both kinds, the clean ones first."""
+        return self.clean.followed_by(self.misspelled)
 
 
 def fit(
@@ -91,7 +160,85 @@ def fit(
     head, examples = validation_examples(
         context, encoder, item_embeddings=item_embeddings, num_queries=num_queries, seed=seed
     )
-    return at_cut(head, context, examples.weights(_usable(item_embeddings)))
+    return finish(context, head, examples, seed=seed)
+
+
+def finish(context: ModelContext, bare: SearchHead, examples: Examples, *, seed: int) -> SearchHead:
+    """The head with all of its weights, at the test cut.
+
+    Args:
+        context: At the test cut.
+        bare: Without weights, at the validation time.
+        examples: What they are fitted on.
+        seed: Of the ranking of items.
+    """
+    usable = FEATURES if bare.item_embeddings is not None else FEATURES[:-1]
+    head = replace(bare, weights=examples.all.weights(usable))
+    both = rankings(context, seed=seed)
+    personal = _personal_weights(context, head, examples, both.before)
+    if personal is not None:
+        head = replace(head, personal=PersonalSearch(both.final, personal))
+    return at_cut(head, context, head.weights)
+
+
+def _personal_weights(
+    context: ModelContext, head: SearchHead, examples: Examples, ranker: RecommendationHead
+) -> Doubles | None:
+    """Weights of the second look; None where it does not help.
+
+    Which features it reads, and whether it helps, is judged on the half of the users that the
+    weights were not fitted on.
+    """
+    moment, users = context.validation_time, examples.queries.users
+    if len(users) == 0:
+        return None
+    found = examples.clean.followed_by(examples.misspelled)
+    both = np.concatenate([users, users])
+    refined = refine(context, head, moment, both, found, ranker)
+    half = np.tile(np.arange(len(users)) % 2 == 0, 2)
+
+    def judged(features: Sequence[str]) -> float:
+        values = []
+        for taught in (half, ~half):
+            weights = refined.rows(taught).weights(features)
+            others = refined.rows(~taught)
+            values.append(ndcg_at_k(others.lists(weights, K), others.truths, K))
+        return float(np.nanmean(np.concatenate(values)))
+
+    without = float(np.nanmean(ndcg_at_k(found.lists(head.weights, K), found.truths, K)))
+    figures = {features: judged(features) for features in _PERSONAL_CHOICES}
+    best = max(figures, key=lambda features: figures[features])
+    return refined.weights(best) if figures[best] > without else None
+
+
+def refine(
+    context: ModelContext,
+    head: SearchHead,
+    prediction_time_us: int,
+    users: Longs,
+    found: QueryCandidates,
+    ranker: RecommendationHead,
+) -> QueryCandidates:
+    """The best candidates of each query, looked at again for its user.
+
+    Args:
+        context: Knows histories and states at the prediction time.
+        head: Whose weights say which are the best.
+        prediction_time_us: UTC microseconds.
+        users: int64[Q], positions of the users.
+        found: Candidates of the Q queries.
+        ranker: Ranks items, as of that time.
+    """
+    histories, states = context.histories(prediction_time_us), context.states(prediction_time_us)
+    candidates = []
+    for user, one in zip(users.tolist(), found.candidates, strict=True):
+        past = read_interactions(
+            histories.select([user]), context.vocabulary, Level.ITEM, prediction_time_us
+        )
+        best = one.best(head.weights, NUM_REFINED)
+        second = PersonalSearch(ranker, np.zeros(len(PERSONAL_FEATURES)))
+        candidates.append(second.refine(best, past, opinion_of(ranker, states, user)))
+    return QueryCandidates(candidates, found.truths)
 
 
 def validation_examples(
@@ -101,7 +248,7 @@ def validation_examples(
     item_embeddings: Floats | None,
     num_queries: int,
     seed: int,
-) -> tuple[SearchHead, QueryCandidates]:
+) -> tuple[SearchHead, Examples]:
     """A head without weights at the validation time, and what its weights are fitted on."""
     moment = context.validation_time
     catalogue = lake.read_catalogue(context.workspace)
@@ -115,13 +262,10 @@ def validation_examples(
         item_embeddings=item_embeddings,
     )
     queries = queries_at(context, context.futures(moment), num_queries=num_queries, seed=seed)
-    found = [
-        collect(context, head, moment, queries, texts)
-        for texts in (queries.clean, queries.misspelled)
-    ]
-    return head, QueryCandidates(
-        candidates=[one for part in found for one in part.candidates],
-        truths=[one for part in found for one in part.truths],
+    return head, Examples(
+        queries=queries,
+        clean=collect(context, head, moment, queries, queries.clean),
+        misspelled=collect(context, head, moment, queries, queries.misspelled),
     )
 
 
@@ -159,7 +303,3 @@ def collect(
         toward = None if item_queries is None else item_queries[user]
         candidates.append(head.candidates(text, meanings[row], own, toward))
     return QueryCandidates(candidates=candidates, truths=queries.truths)
-
-
-def _usable(item_embeddings: Floats | None) -> tuple[str, ...]:
-    return FEATURES if item_embeddings is not None else FEATURES[:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,19 @@ from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation import likeness, propensity, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.recommendation import RecommendationHead
+from behavior_model.heads.recommendation_fitting import rankings
+from behavior_model.heads.search import (
+    PERSONAL_FEATURES,
+    RECOMMENDED,
+    PersonalSearch,
+    SearchHead,
+)
 from behavior_model.memory.interactions import Level
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.workspace import Workspace
 from tests.rhythm_bundle import AS_OF_US, _write_labels
-from tests.rhythm_shop import WINDOW_US, shop_recipe, shop_workspace
+from tests.rhythm_shop import NUM_ITEMS, WINDOW_US, shop_recipe, shop_workspace
 
 Judge = Callable[[ModelContext, Path], list[Result]]
 
@@ -73,6 +81,37 @@ def test_likeness_is_judged_by_what_is_bought_ahead(
     }
     assert result.interval[0] <= result.model <= result.interval[1]
     assert result.model > result.baselines["likeness of texts"], "favourites are bought together"
+
+
+def test_search_looks_again_at_what_the_user_is_likely_to_buy(
+    context: ModelContext, tmp_path: Path
+) -> None:
+    both = rankings(context, seed=0)
+    assert rankings(context, seed=0) is both, "fitted once"
+    judge_search(context, tmp_path / "fitted")
+    encoder = TextEncoder(None, HashedBackend(32))
+    plain = SearchHead.load(tmp_path / "fitted", context.vocabulary, context.content, encoder)
+    assert plain.personal is None, "without a ranking there is no second look"
+    by_ranking = np.eye(len(PERSONAL_FEATURES))[PERSONAL_FEATURES.index(RECOMMENDED)]
+    head = replace(plain, personal=PersonalSearch(both.final, by_ranking))
+    head.save(tmp_path / "saved")
+    loaded = SearchHead.load(
+        tmp_path / "saved", context.vocabulary, context.content, encoder, None, both.final
+    )
+    histories, states = context.histories(AS_OF_US), context.states(AS_OF_US)
+    ranking = both.final.rank(histories, states, AS_OF_US, NUM_ITEMS)
+    queries = ["bread"] * len(histories)
+    found, scores = loaded.predict(
+        queries, 3, histories=histories, prediction_times_us=AS_OF_US, states=states
+    )
+    for user in range(len(histories)):
+        targets, expected = ranking.of(user)
+        known = dict(zip(targets.tolist(), expected.tolist(), strict=True))
+        assert scores[user].tolist() == sorted(scores[user].tolist(), reverse=True)
+        for item, score in zip(found[user].tolist(), scores[user].tolist(), strict=True):
+            assert score == pytest.approx(known.get(item, score), abs=1e-4)
+    nobody, _ = loaded.predict(["bread"], 3)
+    assert nobody.tolist() == plain.predict(["bread"], 3)[0].tolist()
 
 
 @pytest.mark.parametrize("task", JUDGES)

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from behavior_model.bundle import open_bundle
-from behavior_model.evaluation.metrics import auc, macro_auc, ndcg_at_k
+from behavior_model.evaluation.metrics import auc, macro_auc, ndcg_at_k, recall_at_k
 from behavior_model.memory.interactions import Level, Longs, read_interactions
 from behavior_model.predictor import CATEGORY_PROPENSITY, Predictor
 from behavior_model.renewal import renew_bundle
@@ -34,10 +34,14 @@ from pipelines.workspace import Workspace
 from serving.line import micros
 
 K = 10
+DEPTH = 100
 
 
-def judge(predictor: Predictor, workspace: Workspace, moment_us: int) -> dict[str, float]:
-    """Figures of one predictor at one time."""
+def judge(
+    predictor: Predictor, workspace: Workspace, moment_us: int, new_since_us: int
+) -> dict[str, float]:
+    """Figures of one predictor at one time; items that nobody bought before `new_since_us` are
+    also judged on their own."""
     vocabulary = predictor.vocabulary
     end_us = moment_us + predictor.manifest.window_days * DAY_US
     whole = lake.read_histories(workspace, vocabulary, end_us)
@@ -48,8 +52,16 @@ def judge(predictor: Predictor, workspace: Workspace, moment_us: int) -> dict[st
     figures: dict[str, float] = {}
     for level, head in predictor.rankers.items():
         truths = _bought(head.level, predictor, whole, end_us)
-        lists = head.rank(histories, states, moment_us, K).padded(K)
+        lists = head.rank(histories, states, moment_us, DEPTH).padded(DEPTH)
         figures[f"{level} NDCG@10"] = float(np.nanmean(ndcg_at_k(lists, truths, K)))
+        if head.level is Level.ITEM:
+            past = read_interactions(
+                whole.before(new_since_us), vocabulary, Level.ITEM, new_since_us
+            )
+            known = np.unique(past.targets)
+            new = [np.setdiff1d(truth, known) for truth in truths]
+            figures["new items Recall@100"] = float(np.nanmean(recall_at_k(lists, new, DEPTH)))
+            figures["users who buy new items"] = sum(len(one) > 0 for one in new)
     truths = _bought(Level.CATEGORY, predictor, whole, end_us)
     if predictor.propensity_head is not None:
         head = predictor.propensity_head
@@ -79,7 +91,9 @@ def main() -> None:
     parser.add_argument("--as-of", type=datetime.fromisoformat, required=True)
     given = parser.parse_args()
     workspace, moment_us = Workspace(given.workspace), micros(given.as_of)
-    rows = {"as trained": judge(Predictor.load(workspace.bundle), workspace, moment_us)}
+    trained = Predictor.load(workspace.bundle)
+    cut_us = trained.manifest.as_of_us
+    rows = {"as trained": judge(trained, workspace, moment_us, cut_us)}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Workspace(Path(folder))
         for name in ("lake", "text_cache"):
@@ -89,15 +103,17 @@ def main() -> None:
         begun = time.perf_counter()
         renew_bundle(scratch, bundle, bundle.vocabulary, moment_us, seed=0)
         seconds = time.perf_counter() - begun
-        rows["renewed"] = judge(Predictor.load(scratch.bundle), workspace, moment_us)
+        rows["renewed"] = judge(Predictor.load(scratch.bundle), workspace, moment_us, cut_us)
     if given.retrained is not None:
         other = Workspace(given.retrained)
-        rows["trained again"] = judge(Predictor.load(other.bundle), other, moment_us)
+        rows["trained again"] = judge(Predictor.load(other.bundle), other, moment_us, cut_us)
     names = list(rows["renewed"])
     print("| | " + " | ".join(names) + " |")
     print("|---|" + "---|" * len(names))
     for label, figures in rows.items():
-        print(f"| {label} | " + " | ".join(f"{figures[name]:.4f}" for name in names) + " |")
+        shown = (f"{figures[name]:,}" if name.startswith("users") else f"{figures[name]:.4f}"
+                 for name in names)  # fmt: skip
+        print(f"| {label} | " + " | ".join(shown) + " |")
     print(f"renewing the memories took {seconds:.1f} s")
 
 
