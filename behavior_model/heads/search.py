@@ -26,9 +26,8 @@ from behavior_model.heads.item_counts import OwnCounts, own_counts
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex
 from behavior_model.heads.pair_features import pair_features
 from behavior_model.heads.recommendation import RecommendationHead, transformer_scores
-from behavior_model.heads.transformer_scores import TransformerScores
 from behavior_model.items import ItemContent
-from behavior_model.memory.interactions import Interactions, Level, read_interactions
+from behavior_model.memory.interactions import Level, read_interactions
 from behavior_model.text_encoder import TextEncoder
 from pipelines.errors import BundleError
 from pipelines.tokens.binning import FIRST_IDX
@@ -97,20 +96,32 @@ class PersonalSearch:
     weights: npt.NDArray[np.float64]
 
     def refine(
-        self, found: Candidates, past: Interactions, opinion: TransformerScores | None
+        self,
+        found: Candidates,
+        histories: Histories,
+        user: int,
+        prediction_time_us: int,
+        states: UserStates | None,
     ) -> Candidates:
         """Candidates with PERSONAL_FEATURES.
 
         Args:
             found: Candidates with FEATURES.
-            past: One user's, at the prediction time.
-            opinion: The transformer's of this user, if it is listened to.
+            histories: U users.
+            user: Position of the one who asks.
+            prediction_time_us: UTC microseconds.
+            states: The backbone's states of the U users, if it is listened to.
         """
+        ranker, one = self.ranker, histories.select([user])
+        past = read_interactions(one, ranker.vocabulary, Level.ITEM, prediction_time_us)
+        opinion = transformer_scores(Level.ITEM, states, ranker.items)
+        if opinion is not None:
+            opinion = opinion.users_between(user, user + 1)
         order = np.argsort(found.item_idx)
         targets = found.item_idx[order]
-        table = pair_features(past, self.ranker.memories, opinion, targets=targets)
+        table = pair_features(past, ranker.memories, opinion, targets=targets)
         scores = np.zeros(len(order), dtype=np.float32)
-        scores[order] = self.ranker.mixture.score(table)
+        scores[order] = ranker.mixture.score(table)
         return Candidates(found.item_idx, np.column_stack([found.features, scores]))
 
 
@@ -163,26 +174,36 @@ class SearchHead:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         meanings = self.encode(queries)
         for row, query in enumerate(queries):
-            weights = self.weights
             if histories is None or prediction_times_us is None:
-                found = self.candidates(query, meanings[row], None)
+                found, weights = self.candidates(query, meanings[row], None), self.weights
             else:
                 time = _time(prediction_times_us, row)
-                own = own_counts(self.vocabulary, histories, row, time)
-                item_query = None if states is None else states.item_query[row]
-                found = self.candidates(query, meanings[row], own, item_query)
-                if self.personal is not None and len(own.item_idx):
-                    best = found.best(self.weights, max(k, NUM_REFINED))
-                    past = read_interactions(
-                        histories.select([row]), self.vocabulary, Level.ITEM, time
-                    )
-                    opinion = opinion_of(self.personal.ranker, states, row)
-                    found = self.personal.refine(best, past, opinion)
-                    weights = self.personal.weights
-            best_items, values = rank(found, weights, k)
-            ranked[row, : len(best_items)] = best_items
-            scores[row, : len(best_items)] = values
+                found, weights = self._personal(
+                    query, meanings[row], histories, row, time, states, k
+                )
+            best, values = rank(found, weights, k)
+            ranked[row, : len(best)] = best
+            scores[row, : len(best)] = values
         return ranked, scores
+
+    def _personal(
+        self,
+        query: str,
+        meaning: Floats,
+        histories: Histories,
+        user: int,
+        time: int,
+        states: UserStates | None,
+        k: int,
+    ) -> tuple[Candidates, npt.NDArray[np.float64]]:
+        """Candidates for a user, at least k if there are, and the weights that rank them."""
+        own = own_counts(self.vocabulary, histories, user, time)
+        item_query = None if states is None else states.item_query[user]
+        found = self.candidates(query, meaning, own, item_query)
+        if self.personal is None or not len(own.item_idx):
+            return found, self.weights
+        best = found.best(self.weights, max(NUM_REFINED, k))
+        return self.personal.refine(best, histories, user, time, states), self.personal.weights
 
     def encode(self, queries: Sequence[str]) -> Floats:
         """float32[Q, T1]: unit embeddings of queries in the space of the item texts."""
@@ -303,14 +324,6 @@ class SearchHead:
             item_embeddings=item_embeddings,
             personal=personal,
         )
-
-
-def opinion_of(
-    ranker: RecommendationHead, states: UserStates | None, user: int
-) -> TransformerScores | None:
-    """The transformer's scores of the user at one position of the states."""
-    scores = transformer_scores(Level.ITEM, states, ranker.items)
-    return None if scores is None else scores.users_between(user, user + 1)
 
 
 def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tuple[Longs, Floats]:

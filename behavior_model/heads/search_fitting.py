@@ -25,9 +25,7 @@ from behavior_model.heads.search import (
     Candidates,
     PersonalSearch,
     SearchHead,
-    opinion_of,
 )
-from behavior_model.memory.interactions import Level, read_interactions
 from behavior_model.text_encoder import TextEncoder
 from pipelines import lake
 
@@ -230,14 +228,11 @@ def refine(
         ranker: Ranks items, as of that time.
     """
     histories, states = context.histories(prediction_time_us), context.states(prediction_time_us)
+    second = PersonalSearch(ranker, np.zeros(len(PERSONAL_FEATURES)))
     candidates = []
     for user, one in zip(users.tolist(), found.candidates, strict=True):
-        past = read_interactions(
-            histories.select([user]), context.vocabulary, Level.ITEM, prediction_time_us
-        )
         best = one.best(head.weights, NUM_REFINED)
-        second = PersonalSearch(ranker, np.zeros(len(PERSONAL_FEATURES)))
-        candidates.append(second.refine(best, past, opinion_of(ranker, states, user)))
+        candidates.append(second.refine(best, histories, user, prediction_time_us, states))
     return QueryCandidates(candidates, found.truths)
 
 
