@@ -54,13 +54,16 @@ from pipelines.workspace import Workspace
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 
+_SCRATCH: Final = ".renewal."
+
 
 def renew_bundle(
     workspace: Workspace, bundle: Bundle, vocabulary: Vocabulary, moment_us: int, *, seed: int
 ) -> Manifest:
     """Replace the workspace's bundle by one whose memories hold what happened before a moment.
 
-    Written whole or not at all; the same inputs give the same bundle.
+    Written whole or not at all; the same inputs give the same bundle. The caller holds the
+    workspace's lock.
 
     Args:
         workspace: Its token sequences were encoded with the vocabulary.
@@ -73,8 +76,10 @@ def renew_bundle(
         WorkspaceError: this machine lacks the text encoder that made the items' content.
     """
     manifest = bundle.manifest
+    for left in workspace.root.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left)  # of a renewal that was killed
     with (
-        tempfile.TemporaryDirectory(dir=workspace.root, prefix=".renewal.") as scratch,
+        tempfile.TemporaryDirectory(dir=workspace.root, prefix=_SCRATCH) as scratch,
         threadpool_limits(1, "blas"),
     ):
         folder = Path(scratch)

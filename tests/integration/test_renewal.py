@@ -105,8 +105,11 @@ def test_it_names_its_training_and_the_time_of_its_memories(
 
 
 def test_renewing_again_gives_the_same_bundle(shop: Workspace, manifest: Manifest) -> None:
+    left = shop.root / ".renewal.killed"
+    left.mkdir()
     again = renew_bundle(shop, open_bundle(shop.bundle), grown_vocabulary(), CUT_US, seed=0)
     assert again == manifest == read_manifest(shop.bundle)
+    assert not left.exists(), "what a kill left behind"
 
 
 def test_weights_and_embeddings_of_users_stay(before: Predictor, renewed: Predictor) -> None:

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+from behavior_model.bundle import open_bundle
 from behavior_model.context import ModelContext
 from behavior_model.heads.registry import HEADS, NEEDS, fit_all, read_results
 from behavior_model.model.backbone import new_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.predictor import Predictor
+from behavior_model.renewal import renew_bundle
 from behavior_model.sealing import seal
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import TrainingRun
 from pipelines import lake
 from pipelines.contracts import CATALOGUE
 from pipelines.errors import UnknownNameError
-from pipelines.tokens.binning import MISSING_IDX
+from pipelines.tokens.binning import DAY_US, MISSING_IDX
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
 from tests.rhythm_bundle import COMPANY
@@ -77,6 +79,18 @@ def test_the_bundle_answers_what_it_can_and_names_it(context: ModelContext) -> N
         predictor.propensities(histories, times)
     with pytest.raises(UnknownNameError, match="Known: behavior"):
         predictor.similar_items(["item-00"], 3, by="content")
+
+
+def test_an_item_of_events_alone_joins_without_a_training(context: ModelContext) -> None:
+    seal(context)
+    place = context.workspace
+    grown = context.vocabulary.grown_by({"brand new": None})
+    renew_bundle(place, open_bundle(place.bundle), grown, AS_OF_US + DAY_US, seed=0)
+    predictor = Predictor.load(place.bundle)
+    assert predictor.vocabulary.items[-1] == "brand new"
+    histories = context.histories(AS_OF_US).select([0])
+    assert predictor.recommend(histories, histories.times_us[-1:] + 1, 3).ids[0]
+    assert len(predictor.similar_items(["brand new"], 3).ids[0]) == 3
 
 
 def test_events_without_items_are_learned_from() -> None:
