@@ -29,6 +29,8 @@ from pipelines.contracts import (
 from pipelines.quality.suites import row_rules
 
 FEW_ROWS: Final = 200_000
+MAX_HASHES_HERE: Final = 20_000_000
+"""So many hashes this process sorts (160 MB); more are dealt out to Spark's tasks."""
 """So many rows are cheaper to keep, and to look through in this process, than to read again."""
 MAX_SHOWN_CONFLICTS: Final = 3
 _HASH_LENGTH: Final = 32
@@ -116,12 +118,14 @@ def gate(
         staged.persist(StorageLevel.MEMORY_AND_DISK)
     found = staged.groupBy(SOURCE_TABLE, RULE).agg(F.count("*"), _first_us(contract)).collect()
     counts = {(table, rule): num for table, rule, num, _ in found}
-    are_few = sum(counts.values()) <= FEW_ROWS
+    num_rows = sum(counts.values())
+    are_few = num_rows <= FEW_ROWS
     if reread and are_few:
         staged.persist(StorageLevel.MEMORY_AND_DISK)
     sound = staged.where(F.col(RULE).isNull()).drop(RULE, RAW_ROW)
     hashes = sound.select(KEY_HASH)
-    may_repeat = bool(_num_twins(hashes.toArrow().to_batches())) if are_few else _may_repeat(hashes)
+    here = num_rows <= MAX_HASHES_HERE
+    may_repeat = bool(_num_twins(hashes.toArrow().to_batches())) if here else _may_repeat(hashes)
     sound = sound.drop(KEY_HASH)
     accepted, keys = _one_per_key(sound, contract) if may_repeat else (sound, _Keys())
     any_broken = any(rule is not None for _, rule in counts)

@@ -28,9 +28,10 @@ from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 
 MAX_EVENTS: Final = 2_000_000
+FEW_USERS: Final = 50_000
 MAX_STORED: Final = 15_000_000
-"""So many new and older events one process holds (2 GiB in all); more are encoded again by Spark's
-tasks."""
+"""So many new and, of more than a few users, older events one process holds (2 GiB in all); more
+are encoded again by Spark's tasks."""
 
 
 def lengthen(
@@ -44,7 +45,9 @@ def lengthen(
         vocabulary: The frozen vocabulary that they were encoded with.
         user_ids: Users whose events were added to and not changed otherwise since.
     """
-    if not user_ids or _num_stored(workspace, user_ids) > MAX_STORED:
+    if not user_ids:
+        return []
+    if len(user_ids) > FEW_USERS and _num_stored(workspace, user_ids) > MAX_STORED:
         return []
     new = _new_events(workspace.table(EVENTS.name), version, vocabulary, user_ids)
     if new is None:

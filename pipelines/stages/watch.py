@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts import CONTENT_HASH, EVENT_TIME, EVENTS, TableContract
@@ -23,6 +24,8 @@ from pipelines.workspace import Workspace
 MAX_SAMPLE: Final = 200_000
 PROFILE_FILE: Final = "intake_profile.json"
 _US_PER_HOUR: Final = 3_600_000_000
+_ROWS_AT_ONCE: Final = 2_000_000
+_NONE: Final = np.empty(0, dtype=np.int64)
 
 
 def profile_path(workspace: Workspace) -> Path:
@@ -86,11 +89,33 @@ def _taken(
     """One of `weight` new rows, chosen by the hash of its content, and all rows by hour."""
     columns = list(contract.column_names)
     read = list(dict.fromkeys([*columns, CONTENT_HASH]))
-    chosen, hours = [], Counter[int]()
+    chosen, hours = [], _Hours()
     for rows in inserted_since(events, version, read):
         hashes = rows.column(CONTENT_HASH).to_numpy()
         chosen.append(rows.filter(pa.array(hashes % weight == 0)).select(columns))
-        times_us = rows.column(EVENT_TIME).cast(pa.int64()).to_numpy()
-        found, counts = np.unique(times_us // _US_PER_HOUR, return_counts=True)
-        hours.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    return pa.concat_tables(chosen), dict(sorted(hours.items()))
+        hours.add(rows.column(EVENT_TIME).cast(pa.int64()).to_numpy())
+    return pa.concat_tables(chosen), hours.counts()
+
+
+class _Hours:
+    """Counts rows by hour, many batches at once: a batch of some users spans all hours."""
+
+    def __init__(self) -> None:
+        self._waiting: list[npt.NDArray[np.int64]] = []
+        self._counts = Counter[int]()
+
+    def add(self, times_us: npt.NDArray[np.int64]) -> None:
+        """Count rows by their times."""
+        self._waiting.append(times_us // _US_PER_HOUR)
+        if sum(map(len, self._waiting)) >= _ROWS_AT_ONCE:
+            self._count()
+
+    def counts(self) -> dict[int, int]:
+        """Rows by hour since 1970-01-01 UTC, ascending."""
+        self._count()
+        return dict(sorted(self._counts.items()))
+
+    def _count(self) -> None:
+        found, counts = np.unique(np.concatenate([_NONE, *self._waiting]), return_counts=True)
+        self._counts.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        self._waiting = []

@@ -123,11 +123,11 @@ def take_in_day(context: StageContext, raw: Path, number: int, events: int, user
 
 
 def duckdb_seconds(raw: Path, out: Path, num_events: int) -> float | None:
-    """Seconds of the same job by hand; None where it ends for want of memory."""
+    """Seconds of the same job by hand; None where it ends for want of memory or of disk."""
     begun = time.monotonic()
     try:
         found = run_duckdb(raw, out, AS_OF, threads=num_cores())
-    except duckdb.OutOfMemoryException as error:
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         print(f"DuckDB: {str(error).splitlines()[0]}", flush=True)
         return None
     assert found == num_events

@@ -110,6 +110,7 @@ def test_no_user_and_too_many_are_left_alone(
     monkeypatch.setattr(extension, "MAX_EVENTS", 1)
     assert lengthened(workspace, ["ada", "bob"]) == []
     monkeypatch.setattr(extension, "MAX_EVENTS", 2)
+    monkeypatch.setattr(extension, "FEW_USERS", 1)
     monkeypatch.setattr(extension, "MAX_STORED", 3)
     assert lengthened(workspace, ["ada", "bob"]) == []
     assert DeltaTable(str(workspace.table(TOKEN_SEQUENCES.name))).version() == version
