@@ -145,27 +145,16 @@ def test_scores_cover_every_user_with_any_history(workspace: Path, tmp_path: Pat
         table.groupby("user_id")["rank"].apply(list).map(lambda r: r == list(range(1, 11)))
     ).all()
 
-    out = tmp_path / "churn.parquet"
-    done = bfm("score", "churn", "--workspace", workspace, "--out", out, "--as-of", AS_OF)
+
+def test_embeddings_are_exported(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "user.parquet"
+    done = bfm("export", "--entity", "user", "--workspace", workspace, "--out", out)
     assert done.returncode == 0, done.stderr
-    churn = pq.read_table(out).to_pandas()
-    assert list(churn.columns) == ["user_id", "score", "lower", "upper"]
-    assert set(churn.user_id) == users
-    assert churn.score.between(churn.lower, churn.upper).all()
-    assert churn.lower.ge(0).all()
-    assert churn.upper.le(1).all()
-
-
-def test_embeddings_are_exported_for_users_and_items(workspace: Path, tmp_path: Path) -> None:
-    for entity in ("user", "item"):
-        out = tmp_path / f"{entity}.parquet"
-        done = bfm("export", "--entity", entity, "--workspace", workspace, "--out", out)
-        assert done.returncode == 0, done.stderr
-        table = pq.read_table(out)
-        assert table.column_names == ["id", "embedding"]
-        matrix = np.stack(table.column("embedding").to_pylist())
-        assert np.isfinite(matrix).all()
-        assert matrix.std(axis=0).max() > 0
+    table = pq.read_table(out)
+    assert table.column_names == ["id", "embedding"]
+    matrix = np.stack(table.column("embedding").to_pylist())
+    assert np.isfinite(matrix).all()
+    assert matrix.std(axis=0).max() > 0
 
 
 @pytest.mark.usefixtures("spark")

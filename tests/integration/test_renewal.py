@@ -175,8 +175,13 @@ def test_a_running_counter_takes_it_over(
 
 
 def test_other_event_fields_need_a_restart(
-    rhythm_shop: Workspace, workspace: Workspace, caplog: pytest.LogCaptureFixture
+    rhythm_shop: Workspace,
+    workspace: Workspace,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # MLflow, in this process because other tests train, silences all loggers that it finds.
+    monkeypatch.setattr("serving.reload._log", logging.getLogger("bfm.test"))
     shutil.copytree(rhythm_shop.bundle, workspace.bundle)
     taken: list[Predictor] = []
     reloader = Reloader(workspace, read_manifest(workspace.bundle), taken.append)
