@@ -180,7 +180,7 @@ def test_other_event_fields_need_a_restart(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # MLflow, in this process because other tests train, silences all loggers that it finds.
+    # import-linter, which another test runs in this process, silences all loggers that it finds.
     monkeypatch.setattr("serving.reload._log", logging.getLogger("bfm.test"))
     shutil.copytree(rhythm_shop.bundle, workspace.bundle)
     taken: list[Predictor] = []
