@@ -89,7 +89,7 @@ def _print_requests(workspace: Workspace) -> None:
     user, item = _examples(workspace)
     out.print("\nOne request and its answer per route, over HTTP on the loopback address:")
     with running(workspace) as base_url:
-        for method, path, body in _tour(user, item):
+        for method, path, body in tour(user, item):
             answer = requests.request(method, base_url + path, json=body, timeout=TIMEOUT_S)
             sent = f" {json.dumps(body)}" if body else ""
             out.print(f"\n{method} {path}{sent}", style="bold", markup=False)
@@ -110,7 +110,8 @@ def _examples(workspace: Workspace) -> tuple[str, str]:
     return user, Vocabulary.load(workspace.vocabulary_path).items[0]
 
 
-def _tour(user: str, item: str) -> Sequence[tuple[str, str, dict[str, Any] | None]]:
+def tour(user: str, item: str) -> Sequence[tuple[str, str, dict[str, Any] | None]]:
+    """One request per route: method, path and body."""
     live = {
         "event_id": "demo-1",
         "user_id": user,
@@ -127,7 +128,7 @@ def _tour(user: str, item: str) -> Sequence[tuple[str, str, dict[str, Any] | Non
         ("GET", "/v1/model", None),
         ("POST", "/v1/recommendations", ask),
         ("POST", "/v1/predictions/churn", {"user_id": user}),
-        ("POST", "/v1/propensities", {"user_id": user, "k": 3}),
+        ("POST", "/v1/propensities", {"user_id": user}),
         ("POST", "/v1/events", {"events": [live]}),
         ("POST", "/v1/recommendations", ask),
         ("POST", "/v1/search", {"query": "choclate milk", "user_id": user, "k": 3}),

@@ -44,6 +44,7 @@ from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from serving.app import create_app, require_free_port, running, serve
+from serving.cli.demo import tour
 from serving.cli.main import app
 from serving.erasure import erase, erase_due
 from serving.schemas import from_micros
@@ -353,6 +354,12 @@ def test_similar_items_leave_the_item_out(client: TestClient, by: str) -> None:
     assert scores == sorted(scores, reverse=True)
     text = {"text": "bread number 1", "by": by, "k": 1}
     assert client.post("/v1/similar-items", json=text).json()["items"][0]["category"] == "bread"
+
+
+def test_every_request_that_the_demo_shows_is_answered(client: TestClient) -> None:
+    for method, path, body in tour("user-001", "item-04"):
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == 200, (method, path, answer.text)
 
 
 def test_search_finds_by_words(client: TestClient) -> None:
