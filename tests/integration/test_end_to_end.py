@@ -314,8 +314,10 @@ def grow(path: Path, row: dict[str, Any]) -> None:
 def score_churn(workspace: Workspace, as_of_us: int) -> dict[str, float]:
     out = workspace.root / "churn.parquet"
     score(workspace, "churn", out, as_of_us=as_of_us)
-    rows = pq.read_table(out)
+    churn = pq.read_table(out).to_pandas()
     out.unlink()
-    return dict(
-        zip(rows.column("user_id").to_pylist(), rows.column("score").to_pylist(), strict=True)
-    )
+    assert list(churn.columns) == ["user_id", "score", "lower", "upper"]
+    assert churn.score.between(churn.lower, churn.upper).all()
+    assert churn.lower.ge(0).all()
+    assert churn.upper.le(1).all()
+    return dict(zip(churn.user_id, churn.score, strict=True))
