@@ -26,7 +26,8 @@ from behavior_model.bundle import Bundle, BundleParts, Manifest, write_bundle
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts
-from behavior_model.heads.propensity import LEVEL, PropensityHead
+from behavior_model.heads.pair_features import Memories
+from behavior_model.heads.propensity import PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.recommendation_fitting import fit_memories
 from behavior_model.heads.search import SearchHead
@@ -157,27 +158,47 @@ class _Renewal:
     def catalogue(self) -> pa.Table:
         return lake.read_catalogue(self.context.workspace)
 
+    @cached_property
+    def category_memories(self) -> Memories:
+        return self._memories(Level.CATEGORY, None)
+
+    @cached_property
+    def item_memories(self) -> Memories:
+        context = self.context
+        content = ContentMemory.fit(context.content, context.vocabulary.count_by_item_idx)
+        return self._memories(Level.ITEM, content)
+
+    @cached_property
+    def ranker(self) -> RecommendationHead | None:
+        """The bundle's ranking of items, if it has one."""
+        if RECOMMENDATION not in self.bundle.manifest.tasks:
+            return None
+        return RecommendationHead.load(self.bundle.head(RECOMMENDATION), self.bundle.vocabulary)
+
+    def _memories(self, level: Level, content: ContentMemory | None) -> Memories:
+        moment = self.context.as_of_us
+        return fit_memories(self.context, level, moment, content=content, seed=self.seed)[1]
+
 
 def _recommendation(renewal: _Renewal, task: str, folder: Path) -> None:
-    context, vocabulary = renewal.context, renewal.context.vocabulary
-    head = RecommendationHead.load(renewal.bundle.head(task), renewal.bundle.vocabulary)
-    content = None
-    if head.level is Level.ITEM:
-        content = ContentMemory.fit(context.content, vocabulary.count_by_item_idx)
+    assert renewal.ranker is not None
     items = None
-    if head.items is not None:
+    if renewal.ranker.items is not None:
         items = renewal.item_embeddings.astype(np.float16).astype(np.float32)
-    _, memories = fit_memories(
-        context, head.level, context.as_of_us, content=content, seed=renewal.seed
-    )
-    replace(head, vocabulary=vocabulary, memories=memories, items=items).save(folder)
+    vocabulary, memories = renewal.context.vocabulary, renewal.item_memories
+    replace(renewal.ranker, vocabulary=vocabulary, memories=memories, items=items).save(folder)
+
+
+def _category_recommendation(renewal: _Renewal, task: str, folder: Path) -> None:
+    head = RecommendationHead.load(renewal.bundle.head(task), renewal.bundle.vocabulary)
+    vocabulary, memories = renewal.context.vocabulary, renewal.category_memories
+    replace(head, vocabulary=vocabulary, memories=memories).save(folder)
 
 
 def _propensity(renewal: _Renewal, task: str, folder: Path) -> None:
-    context = renewal.context
     head = PropensityHead.load(renewal.bundle.head(task), renewal.bundle.vocabulary)
-    _, memories = fit_memories(context, LEVEL, context.as_of_us, content=None, seed=renewal.seed)
-    replace(head, vocabulary=context.vocabulary, memories=memories).save(folder)
+    vocabulary, memories = renewal.context.vocabulary, renewal.category_memories
+    replace(head, vocabulary=vocabulary, memories=memories).save(folder)
 
 
 def _search(renewal: _Renewal, task: str, folder: Path) -> None:
@@ -188,18 +209,11 @@ def _search(renewal: _Renewal, task: str, folder: Path) -> None:
         context.content,
         TextEncoder.named(context.content.encoder_name),
         renewal.item_embeddings,
-        _ranker(renewal.bundle),
+        renewal.ranker,  # the head keeps weights for it, and nothing of it
     )
     texts = LexicalIndex(item_texts(renewal.catalogue, context.vocabulary))
     renewed = replace(head, vocabulary=context.vocabulary, index=texts)
     at_cut(renewed, context, head.weights).save(folder)
-
-
-def _ranker(bundle: Bundle) -> RecommendationHead | None:
-    """The search head keeps weights for it, where there is one, and nothing of it."""
-    if RECOMMENDATION not in bundle.manifest.tasks:
-        return None
-    return RecommendationHead.load(bundle.head(RECOMMENDATION), bundle.vocabulary)
 
 
 def _tagging(renewal: _Renewal, task: str, folder: Path) -> None:
@@ -214,7 +228,7 @@ def _as_it_is(renewal: _Renewal, task: str, folder: Path) -> None:
 
 _HEADS: Final[dict[str, Callable[[_Renewal, str, Path], None]]] = {
     RECOMMENDATION: _recommendation,
-    CATEGORY_RECOMMENDATION: _recommendation,
+    CATEGORY_RECOMMENDATION: _category_recommendation,
     CATEGORY_PROPENSITY: _propensity,
     SEARCH: _search,
     TAGGING: _tagging,

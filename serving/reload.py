@@ -47,7 +47,7 @@ class Reloader:
                 self._refuse(found, "its event fields are others: restart bfm serve")
                 return False
             loaded = Predictor.load(self._root)
-        except BundleError:
+        except (BundleError, OSError):
             return False
         except BfmError as error:
             self._refuse(found, str(error))
@@ -69,7 +69,10 @@ def looking(reloader: Reloader, every_s: float) -> Iterator[None]:
 
     def run() -> None:
         while not ended.wait(every_s):
-            reloader.look()
+            try:
+                reloader.look()
+            except Exception:  # the old bundle goes on answering, and the next look may succeed
+                _log.exception("looking for a renewed bundle failed")
 
     thread = threading.Thread(target=run, name="bundle-reloader", daemon=True)
     if every_s > 0:

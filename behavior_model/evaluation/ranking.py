@@ -35,8 +35,9 @@ _METRICS: Final = {f"ndcg@{K}": ndcg_at_k, f"recall@{K}": recall_at_k}
 
 def items(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
     """Fit, save and judge the ranking of products, and likeness by the same memory."""
-    ranked = fit_and_judge(context, folder, Level.ITEM, seed=seed)
-    head = RecommendationHead.load(folder, context.vocabulary)
+    begun = time.perf_counter()
+    head = _fitted(context, folder, Level.ITEM, seed)
+    ranked = evaluate(context, head, seed=seed, begun=begun)
     return [*ranked, *likeness.judge(context, head, seed=seed)]
 
 
@@ -55,9 +56,14 @@ def fit_and_judge(context: ModelContext, folder: Path, level: Level, *, seed: in
         seed: Seed of everything random.
     """
     begun = time.perf_counter()
-    RecommendationHead.fit(context, level, seed=seed).save(folder)
-    head = RecommendationHead.load(folder, context.vocabulary)
+    head = _fitted(context, folder, level, seed)
     return evaluate(context, head, seed=seed, begun=begun)
+
+
+def _fitted(context: ModelContext, folder: Path, level: Level, seed: int) -> RecommendationHead:
+    """The head as it was saved."""
+    RecommendationHead.fit(context, level, seed=seed).save(folder)
+    return RecommendationHead.load(folder, context.vocabulary)
 
 
 def evaluate(

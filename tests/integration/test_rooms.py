@@ -243,14 +243,22 @@ def test_after_an_erasure_a_new_day_makes_only_its_users_again(
     )
 
 
+def own_copy(
+    finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
+) -> RunSettings:
+    """Copies of a finished workspace and of its raw tables, and the settings to go on with."""
+    shutil.copytree(finished.root, workspace.root)
+    shutil.copytree(company.parent, tmp_path / "raw")
+    path = tmp_path / "raw" / company.name
+    return RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
+
+
 def test_a_kept_vocabulary_grows_by_what_came_after_it(
     finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
     """Item 99 is bought, first of all by u1, before the catalogue names it."""
-    shutil.copytree(finished.root, workspace.root)
-    shutil.copytree(company.parent, tmp_path / "raw")
-    path = tmp_path / "raw" / company.name
-    settings = RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
+    settings = own_copy(finished, company, workspace, tmp_path)
+    path = settings.company_path
 
     def once(**kept: bool) -> list[bool]:
         context = StageContext(workspace, settings, say=lambda line: None, **kept)
@@ -297,10 +305,8 @@ def test_a_kept_vocabulary_grows_by_what_came_after_it(
 def test_a_kill_after_the_vocabulary_has_grown_is_made_good(
     finished: Workspace, company: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
-    shutil.copytree(finished.root, workspace.root)
-    shutil.copytree(company.parent, tmp_path / "raw")
-    path = tmp_path / "raw" / company.name
-    settings = RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
+    settings = own_copy(finished, company, workspace, tmp_path)
+    path = settings.company_path
     write_rows(path.with_name("orders.parquet"), [*orders(120), order(121, item=99)])
     run(workspace, path)
     grow(workspace, lake.version_of(workspace, "events"), latest_vocabulary(workspace))

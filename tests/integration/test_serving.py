@@ -87,16 +87,21 @@ def client(shop: Workspace, predictor: Predictor) -> Iterator[TestClient]:
 def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     """Every batch output, from one Ray session."""
     folder = tmp_path_factory.mktemp("batches")
+    shop.state.mkdir(exist_ok=True)
     tables = {}
     with ray_session(3):
-        for task in (*RANKERS, "category_propensity", "churn", "tagging"):
+        for task in (*RANKERS, "category_propensity", "tagging"):
             score(shop, task, folder / task, k=5)
             tables[task] = pq.read_table(folder / task)
+        for name, command in (("churn", ["score", "churn"]), ("item", ["export", "--entity=item"])):
+            place = ["--workspace", str(shop.root), "--out", str(folder / name)]
+            done = CliRunner().invoke(app, [*command, *place])
+            assert done.exit_code == 0, done.output
+            tables[name] = pq.read_table(folder / name)
         score(shop, "recommendation", folder / "later", k=5, as_of_us=AS_OF_US + 7 * DAY_US)
         tables["later"] = pq.read_table(folder / "later")
-        for entity in ("user", "item"):
-            export(shop, entity, folder / entity)
-            tables[entity] = pq.read_table(folder / entity)
+        export(shop, "user", folder / "user")
+        tables["user"] = pq.read_table(folder / "user")
         suppress(shop, user_hash(ERASED))
         export(shop, "user", folder / "without")
         suppression_path(shop).unlink()
