@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipelines.tokens.history import Histories, merge
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 from serving.app import create_app
-from serving.reload import Reloader
+from serving.reload import Reloader, looking
 from serving.settings import ServingSettings
 from tests.rhythm_bundle import AS_OF_US, NUM_USERS
 from tests.rhythm_shop import CUT_US, shop_catalogue, shop_histories, shop_vocabulary
@@ -198,3 +199,23 @@ def test_other_event_fields_need_a_restart(
     path.unlink()
     assert not reloader.look(), "a bundle that is just being written"
     assert not taken
+
+
+def test_a_look_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.reload._log", logging.getLogger("bfm.test"))
+    looks: list[int] = []
+    seen = threading.Event()
+
+    class Failing(Reloader):
+        def __init__(self) -> None:
+            pass
+
+        def look(self) -> bool:
+            looks.append(1)
+            if len(looks) == 1:
+                raise RuntimeError("half a bundle")
+            seen.set()
+            return False
+
+    with looking(Failing(), 0.01):
+        assert seen.wait(10)
