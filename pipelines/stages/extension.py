@@ -30,8 +30,8 @@ from pipelines.workspace import Workspace
 MAX_EVENTS: Final = 2_000_000
 FEW_USERS: Final = 50_000
 MAX_STORED: Final = 15_000_000
-"""So many new and, of more than a few users, older events one process holds (2 GiB in all); more
-are encoded again by Spark's tasks."""
+"""So many new and, of more than a few users, older events one process holds; more are encoded again
+by Spark's tasks."""
 
 
 def lengthen(
