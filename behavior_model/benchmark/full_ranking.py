@@ -20,11 +20,18 @@ import numpy as np
 from behavior_model.benchmark.answers import ModelRun, Options, Say, write_predictions
 from behavior_model.benchmark.baselines.ranking import filled, popular_items
 from behavior_model.benchmark.baselines.registry import BENCHMARK_BASELINES
-from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked, TooSlowError
+from behavior_model.benchmark.budget import (
+    BASELINES_SHARE,
+    MAX_MEMBERS,
+    Deadline,
+    Plan,
+    UserCost,
+    plan,
+)
 from behavior_model.benchmark.features import SHOWN_ALONE, feature_table, feature_tables
 from behavior_model.benchmark.interactions import (
     NO_ITEM,
-    Interactions,
     Longs,
     masks_history,
     read_interactions,
@@ -32,7 +39,7 @@ from behavior_model.benchmark.interactions import (
 from behavior_model.benchmark.judge import Judge, write_results
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import Scorer, alone, fit_mixture, top_lists
-from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
+from behavior_model.benchmark.recipe import recipe_for, with_epochs
 from behavior_model.benchmark.shop import (
     Outputs,
     Shop,
@@ -48,19 +55,7 @@ from behavior_model.training.tracking import follow, progress_line
 
 K: Final = 20
 JUDGED_AT: Final = (10, 5, 20)
-TRAINING_SHARE: Final = {True: 0.5, False: 0.75}
-"""Of the budget, for the trainings, with baselines and without."""
-
 NUM_SIDE_BY_SIDE: Final = 2
-SIDE_BY_SIDE: Final = 1.3
-"""How much slower a training is beside another one on the same memory."""
-
-MAX_MEMBERS: Final = 4
-"""Backbones from different seeds whose opinions are averaged, as many as the budget pays for."""
-
-MAX_LEARNED_USERS: Final = 50_000
-"""Judged users that the mixture learns from; memory does not grow with the others."""
-
 MIXTURE: Final = "mixture"
 BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline that is trained step by step."""
@@ -91,6 +86,7 @@ def run(options: Options, say: Say) -> list[Result]:
             positive.
     """
     started = time.monotonic()
+    deadline = Deadline.after(options.budget_minutes)
     full = read_interactions(options.interactions, options.items)
     say(f"{len(full):,} users, {full.num_items:,} items, {full.num_events:,} interactions")
     split = options.split(full)
@@ -98,15 +94,15 @@ def run(options: Options, say: Say) -> list[Result]:
     say(str(split.test))
     job = _test_job(options, split.test)
     validation, test = _questions(split, job, say)
-    job, num_members = _within_budget(options, job, split.test.history, say)
+    job, spending = _within_budget(options, job, test, deadline, say)
     runs: list[ModelRun] = []
     with ray_session(NUM_SIDE_BY_SIDE):
         for seed in options.seeds:
-            runs.append(_model_run(job, validation, test, seed, num_members, say))
+            runs.append(_model_run(job, validation, test, seed, spending, say))
             if len(runs) == 1:
                 write_predictions(options.out / PREDICTIONS_FILE, runs[0].lists, split.test)
                 say(f"predictions: {options.out / PREDICTIONS_FILE}")
-    baselines = _baselines(options, test.task, say) if options.with_baselines else {}
+    baselines = _baselines(options, test.task, deadline, say) if options.with_baselines else {}
     judge = Judge(
         task=split.name,
         cut=split.cut,
@@ -116,6 +112,7 @@ def run(options: Options, say: Say) -> list[Result]:
         seed=options.seeds[0],
         started=started,
         judged_at=JUDGED_AT,
+        beside_bytes=max(one.training_bytes for one in runs),
     )
     found = judge.results(
         split.test.name,
@@ -150,6 +147,11 @@ def _questions(split: Split, job: BenchmarkJob, say: Say) -> tuple[Question, Que
     """Validation and test."""
     begun = time.monotonic()
     mask_history = masks_history(split.test.history)
+    say(
+        "hardly anybody takes an item twice: what a user took is left out of the list"
+        if mask_history
+        else "users take items again: what a user took may be in the list"
+    )
     test = _question(split.test, job, mask_history)
     validation = _question(split.validation, job, mask_history)
     encoder = text_encoder(split.test.history, job.text_cache).name
@@ -170,23 +172,18 @@ def _question(fold: Fold, job: BenchmarkJob, mask_history: bool) -> Question:
 
 
 def _within_budget(
-    options: Options, job: BenchmarkJob, history: Interactions, say: Say
-) -> tuple[BenchmarkJob, int]:
-    """The training with as many epochs as are affordable, and the number of its members.
-
-    A small budget pays for fewer epochs, a large one for more members.
-    """
-    share = TRAINING_SHARE[options.with_baselines]
-    left_s = options.budget_minutes * 60 * share / len(options.seeds)
-    epoch_s = seconds_per_epoch(job) * SIDE_BY_SIDE
-    affordable = int(left_s / epoch_s)
-    epochs = max(1, min(EPOCHS, affordable))
-    num_members = max(1, min(MAX_MEMBERS, affordable // EPOCHS))
-    say(
-        f"{epochs} epochs of about {epoch_s:.1f} s, two trainings side by side, "
-        f"{num_members} of each"
+    options: Options, job: BenchmarkJob, test: Question, deadline: Deadline, say: Say
+) -> tuple[BenchmarkJob, Plan]:
+    """The training with as many epochs as are affordable, and what else each seed may do."""
+    cost = UserCost.measured(test.task, test.memories, job.recipe.model.width)
+    epoch_s = seconds_per_epoch(job)
+    for_baselines = options.budget_minutes * 60 * BASELINES_SHARE * options.with_baselines
+    history = test.fold.history
+    spending = plan(
+        deadline.left_s - for_baselines, epoch_s, cost, len(history), len(options.seeds)
     )
-    return replace(job, recipe=with_epochs(job.recipe, history, epochs)), num_members
+    say(f"{spending} (one epoch alone {epoch_s:.1f} s)")
+    return replace(job, recipe=with_epochs(job.recipe, history, spending.epochs)), spending
 
 
 def _model_run(
@@ -194,19 +191,18 @@ def _model_run(
     validation: Question,
     test: Question,
     seed: int,
-    num_members: int,
+    spending: Plan,
     say: Say,
 ) -> ModelRun:
     started = time.monotonic()
-    seeds = range(seed * MAX_MEMBERS, seed * MAX_MEMBERS + num_members)
+    seeds = range(seed * MAX_MEMBERS, seed * MAX_MEMBERS + spending.num_members)
     members = [[_member(job, asked.fold, one) for asked in (validation, test)] for one in seeds]
     for member in members:
         _train_side_by_side(member)
     say(f"seed {seed}: trained in {time.monotonic() - started:.0f} s")
-    for_validation, for_test = zip(*members, strict=True)
-    table, truth = _learning_table(validation, _outputs(for_validation))
+    for_validation, outputs = (_outputs(one) for one in zip(*members, strict=True))
+    table, truth = _learning_table(validation, for_validation, spending.num_learned)
     mixture = fit_mixture(table, truth, seed=seed)
-    outputs = _outputs(for_test)
     scorers = {name: partial(alone, name=name) for name in SHOWN_ALONE if name in table.names}
     parts = _ranked(test, outputs, {MIXTURE: mixture.score, **scorers})
     lists = parts.pop(MIXTURE)
@@ -214,7 +210,8 @@ def _model_run(
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
     say(f"seed {seed}: {speed:,.0f} events per second and thread")
     say(f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged})")
-    return ModelRun(lists, parts)
+    pairs = zip(for_validation, outputs, strict=True)
+    return ModelRun(lists, parts, max(a.peak_memory_bytes + b.peak_memory_bytes for a, b in pairs))
 
 
 def _member(job: BenchmarkJob, fold: Fold, seed: int) -> BenchmarkJob:
@@ -235,13 +232,15 @@ def _outputs(members: Sequence[BenchmarkJob]) -> list[Outputs]:
     return [Outputs.load(member.folder) for member in members]
 
 
-def _learning_table(validation: Question, outputs: Sequence[Outputs]) -> tuple[FeatureTable, Longs]:
-    """Candidates of judged users, and what is true of each of these users."""
+def _learning_table(
+    validation: Question, outputs: Sequence[Outputs], num_learned: int
+) -> tuple[FeatureTable, Longs]:
+    """Candidates of at most so many judged users, and what is true of each of these users."""
     task, truth = validation.task, validation.fold.truth
     judged = np.flatnonzero(validation.fold.judged)
     if len(judged) == 0:
         judged = np.arange(len(truth))
-    chosen = judged[:: -(-len(judged) // MAX_LEARNED_USERS)]
+    chosen = judged[:: -(-len(judged) // num_learned)]
     asked = [replace(one, queries=one.queries[chosen]) for one in outputs]
     sample = replace(task, history=task.history.select(chosen))
     return feature_table(sample, asked, validation.memories), truth[chosen]
@@ -261,17 +260,25 @@ def _ranked(
     return {name: filled(task, one, popular) for name, one in lists.items()}
 
 
-def _baselines(options: Options, task: LeaveOneOutTask, say: Say) -> dict[str, Ranked]:
-    """Every baseline that fits."""
+def _baselines(
+    options: Options, task: LeaveOneOutTask, deadline: Deadline, say: Say
+) -> dict[str, Ranked]:
+    """Every baseline that fits, in kind and in time."""
     minutes = options.baseline_minutes or options.budget_minutes * BASELINE_SHARE
     task = replace(task, budget_s=minutes * 60)
     found: dict[str, Ranked] = {}
     for name, entry in BENCHMARK_BASELINES.items():
         obstacle = entry.obstacle(task)
+        if options.baseline_minutes is None and not deadline.left_s:
+            obstacle = "--budget-minutes are over; give more, or --baseline-minutes"
         if obstacle is not None:
             say(f"baseline {name} left out: {obstacle}")
             continue
-        found[name] = entry.rank(task, K, seed=options.seeds[0])
+        try:
+            found[name] = entry.rank(task, K, seed=options.seeds[0])
+        except TooSlowError as error:
+            say(f"baseline {name} left out: {error}")
+            continue
         speed = found[name].train_events_per_second
         learned = "" if speed is None else f", {speed:,.0f} next items learned per second"
         say(f"baseline {name}: {found[name].seconds:.0f} s, {dict(found[name].knob)}{learned}")

@@ -36,8 +36,8 @@ class Interactions:
     """What U users took, each in order, from a catalogue of N items.
 
     Args:
-        user_ids: U outside ids, in the type of the file, ascending.
-        item_ids: N outside ids, in the type of the file, ascending; taken or not.
+        user_ids: U outside ids, ascending; text or whole numbers, as in the file.
+        item_ids: N outside ids likewise, ascending; taken or not.
         texts: N texts, "" where nothing is written about an item.
         offsets: int64[U + 1]; the interactions of user u are offsets[u]:offsets[u + 1].
         items: int64[E], position in `item_ids`, oldest first within a user.
@@ -171,12 +171,12 @@ def read_interactions(path: Path, items_path: Path | None = None) -> Interaction
 
     Args:
         path: Parquet with `user_id`, `item_id` and `event_time` or `position`.
-        items_path: Parquet with `item_id` and `text`, one row per item; items that nobody took
-            can be ranked too.
+        items_path: Parquet with `item_id` and `text`; items that nobody took can be ranked too, and
+            of several rows of one item the longest text holds.
 
     Raises:
         SourceError: a file is missing or not parquet, a column is missing, an id is null, nothing
-            is in it, or an item stands twice among the items.
+            is in it, or the item ids of both files have types that do not compare.
     """
     table = _read(path, (USER_ID, ITEM_ID))
     orders = [name for name in (EVENT_TIME, POSITION) if name in table.column_names]
@@ -189,8 +189,7 @@ def read_interactions(path: Path, items_path: Path | None = None) -> Interaction
     row = pa.array(np.arange(table.num_rows))
     keys = [(name, "ascending") for name in (USER_ID, *orders, "_row")]
     table = table.append_column("_row", row).sort_by(keys)
-    users = table.column(USER_ID).combine_chunks()
-    taken = table.column(ITEM_ID).combine_chunks()
+    users, taken = (table.column(name).combine_chunks() for name in (USER_ID, ITEM_ID))
     item_ids, texts = _catalogue(taken, items_path)
     user_ids = pc.unique(users)
     starts = np.searchsorted(np.asarray(pc.index_in(users, user_ids)), np.arange(len(user_ids) + 1))
@@ -221,14 +220,12 @@ def _catalogue(taken: pa.Array, path: Path | None) -> tuple[pa.Array, list[str]]
             f"{path}: column '{ITEM_ID}' is {listed.type}, among the interactions it is "
             f"{taken.type}. Write both with one type."
         )
-    distinct = pc.unique(listed)
-    if len(distinct) < len(listed):
-        counts = pc.value_counts(listed).to_pylist()
-        twice = next(one["values"] for one in counts if one["counts"] > 1)
-        raise SourceError(f"{path}: item '{twice}' stands there twice. Keep one row per item.")
-    item_ids = _ascending(pc.unique(pa.concat_arrays([distinct, taken])))
-    texts = pc.cast(table.column(TEXT), pa.string()).combine_chunks()
-    found = pc.fill_null(texts.take(pc.index_in(item_ids, listed)), "")
+    texts = pc.fill_null(pc.cast(table.column(TEXT), pa.string()), "").combine_chunks()
+    rows = pa.table({ITEM_ID: listed, TEXT: texts, "_length": pc.utf8_length(texts)})
+    ordered = rows.sort_by([("_length", "descending"), (TEXT, "ascending")])
+    item_ids = _ascending(pc.unique(pa.concat_arrays([listed, taken])))
+    first = pc.index_in(item_ids, ordered.column(ITEM_ID).combine_chunks())
+    found = pc.fill_null(ordered.column(TEXT).combine_chunks().take(first), "")
     return item_ids, found.to_pylist()
 
 
@@ -251,7 +248,22 @@ def _read(path: Path, needed: tuple[str, ...]) -> pa.Table:
         )
     if table.num_rows == 0:
         raise SourceError(f"{path}: the file has no rows, so there is nothing to learn from.")
+    for position, name in enumerate(table.column_names):
+        if name in needed:
+            table = table.set_column(position, name, _plain(table.column(name)))
     return table
+
+
+def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same values in the one type that files of different writers share."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        kind = pa.string()
+    elif pa.types.is_integer(kind) and kind != pa.uint64():
+        kind = pa.int64()
+    return values if kind == values.type else values.cast(kind)
 
 
 def _refuse_nulls(path: Path, table: pa.Table, names: tuple[str, ...]) -> None:

@@ -42,6 +42,7 @@ class Judge:
         seed: Seed of the run, or of the first of several.
         started: When what is judged began, on the monotonic clock.
         judged_at: Lengths of the lists that metrics read.
+        beside_bytes: Peak memory of the processes that trained, beside this one's.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Judge:
     seed: int
     started: float
     judged_at: Sequence[int] = (K,)
+    beside_bytes: int = 0
 
     def results(
         self,
@@ -130,7 +132,7 @@ class Judge:
             num_events=self.num_events,
             seed=self.seed,
             seconds=time.monotonic() - self.started,
-            peak_memory_bytes=peak_memory_bytes(),
+            peak_memory_bytes=peak_memory_bytes() + self.beside_bytes,
         )
 
 

@@ -1,8 +1,8 @@
 """The mixture: what transformer and memories say of a candidate, weighed on validation alone.
 
-Two mixtures compete: a conditional logit with a weight per score, and boosted trees that rank
-(LambdaMART: Burges, 2010; LightGBM: Ke et al., 2017). Each is judged on the half of the validation
-users that it was not fitted on; the better one is fitted again on all of them.
+Three mixtures compete: a conditional logit with a weight per score, boosted trees that rank
+(LambdaMART: Burges, 2010; LightGBM: Ke et al., 2017), and the sum of both. Each is judged on the
+half of the validation users that it was not fitted on; the best one is fitted again on all of them.
 Legend: U users, P candidate pairs.
 """
 
@@ -26,6 +26,7 @@ Doubles = npt.NDArray[np.float64]
 Scorer = Callable[[FeatureTable], Doubles]
 Fit = Callable[[FeatureTable, Bools, int], Scorer]
 
+BOTH: Final = "both"
 NUM_TREES: Final = 200
 NUM_MEMBERS: Final = 2
 _COUNTED: Final = ("follow/", "accompany/")
@@ -52,7 +53,7 @@ class FittedMixture:
     """A mixture that was chosen on validation.
 
     Args:
-        name: "linear", "trees", or the name of the score that stands alone.
+        name: "linear", "trees", "both", or the name of the score that stands alone.
         score: float64[P] for a table of candidates.
         selection: NDCG@10 of each kind on validation users that it was not fitted on.
     """
@@ -75,7 +76,13 @@ def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMi
         return FittedMixture(TRANSFORMER, lambda asked: alone(asked, TRANSFORMER), {})
     selection = _selection(table, truth, seed)
     best = max(selection, key=lambda name: selection[name], default="linear")
-    return FittedMixture(best, MIXTURES[best](learned, _is_true(learned, truth), seed), selection)
+    is_true = _is_true(learned, truth)
+    scorers = [fit(learned, is_true, seed) for name, fit in FITS.items() if best in (name, BOTH)]
+
+    def score(asked: FeatureTable) -> Doubles:
+        return _sum(asked, [one(asked) for one in scorers])
+
+    return FittedMixture(best, score, selection)
 
 
 def _selection(table: FeatureTable, truth: Longs, seed: int) -> dict[str, float]:
@@ -84,13 +91,30 @@ def _selection(table: FeatureTable, truth: Longs, seed: int) -> dict[str, float]
     folds = [(_found(table, truth, fold), ~fold[table.users]) for fold in (half, ~half)]
     if any(len(learned) == 0 for learned, _ in folds):
         return {}
-    selection = {}
-    for name, fit in MIXTURES.items():
-        values = np.zeros(len(table))
-        for learned, rest in folds:
-            values[rest] = fit(learned, _is_true(learned, truth), seed)(table.rows(rest))
-        selection[name] = mean_ndcg(top_lists(table, values, len(truth), 10), truth)
-    return selection
+    values = {name: np.zeros(len(table)) for name in (*FITS, BOTH)}
+    for learned, rest in folds:
+        is_true, asked = _is_true(learned, truth), table.rows(rest)
+        scores = {name: fit(learned, is_true, seed)(asked) for name, fit in FITS.items()}
+        scores[BOTH] = _sum(asked, list(scores.values()))
+        for name, one in scores.items():
+            values[name][rest] = one
+    return {
+        name: mean_ndcg(top_lists(table, one, len(truth), 10), truth)
+        for name, one in values.items()
+    }
+
+
+def _sum(table: FeatureTable, scores: Sequence[Doubles]) -> Doubles:
+    """float64[P]: the sum of scores, each in standard deviations over a user's candidates."""
+    if len(scores) == 1:
+        return scores[0]
+    counts = np.maximum(np.bincount(table.users), 1)
+    total = np.zeros(len(table))
+    for one in scores:
+        centred = one - (np.bincount(table.users, one) / counts)[table.users]
+        spread = np.sqrt(np.bincount(table.users, centred**2) / counts)
+        total += centred / np.maximum(spread, 1e-9)[table.users]
+    return total
 
 
 def top_lists(table: FeatureTable, values: Doubles, num_users: int, k: int) -> Longs:
@@ -156,7 +180,7 @@ def _offsets(table: FeatureTable) -> Longs:
     return np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
 
 
-MIXTURES: Final[dict[str, Fit]] = {"linear": _fit_linear, "trees": _fit_trees}
+FITS: Final[dict[str, Fit]] = {"linear": _fit_linear, "trees": _fit_trees}
 
 
 def alone(table: FeatureTable, name: str) -> Doubles:

@@ -122,9 +122,8 @@ class SequenceLoader:
         order = rng.permutation(len(starts))
         starts, stops = starts[order], stops[order]
         filled = np.cumsum(stops - starts)
-        bounds = np.searchsorted(
-            filled, np.arange(0, filled[-1], self.recipe.training.batch_tokens)
-        )
+        total = int(filled[-1]) if len(filled) else 0  # nobody may have taken two things
+        bounds = np.searchsorted(filled, np.arange(0, total, self.recipe.training.batch_tokens))
         plan = [
             (starts[low:high], stops[low:high])
             for low, high in pairwise([*bounds, len(starts)])

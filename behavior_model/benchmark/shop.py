@@ -32,6 +32,8 @@ PROBE_STEPS: Final = 24
 WARM_STEPS: Final = 4
 TEXTLESS_WIDTH: Final = 8
 _OUTPUTS: Final = "outputs.safetensors"
+_SPEED: Final = "events_per_second"
+_PEAK: Final = "peak_memory_bytes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,18 +84,21 @@ class Outputs:
             user has no history, so that the items' biases, their popularity, decide.
         items: float32[N, D + 1], in the order of the files.
         events_per_second: Events read per second of training, on one thread.
+        peak_memory_bytes: Of the process that trained, 0 where none did.
     """
 
     queries: Floats
     items: Floats
-    events_per_second: float
+    events_per_second: float = 0.0
+    peak_memory_bytes: int = 0
 
     def save(self, folder: Path) -> None:
         """Write as one safetensors file, whole or not at all."""
         tensors = {
             "queries": self.queries,
             "items": self.items,
-            "events_per_second": np.asarray([self.events_per_second]),
+            _SPEED: np.asarray([self.events_per_second]),
+            _PEAK: np.asarray([self.peak_memory_bytes], dtype=np.int64),
         }
         write_bytes_atomically(folder / _OUTPUTS, save(tensors))
 
@@ -101,7 +106,8 @@ class Outputs:
     def load(cls, folder: Path) -> Outputs:
         """Read what `save` wrote."""
         tensors = load_file(folder / _OUTPUTS)
-        return cls(tensors["queries"], tensors["items"], float(tensors["events_per_second"][0]))
+        speed, peak = float(tensors[_SPEED][0]), int(tensors[_PEAK][0])
+        return cls(tensors["queries"], tensors["items"], speed, peak)
 
     @staticmethod
     def delete(folder: Path) -> None:
@@ -154,7 +160,7 @@ def training_run(model: NextItemModel, shop: Shop, recipe: Recipe, seed: int) ->
 def epoch_seconds(run: TrainingRun) -> float:
     """Seconds of one epoch of a run, from its first few steps; the run is of no use afterwards."""
     num_steps = -(-len(run.loaders[0].epoch(0)) // run.config.accumulated_batches)
-    started, counted = time.monotonic(), 0
+    started, counted = time.monotonic(), 1
     for position, _ in enumerate(run.steps()):
         if position == WARM_STEPS:
             started = time.monotonic()
@@ -175,7 +181,6 @@ def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:
     return Outputs(
         queries=queries_of(model, shop, history),
         items=item_embeddings(model.backbone, shop.content)[shop.encoded.item_idx],
-        events_per_second=0.0,
     )
 
 

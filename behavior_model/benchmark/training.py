@@ -10,6 +10,7 @@ from pathlib import Path
 from behavior_model.benchmark.interactions import Interactions, read_interactions
 from behavior_model.benchmark.shop import Shop, ask, epoch_seconds, new_model, training_run
 from behavior_model.benchmark.split import Cutoff
+from behavior_model.evaluation.measurement import peak_memory_bytes
 from behavior_model.objectives.next_item import NextItemModel
 from behavior_model.recipes import Recipe
 from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
@@ -82,7 +83,8 @@ def train(job: BenchmarkJob) -> None:
             last_saved = time.monotonic()
     model.eval()
     outputs = ask(model, shop, job.cutoff.history(job.asked_about()))
-    replace(outputs, events_per_second=speed).save(job.folder)
+    peak = peak_memory_bytes()
+    replace(outputs, events_per_second=speed, peak_memory_bytes=peak).save(job.folder)
     clear(job.folder)
 
 

@@ -29,6 +29,8 @@ def hits_at_k(
     top = ranked[:, :k]
     if top.shape[1] < k:
         top = np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
+    if all(len(truth) == 1 for truth in truths):
+        return np.asarray(top == np.reshape(truths, (len(top), 1)), dtype=np.bool_)
     return np.stack([np.isin(row, truth) for row, truth in zip(top, truths, strict=True)])
 
 

@@ -11,14 +11,19 @@ import torch
 
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.features import feature_table
-from behavior_model.benchmark.interactions import NO_ITEM, masks_history, read_interactions
+from behavior_model.benchmark.interactions import (
+    NO_ITEM,
+    Interactions,
+    masks_history,
+    read_interactions,
+)
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
-from behavior_model.benchmark.recipe import recipe_for, with_epochs
+from behavior_model.benchmark.recipe import affordable_texts, recipe_for, with_epochs
 from behavior_model.benchmark.sequences import SequenceLoader, encode
 from behavior_model.benchmark.shop import Outputs
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
-from behavior_model.benchmark.training import BenchmarkJob, train
+from behavior_model.benchmark.training import BenchmarkJob, seconds_per_epoch, train
 from behavior_model.recipes import Recipe
 from pipelines.errors import SourceError, UnknownNameError
 from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, ring_recipe, write_shop
@@ -89,15 +94,44 @@ def test_what_cannot_be_read_is_named(shop: tuple[Path, Path], tmp_path: Path) -
     pq.write_table(pq.read_table(interactions).slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(SourceError, match="no rows"):
         read_interactions(tmp_path / "empty.parquet")
-    twice = pa.concat_tables([pq.read_table(items), pq.read_table(items).slice(3, 1)])
-    pq.write_table(twice, tmp_path / "twice.parquet")
-    with pytest.raises(SourceError, match="stands there twice"):
-        read_interactions(interactions, tmp_path / "twice.parquet")
     holes = pq.read_table(interactions)
     holes = holes.set_column(0, "user_id", pa.array([None, *holes["user_id"].to_pylist()[1:]]))
     pq.write_table(holes, tmp_path / "holes.parquet")
     with pytest.raises(SourceError, match="row 0 has no 'user_id'"):
         read_interactions(tmp_path / "holes.parquet")
+
+
+def test_files_of_different_writers_are_read_alike(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    interactions, items = (pq.read_table(path) for path in shop)
+    ids = interactions["item_id"].cast(pa.large_string()).dictionary_encode()
+    users = interactions["user_id"].cast(pa.int32())
+    other = interactions.set_column(1, "item_id", ids).set_column(0, "user_id", users)
+    pq.write_table(other, tmp_path / "interactions.parquet")
+    shorter = pa.table({"item_id": items["item_id"].slice(0, 5), "text": ["?", None, "", "?", ""]})
+    pq.write_table(pa.concat_tables([shorter, items]), tmp_path / "items.parquet")
+    one = read_interactions(*shop)
+    two = read_interactions(tmp_path / "interactions.parquet", tmp_path / "items.parquet")
+    assert two.texts == one.texts
+    assert np.array_equal(two.items, one.items)
+    assert two.user_ids.equals(one.user_ids)
+    assert two.item_ids.equals(one.item_ids)
+
+
+def test_ids_that_do_not_compare_are_named(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    items = pq.read_table(shop[1])
+    numbered = items.set_column(0, "item_id", pa.array(range(len(items))))
+    pq.write_table(numbered, tmp_path / "items.parquet")
+    with pytest.raises(
+        SourceError, match="'item_id' is int64, among the interactions it is string"
+    ):
+        read_interactions(shop[0], tmp_path / "items.parquet")
+
+
+def test_long_texts_are_read_less_often() -> None:
+    phrases = affordable_texts(["x" * 35, "", "y" * 35], 30.0)
+    assert phrases == 24_000
+    assert affordable_texts(["x" * 200], 30.0) == affordable_texts(["x" * 9_000], 30.0) == 10_800
+    assert affordable_texts([], 30.0) > 24_000
 
 
 def test_an_unknown_size_is_refused_with_the_known_ones(shop: tuple[Path, Path]) -> None:
@@ -167,6 +201,17 @@ def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(
     assert np.array_equal(one.items, two.items)
 
 
+def test_where_nobody_took_two_things_nothing_is_trained_and_all_is_answered(
+    shop: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one = job(shop, tmp_path, cutoff=BeforeLast(LENGTH - 1))
+    train(one)
+    outputs = Outputs.load(tmp_path)
+    assert np.isfinite(outputs.queries).all()
+    assert not one.log_path.exists()
+    assert seconds_per_epoch(one) == 0
+
+
 def test_a_training_is_tied_to_its_cutoff(tmp_path: Path) -> None:
     shop = write_shop(tmp_path, with_times=True)
     cutoffs = (BeforeLast(1), BeforeLast(2), BeforeTime(10), BeforeTime(20))
@@ -189,6 +234,7 @@ def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list
     mixture = fit_mixture(tables[0], full.last(1))
     lists = top_lists(tables[1], mixture.score(tables[1]), NUM_USERS, 3)
     assert (lists[:, 0] == full.last()).mean() > 0.9
+    assert set(mixture.selection) == {"linear", "trees", "both"}
     for user in range(NUM_USERS):
         assert not set(lists[user]) & set(full.without_last().of(user))
 
@@ -217,6 +263,27 @@ def test_a_test_item_changes_nothing_that_is_learned(
     pq.write_table(table.set_column(1, "item_id", pa.array(items.tolist())), changed)
     train(job((changed, shop[1]), tmp_path / "changed"))
     assert np.array_equal(Outputs.load(tmp_path / "changed").queries, outputs[1].queries)
+
+
+def test_of_many_own_items_the_ones_taken_often_or_lately_are_candidates() -> None:
+    num_items = 400
+    order = np.concatenate([np.repeat(np.arange(5), 4), np.arange(num_items)])
+    history = Interactions(
+        user_ids=pa.array(["u"]),
+        item_ids=pa.array(range(num_items)),
+        texts=[""] * num_items,
+        offsets=np.array([0, len(order)]),
+        items=order,
+    )
+    rng = np.random.default_rng(0)
+    blind = Outputs(rng.normal(size=(1, 5)), rng.normal(size=(num_items, 5)))
+    task = LeaveOneOutTask(history=history, mask_history=False)
+    table = feature_table(task, [blind], HistoryMemories.fit(history, None, None))
+    assert len(table) < num_items
+    assert set(range(300, num_items)) <= set(table.targets.tolist())
+    since = dict(zip(table.targets.tolist(), table.column("own/since").tolist(), strict=True))
+    assert since[399] == 0
+    assert since[398] == pytest.approx(np.log(2))
 
 
 def test_where_users_repeat_their_own_items_are_candidates_and_win(tmp_path: Path) -> None:

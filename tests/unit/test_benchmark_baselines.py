@@ -18,6 +18,7 @@ from behavior_model.benchmark.baselines import (
     own_frequency,
     popularity,
     sasrec,
+    tuning,
 )
 from behavior_model.benchmark.baselines.als import fold_in_quickly
 from behavior_model.benchmark.baselines.gru4rec import Gru4Rec, Gru4RecConfig
@@ -33,7 +34,12 @@ from behavior_model.benchmark.baselines.sequence_training import (
     padded_rows,
     sampled_softmax_loss,
 )
-from behavior_model.benchmark.baselines.task import Baseline, LeaveOneOutTask, Ranked
+from behavior_model.benchmark.baselines.task import (
+    Baseline,
+    LeaveOneOutTask,
+    Ranked,
+    TooSlowError,
+)
 from behavior_model.benchmark.baselines.transition_graph import (
     RingKnob,
     rank_by_rings,
@@ -61,7 +67,9 @@ def quick_training(name: str, max_epochs: int = 2) -> SequenceTrainingConfig:
         batch_users=16,
         learning_rate=1e-2,
         max_epochs=max_epochs,
+        max_steps=0,
         patience=3,
+        patient_steps=0,
     )
 
 
@@ -153,10 +161,10 @@ class TestEveryBaseline:
         task = task_of(interactions([[0, 1, 2], [1, 2, 0], [2, 0, 1, 3]], 4), repeats=repeats)
         task = replace(task, text_embeddings=None)
         if BENCHMARK_BASELINES[name].obstacle(task) is None:
-            lists = quick(name)(task, K).lists
-            assert (lists[:, 4:] == NO_ITEM).all()
-            masked = 0 if repeats else 2
-            assert ((lists[0] >= 0).sum()) == 4 - masked
+            ranked = quick(name)(task, K)
+            assert (ranked.lists[:, 4:] == NO_ITEM).all()
+            masked = 2 if ranked.knob.get("mask_history", not repeats) else 0
+            assert ((ranked.lists[0] >= 0).sum()) == 4 - masked
 
 
 def test_an_unknown_name_gets_the_list() -> None:
@@ -204,6 +212,41 @@ class TestTuning:
         ranked = tuned(task, 4, ranker, knobs)
         assert seen == [(0, 2), (1, 2), (2, 2), (1, 3)]
         assert ranked.knob == {"first": 1, "second": 2, "third": 0}
+
+    def test_masking_is_a_knob_where_users_repeat(self) -> None:
+        history = interactions([[0, 1, 2], [1, 0, 3], [0, 2, 1]], 4)
+        task = LeaveOneOutTask(history=history, mask_history=False)
+
+        def own_first(asked: LeaveOneOutTask, knob: RingKnob, k: int) -> Longs:
+            del knob
+            own = np.stack([asked.history.of(user)[:2] for user in range(3)])
+            rest = np.stack([np.setdiff1d(np.arange(4), row)[: k - 2] for row in own])
+            parts = [rest, own] if asked.mask_history else [own, rest]
+            return np.concatenate(parts, axis=1)
+
+        ranked = tuned(task, 4, own_first, [RingKnob(first=1, second=0, third=0)])
+        assert ranked.knob["mask_history"] is True
+        assert ranked.lists[:, 0].tolist() == [2, 2, 1]
+
+    def test_what_would_take_too_long_says_so(self) -> None:
+        task = replace(task_of(shoppers(repeats=False)), budget_s=1e-9)
+        with pytest.raises(TooSlowError, match=r"it takes about \d+ s, 0 s are left"):
+            item_knn.rank(task, K)
+
+    def test_the_first_users_decide_and_all_are_ranked(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tuning, "MAX_TUNING_USERS", 20)
+        task = task_of(shoppers(repeats=False))
+        asked: list[int | None] = []
+
+        def ranker(asked_of: LeaveOneOutTask, knob: item_knn.ItemKnnKnob, k: int) -> Longs:
+            asked.append(asked_of.num_asked)
+            return item_knn.rank_by_likeness(asked_of, knob, k)
+
+        ranked = tuned(task, K, ranker, item_knn.KNOBS)
+        assert asked == [20, 20, 20, 20, None]
+        assert (ranked.lists >= 0).all()
 
     def test_ndcg_of_one_true_item(self) -> None:
         lists = np.arange(10)[None].repeat(3, axis=0)
@@ -311,6 +354,13 @@ class TestSequenceEncoders:
         assert 1 <= float(ranked.knob["num_epochs"]) <= 40
         assert ranked.train_events_per_second is not None
         assert ranked.train_events_per_second > 0
+
+    def test_a_few_users_get_their_steps(self, name: str) -> None:
+        task = task_of(shoppers(repeats=False))
+        short = replace(quick_training(name, max_epochs=1), max_steps=12)
+        ranked = RANK_TRAINED[name](task, K, config=short)
+        assert ranked.train_events_per_second is not None
+        assert 1 <= ranked.knob["num_epochs"] <= 3  # of four steps each
 
     def test_keeps_to_its_budget(self, name: str) -> None:
         task = replace(task_of(shoppers(repeats=False)), budget_s=0.0)

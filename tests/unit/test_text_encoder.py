@@ -3,7 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from behavior_model.text_encoder import HashedBackend, NeuralBackend, TextEncoder
+from behavior_model.text_encoder import (
+    MAX_CHARACTERS,
+    HashedBackend,
+    NeuralBackend,
+    TextEncoder,
+)
 
 
 class CountingBackend(HashedBackend):
@@ -64,6 +69,13 @@ def test_neural_encoder_understands_across_languages() -> None:
     rows = encoder.encode(["milk", "washing powder", "bread"])
     query = encoder.encode_query(["Waschmittel"])[0]
     assert int(np.argmax(rows @ query)) == 1
+
+
+def test_of_a_long_text_its_beginning_is_read() -> None:
+    encoder = TextEncoder(backend=NeuralBackend())
+    beginning = "silver earrings with a pearl, " * 10
+    one, two = encoder.encode([beginning[:MAX_CHARACTERS], beginning + "and much more"])
+    assert np.array_equal(one, two)
 
 
 def test_without_the_package_hashed_words_take_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,11 @@ def rank_users(task: LeaveOneOutTask, k: int, score: Scorer) -> Longs:
 
 
 def chunks(task: LeaveOneOutTask) -> Iterator[slice]:
-    """Users in order, few enough at a time for a dense row of scores each."""
+    """Users that are asked for, few enough at a time for a dense row of scores each."""
     size = int(np.clip(_MAX_CHUNK_SCORES // task.history.num_items, 1, _MAX_CHUNK_USERS))
-    for start in range(0, len(task.history), size):
-        yield slice(start, min(start + size, len(task.history)))
+    num_users = len(task.history) if task.num_asked is None else task.num_asked
+    for start in range(0, num_users, size):
+        yield slice(start, min(start + size, num_users))
 
 
 def popular_items(history: Interactions) -> Longs:

@@ -58,8 +58,10 @@ class SequenceTrainingConfig:
         num_negatives: K, drawn evenly from all items once per step, shared by its rows.
         batch_users: B.
         learning_rate: Of Adam.
-        max_epochs: Passes over the users at most.
-        patience: Epochs without a better validation NDCG@10 before it stops.
+        max_epochs: Passes over the users at most,
+        max_steps: or steps, where a pass has so few that these are more.
+        patience: Epochs without a better validation NDCG@10 before it stops,
+        patient_steps: or steps, likewise.
     """
 
     encoder: EncoderConfig
@@ -67,7 +69,9 @@ class SequenceTrainingConfig:
     batch_users: int = 128
     learning_rate: float = 1e-3
     max_epochs: int = 100
+    max_steps: int = 10_000
     patience: int = 5
+    patient_steps: int = 500
 
 
 def rank_trained(
@@ -95,11 +99,14 @@ def _best_num_epochs(task: LeaveOneOutTask, config: SequenceTrainingConfig, seed
     earlier = task.validation()
     sample = replace(earlier, history=earlier.history.select(judged))
     training = SequenceTraining(earlier.history, config, seed)
+    steps = -(-max(len(earlier.history), 1) // config.batch_users)
+    patience = max(config.patience, config.patient_steps // steps)
+    max_epochs = max(config.max_epochs, config.max_steps // steps)
     found: list[float] = []
-    while len(found) < config.max_epochs and (not found or perf_counter() < stop_s):
+    while len(found) < max_epochs and (not found or perf_counter() < stop_s):
         training.run_epoch()
         found.append(mean_ndcg(training.rank(sample, K), task.validation_truth[judged]))
-        if len(found) - int(np.argmax(found)) > config.patience:
+        if len(found) - int(np.argmax(found)) > patience:
             break
     return int(np.argmax(found)) + 1
 

@@ -14,6 +14,11 @@ import numpy.typing as npt
 
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
 
+
+class TooSlowError(Exception):
+    """A baseline would take longer than its task allows; says by how much."""
+
+
 Floats = npt.NDArray[np.float32]
 
 MIN_VALIDATION_EVENTS: Final = 2
@@ -28,13 +33,16 @@ class LeaveOneOutTask:
         history: What is known; the item to be found is not in it.
         mask_history: Whether items that a user took already are left out of the user's list.
         text_embeddings: float32[N, T], one per item, or None where nothing is written about them.
-        budget_s: Seconds that a baseline which is trained step by step may take, tuning included.
+        budget_s: Seconds that a baseline may take, tuning included.
+        num_asked: Only the first so many users are ranked, the lists of others stay empty; None:
+            all are.
     """
 
     history: Interactions
     mask_history: bool = True
     text_embeddings: Floats | None = None
     budget_s: float = 600.0
+    num_asked: int | None = None
 
     def validation(self) -> LeaveOneOutTask:
         """The same question one item earlier; `validation_truth` is its answer."""

@@ -1,0 +1,74 @@
+"""How a benchmark run divides its wall time."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask
+from behavior_model.benchmark.budget import (
+    MAX_LEARNED_USERS,
+    MAX_MEMBERS,
+    MIN_LEARNED_USERS,
+    Deadline,
+    UserCost,
+    plan,
+)
+from behavior_model.benchmark.interactions import Interactions
+from behavior_model.benchmark.memories import HistoryMemories
+from behavior_model.benchmark.recipe import EPOCHS
+
+CHEAP = UserCost(listing_s=1e-4, learning_s=1e-3)
+DEAR = UserCost(listing_s=5e-3, learning_s=5e-2)
+
+
+def seconds(seconds_left: float, epoch_s: float, cost: UserCost, users: int, seeds: int) -> float:
+    """What a plan takes, by its own reckoning."""
+    found = plan(seconds_left, epoch_s, cost, users, seeds)
+    training = found.epochs * found.num_members * epoch_s * 1.3
+    learning = min(found.num_learned, users) * cost.learning_s
+    return seeds * (training + learning + users * cost.listing_s)
+
+
+@pytest.mark.parametrize("cost", [CHEAP, DEAR])
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize("epoch_s", [0.5, 10.0, 60.0])
+def test_a_plan_keeps_to_its_time(cost: UserCost, num_seeds: int, epoch_s: float) -> None:
+    assert seconds(1_800.0, epoch_s, cost, 20_000, num_seeds) <= 1_800.0
+
+
+def test_more_time_buys_epochs_first_and_members_then() -> None:
+    plans = [plan(left, 10.0, CHEAP, 20_000, 1) for left in (1.0, 300.0, 900.0, 1_800.0, 1e6)]
+    assert [one.epochs for one in plans] == sorted(one.epochs for one in plans)
+    assert (plans[0].epochs, plans[0].num_members) == (1, 1)
+    assert (plans[2].epochs, plans[2].num_members) == (EPOCHS, 1)
+    assert (plans[3].epochs, plans[3].num_members) == (EPOCHS, 3)
+    assert plans[4].num_members == MAX_MEMBERS
+
+
+def test_dear_users_leave_fewer_to_learn_from() -> None:
+    assert plan(1_800.0, 10.0, CHEAP, 200_000, 1).num_learned == MAX_LEARNED_USERS
+    assert plan(1_800.0, 10.0, DEAR, 200_000, 1).num_learned == 9_000
+    assert plan(60.0, 10.0, DEAR, 200_000, 1).num_learned == MIN_LEARNED_USERS
+
+
+def test_nothing_to_train_takes_no_time() -> None:
+    assert plan(60.0, 0.0, CHEAP, 100, 1).epochs == EPOCHS
+
+
+def test_the_cost_of_a_user_is_measured_on_a_few() -> None:
+    rng = np.random.default_rng(0)
+    history = Interactions(
+        user_ids=pa.array(range(500)),
+        item_ids=pa.array(range(300)),
+        texts=[""] * 300,
+        offsets=np.arange(501) * 6,
+        items=rng.integers(0, 300, 3_000),
+    )
+    task = LeaveOneOutTask(history=history)
+    cost = UserCost.measured(task, HistoryMemories.fit(history, None, None), width=16)
+    assert 0 < cost.listing_s < cost.learning_s < 1
+
+
+def test_a_deadline_that_passed_leaves_nothing() -> None:
+    assert Deadline.after(-1.0).left_s == 0
+    assert 50 < Deadline.after(1.0).left_s <= 60
