@@ -7,15 +7,20 @@ A new question about users is a few lines:
         return (future.num_purchases == 0).astype(float)
 
 The platform makes its labels at prediction times whose windows have passed, trains, calibrates,
-compares with baselines and serves it. NaN marks a user whom the question is not asked of.
+compares with baselines and serves it. NaN marks a user whom the question is not asked of. A company
+keeps its own questions in a Python file that `company.yaml` names (`load_tasks`).
 """
 
 from __future__ import annotations
 
+import re
+import runpy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -23,7 +28,7 @@ import numpy.typing as npt
 
 from behavior_model.context import Futures, ModelContext
 from pipelines.contracts import EVENT_TYPE, PURCHASE
-from pipelines.errors import UnknownNameError
+from pipelines.errors import CompanyConfigError, UnknownNameError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -94,13 +99,16 @@ class UserTask:
         name: Its name at every border (command line, HTTP, tables).
         kind: What its labels are.
         label: float64[U] from past and future; NaN where the question is not asked.
+        source: SHA-256 of the company's file that it stands in, "" for those of the platform.
     """
 
     name: str
     kind: TaskKind
     label: LabelFunction
+    source: str = ""
 
 
+NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TASKS: Final[dict[str, UserTask]] = {}
 
 
@@ -108,8 +116,12 @@ def user_task(name: str, *, kind: TaskKind) -> Callable[[LabelFunction], LabelFu
     """Register a label function as a user task.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or is none that a folder and an address can have.
     """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ValueError(
+            f"user task '{name}': give a name of a to z, 0 to 9 and _, beginning with a letter"
+        )
 
     def register(label: LabelFunction) -> LabelFunction:
         if name in _TASKS:
@@ -118,6 +130,41 @@ def user_task(name: str, *, kind: TaskKind) -> Callable[[LabelFunction], LabelFu
         return label
 
     return register
+
+
+def load_tasks(path: Path | None) -> None:
+    """Run a company's Python file and register its tasks; those of a file run before are gone.
+
+    Args:
+        path: The file; None: the company has none.
+
+    Raises:
+        CompanyConfigError: there is no such file, it fails, or it registers no task.
+    """
+    for name in [name for name, task in _TASKS.items() if task.source]:
+        del _TASKS[name]
+    if path is None:
+        return
+    if not path.is_file():
+        raise CompanyConfigError(f"{path}: no such file. Correct 'tasks' in company.yaml.")
+    before = set(_TASKS)
+    try:
+        runpy.run_path(str(path))
+    except Exception as error:
+        for name in set(_TASKS) - before:
+            del _TASKS[name]
+        raise CompanyConfigError(
+            f"{path}: the file of user tasks failed with {type(error).__name__}: {error}. "
+            "Correct it and run again."
+        ) from error
+    if before == set(_TASKS):
+        raise CompanyConfigError(
+            f"{path}: registers no task. Write a function with @user_task above it, or take "
+            "'tasks' out of company.yaml."
+        )
+    digest = sha256(path.read_bytes()).hexdigest()
+    for name in set(_TASKS) - before:
+        _TASKS[name] = replace(_TASKS[name], source=digest)
 
 
 def get_user_task(name: str) -> UserTask:

@@ -171,12 +171,14 @@ class LookupConfig(Strict):
 class CompanyConfig(Strict):
     """A company: its name, tables, the tables that these look values up in, retention and flags.
 
-    `retention_days` is the age from which on events leave the workspace at the next run, and with
-    them all that was made of them; without it nothing expires.
+    `tasks` is a Python file of the company's own questions about users. `retention_days` is the age
+    from which on events leave the workspace at the next run, and with them all that was made of
+    them; without it nothing expires.
     """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    tasks: str | None = None
     retention_days: Annotated[int, Field(ge=1)] | None = None
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(tuple), Field(min_length=1)]
     lookups: Annotated[tuple[LookupConfig, ...], BeforeValidator(tuple)] = ()
@@ -186,6 +188,10 @@ class CompanyConfig(Strict):
     def sources(self) -> tuple[TableConfig | LookupConfig, ...]:
         """All tables that are read."""
         return (*self.tables, *self.lookups)
+
+    def tasks_path(self, company_path: Path) -> Path | None:
+        """The file of the company's own tasks; a relative one lies beside the description."""
+        return None if self.tasks is None else company_path.parent / Path(self.tasks).expanduser()
 
     @model_validator(mode="after")
     def _consistent(self) -> CompanyConfig:

@@ -13,6 +13,7 @@ from behavior_model.training.processes import check_processes
 from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
+from pipelines.flow.markers import fingerprint_of
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import (
     SETTINGS_FILE,
@@ -81,14 +82,8 @@ def line() -> tuple[Stage, ...]:
             outputs=_checkpoint_stamps,
             run=model.pretrain,
         ),
-        Stage(
-            name="heads",
-            version=1,
-            needs=("tokenize", "pretrain"),
-            reads={"tokenize": (VOCABULARY_FILE, USER_FLAGS.name, JUDGED)},
-            inputs=_seed_and_cut,
-            outputs=lambda context: file_stamp(context.workspace.heads),
-            run=model.heads,
+        _heads_stage(
+            lambda context: {**_seed_and_cut(context), **_task_stamp(context)}, model.heads
         ),
         Stage(
             name="evaluate",
@@ -118,6 +113,20 @@ def line() -> tuple[Stage, ...]:
             outputs=lambda context: file_stamp(context.workspace.features / "offline"),
             run=_publish,
         ),
+    )
+
+
+def _heads_stage(
+    inputs: Callable[[StageContext], Parts], run: Callable[[StageContext], None]
+) -> Stage:
+    return Stage(
+        name="heads",
+        version=1,
+        needs=("tokenize", "pretrain"),
+        reads={"tokenize": (VOCABULARY_FILE, USER_FLAGS.name, JUDGED)},
+        inputs=inputs,
+        outputs=lambda context: file_stamp(context.workspace.heads),
+        run=run,
     )
 
 
@@ -156,14 +165,21 @@ class _ModelRooms:
     def heads(self, context: StageContext) -> None:
         from behavior_model.heads.registry import fit_all
 
-        fit_all(self._model(context), seed=context.settings.seed, say=context.say)
+        fit_all(
+            self._model(context),
+            seed=context.settings.seed,
+            say=context.say,
+            made_from=fingerprint_of(_heads_stage(_seed_and_cut, self.heads), context),
+        )
 
     def evaluate(self, context: StageContext) -> None:
         from behavior_model.evaluation.report import write_page
         from behavior_model.evaluation.results import write_evaluation
         from behavior_model.heads.registry import read_results
+        from behavior_model.tasks import load_tasks
 
         workspace = context.workspace
+        load_tasks(context.company.tasks_path(context.settings.company_path))
         results = read_results(workspace)
         write_evaluation(workspace.evaluation_path, results)
         write_page(workspace.reports / EVALUATION_PAGE, results, company=context.company.name)
@@ -191,7 +207,9 @@ def open_model(workspace: Workspace) -> ModelContext:
 
 def _open(context: StageContext) -> ModelContext:
     from behavior_model.context import ModelContext
+    from behavior_model.tasks import load_tasks
 
+    load_tasks(context.company.tasks_path(context.settings.company_path))
     return ModelContext.open(
         context.workspace,
         as_of_us=micros(context.as_of),
@@ -274,6 +292,12 @@ def _pretrain_inputs(context: StageContext) -> Parts:
 
 def _seed_and_cut(context: StageContext) -> Mapping[str, Any]:
     return {"seed": context.settings.seed, "as_of": context.as_of.isoformat()}
+
+
+def _task_stamp(context: StageContext) -> Parts:
+    """The file of the company's own tasks, where there is one."""
+    path = context.company.tasks_path(context.settings.company_path)
+    return {} if path is None or not path.is_file() else {"tasks": file_stamp(path)}
 
 
 def _checkpoint_stamps(context: StageContext) -> Parts:

@@ -1,10 +1,15 @@
-"""All heads of the line. A new one is a module with `fit_and_judge` and one line in `HEADS`."""
+"""All heads of the line. A new one is a module with `fit_and_judge` and one line in `heads`.
+
+A head whose ingredients are those that it was made from is kept, so that a question added to a
+company's own fits one head, and a run that was killed goes on at the head that it was killed in.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -13,10 +18,10 @@ from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
 from behavior_model.heads.propensity_fitting import can_be_learned
-from behavior_model.tasks import user_task_names
+from behavior_model.tasks import get_user_task, user_task_names
 from pipelines import lake
-from pipelines.errors import WorkspaceError
-from pipelines.workspace import Workspace
+from pipelines.errors import CompanyConfigError, WorkspaceError
+from pipelines.workspace import Workspace, write_json_atomically
 
 Say = Callable[[str], None]
 
@@ -29,14 +34,28 @@ class FitAndJudge(Protocol):
     def __call__(self, context: ModelContext, folder: Path, *, seed: int) -> list[Result]: ...
 
 
-HEADS: Final[dict[str, FitAndJudge]] = {
+_RANKINGS: Final[dict[str, FitAndJudge]] = {
     "recommendation": ranking.items,
     "category_recommendation": ranking.categories,
     propensity.TASK: propensity.fit_and_judge,
-    **{name: user_tasks.of(name) for name in user_task_names()},
+}
+_WORDS: Final[dict[str, FitAndJudge]] = {
     "search": search.fit_and_judge,
     "tagging": tagging.fit_and_judge,
 }
+
+
+def heads() -> dict[str, FitAndJudge]:
+    """All heads by name: those of the platform and one for each registered user task.
+
+    Raises:
+        CompanyConfigError: a user task has the name of another head.
+    """
+    tasks = {name: user_tasks.of(name) for name in user_task_names()}
+    for name in tasks:
+        if name in (*_RANKINGS, *_WORDS):
+            raise CompanyConfigError(f"user task '{name}' has the name of a head; rename it.")
+    return {**_RANKINGS, **tasks, **_WORDS}
 
 
 @dataclass(frozen=True)
@@ -67,17 +86,25 @@ NEEDS: Final[dict[str, Need]] = {
 """Heads that are left out where a company lacks something."""
 
 
-def fit_all(context: ModelContext, *, seed: int, say: Say) -> None:
+def fit_all(context: ModelContext, *, seed: int, say: Say, made_from: str = "") -> None:
     """Fit, save and judge every head; each is replaced whole or not at all.
 
-    Those whose need is not met are left out, and one of an earlier run is removed.
+    Those whose need is not met are left out; one of an earlier run is removed, and so is one of a
+    task that is no longer asked.
 
     Args:
         context: The company's model at one test cut.
         seed: Seed of everything random.
         say: Takes one line per head.
+        made_from: Identity of the context and the seed: heads made from the same are kept. Empty:
+            all are fitted.
     """
-    for name, fit_and_judge in HEADS.items():
+    _remove_all_but(context.workspace, heads())
+    for name, fit_and_judge in heads().items():
+        ingredients = f"{made_from} {_source(name)}" if made_from else ""
+        if ingredients and _held_ingredients(context.workspace, name) == ingredients:
+            say(f"  {name}: nothing to do")
+            continue
         need = NEEDS.get(name)
         if need is not None and not need.is_met(context):
             _leave_out(context.workspace, name)
@@ -86,17 +113,18 @@ def fit_all(context: ModelContext, *, seed: int, say: Say) -> None:
         begun = time.perf_counter()
         results = _fit(context, name, fit_and_judge, seed)
         figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results)
+        _write_ingredients(context.workspace, name, ingredients)
         say(f"  {name}: {figures} ({time.perf_counter() - begun:.0f} s)")
 
 
 def read_results(workspace: Workspace) -> list[Result]:
-    """What `fit_all` found, in the order of `HEADS`.
+    """What `fit_all` found, in the order of `heads`.
 
     Raises:
         WorkspaceError: a head was not fitted yet.
     """
     results: list[Result] = []
-    for name in HEADS:
+    for name in heads():
         path = _results_path(workspace, name)
         if not path.is_file():
             raise WorkspaceError(
@@ -112,6 +140,7 @@ def _fit(context: ModelContext, name: str, fit_and_judge: FitAndJudge, seed: int
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     results = fit_and_judge(context, fresh, seed=seed)
+    _ingredients_path(workspace, name).unlink(missing_ok=True)
     write_evaluation(_results_path(workspace, name), results)
     final = workspace.heads / name
     shutil.rmtree(final, ignore_errors=True)
@@ -122,6 +151,34 @@ def _fit(context: ModelContext, name: str, fit_and_judge: FitAndJudge, seed: int
 def _leave_out(workspace: Workspace, name: str) -> None:
     shutil.rmtree(workspace.heads / name, ignore_errors=True)
     write_evaluation(_results_path(workspace, name), [])
+
+
+def _source(name: str) -> str:
+    """What a head is made from beside the company's model: the file of a company's own task."""
+    return get_user_task(name).source if name in user_task_names() else ""
+
+
+def _held_ingredients(workspace: Workspace, name: str) -> str | None:
+    """What a head that is there was made from."""
+    path = _ingredients_path(workspace, name)
+    if not (path.is_file() and (workspace.heads / name).is_dir()):
+        return None
+    held: str = json.loads(path.read_text(encoding="utf-8"))["made_from"]
+    return held
+
+
+def _write_ingredients(workspace: Workspace, name: str, ingredients: str) -> None:
+    write_json_atomically(_ingredients_path(workspace, name), {"made_from": ingredients})
+
+
+def _remove_all_but(workspace: Workspace, wanted: Collection[str]) -> None:
+    for folder in workspace.heads.glob("[a-z]*"):
+        if folder.name not in wanted:
+            shutil.rmtree(folder)
+
+
+def _ingredients_path(workspace: Workspace, name: str) -> Path:
+    return workspace.state / "heads" / f"{name}.json"
 
 
 def _results_path(workspace: Workspace, name: str) -> Path:

@@ -12,7 +12,7 @@ import torch
 
 from behavior_model.bundle import open_bundle
 from behavior_model.context import ModelContext
-from behavior_model.heads.registry import HEADS, NEEDS, fit_all, read_results
+from behavior_model.heads.registry import NEEDS, fit_all, heads, read_results
 from behavior_model.model.backbone import new_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.predictor import Predictor
@@ -62,13 +62,13 @@ def test_heads_that_lack_something_are_left_out_and_named(
     assert left_out == set(NEEDS) - {"recommendation"}
     assert any("search: left out, the company has no catalogue" in line for line in said)
     folders = {folder.name for folder in context.workspace.heads.iterdir()}
-    assert folders == set(HEADS) - left_out
+    assert folders == set(heads()) - left_out
     assert {result.task for result in read_results(context.workspace)} == folders
 
 
 def test_the_bundle_answers_what_it_can_and_names_it(context: ModelContext) -> None:
     manifest = seal(context)
-    assert set(manifest.tasks) == set(HEADS) - set(NEEDS) | {"recommendation"}
+    assert set(manifest.tasks) == set(heads()) - set(NEEDS) | {"recommendation"}
     predictor = Predictor.load(context.workspace.bundle)
     histories = context.histories(AS_OF_US).select([0])
     times = histories.times_us[-1:] + 1

@@ -1,0 +1,168 @@
+"""A company's own questions: a Python file that company.yaml names, one head each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from behavior_model.evaluation import user_tasks
+from behavior_model.heads import registry
+from behavior_model.tasks import get_user_task, load_tasks, user_task, user_task_names
+from pipelines.company import load_company
+from pipelines.errors import CompanyConfigError
+from pipelines.workspace import Workspace
+
+BIG_BASKET = """
+from behavior_model.tasks import Doubles, Futures, Past, TaskKind, user_task
+
+
+@user_task("big_basket", kind=TaskKind.BINARY)
+def big_basket(past: Past, future: Futures) -> Doubles:
+    return (future.amounts > 2 * past.amounts()).astype(float)
+"""
+PLATFORMS = user_task_names()
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """No task of a file is left for other tests."""
+    yield
+    load_tasks(None)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.py"
+    path.write_text(BIG_BASKET)
+    return path
+
+
+class TestLoading:
+    def test_a_file_adds_its_tasks_until_another_is_read(self, file: Path, tmp_path: Path) -> None:
+        load_tasks(file)
+        load_tasks(file)
+        assert user_task_names() == tuple(sorted((*PLATFORMS, "big_basket")))
+        assert get_user_task("big_basket").source
+        assert not get_user_task("churn").source
+        other = tmp_path / "other.py"
+        other.write_text(BIG_BASKET.replace("big_basket", "small_basket"))
+        load_tasks(other)
+        assert user_task_names() == tuple(sorted((*PLATFORMS, "small_basket")))
+        load_tasks(None)
+        assert user_task_names() == PLATFORMS
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("def f(:", "failed with SyntaxError"),
+            (BIG_BASKET + "1 / 0", "failed with ZeroDivisionError: division by zero"),
+            (BIG_BASKET.replace("big_basket", "churn"), "'churn' is registered already"),
+            (BIG_BASKET.replace("big_basket", "Big basket", 1), "a name of a to z, 0 to 9 and _"),
+            ("x = 1", "registers no task"),
+        ],
+    )
+    def test_what_is_wrong_with_a_file_is_named_and_nothing_stays(
+        self, file: Path, content: str, message: str
+    ) -> None:
+        file.write_text(content)
+        with pytest.raises(CompanyConfigError, match=f"questions.py: .*{message}"):
+            load_tasks(file)
+        assert user_task_names() == PLATFORMS
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(CompanyConfigError, match=r"nowhere.py: no such file. Correct 'tasks'"):
+            load_tasks(tmp_path / "nowhere.py")
+
+    def test_the_description_names_it_beside_itself(self, tmp_path: Path) -> None:
+        company = tmp_path / "company.yaml"
+        company.write_text(
+            "name: shop\ntasks: questions.py\ntables:\n  - name: t\n    into: events\n"
+            "    source: {format: csv, path: t.csv}\n"
+            "    columns: {user_id: u, event_time: t, event_type: {constant: purchase}}\n"
+        )
+        assert load_company(company).tasks_path(company) == tmp_path / "questions.py"
+
+
+class TestHeads:
+    @pytest.fixture
+    def fitted(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Names of the heads that were fitted, in order; a head is an empty folder."""
+        names: list[str] = []
+
+        def fake(name: str) -> registry.FitAndJudge:
+            def fit(context: object, folder: Path, *, seed: int) -> list[object]:
+                names.append(name)
+                return []
+
+            return fit  # type: ignore[return-value]
+
+        monkeypatch.setattr(registry, "_RANKINGS", {"recommendation": fake("recommendation")})
+        monkeypatch.setattr(registry, "_WORDS", {})
+        monkeypatch.setattr(registry, "NEEDS", {})
+        monkeypatch.setattr(user_tasks, "of", fake)
+        return names
+
+    def fit(self, workspace: Workspace, made_from: str) -> list[str]:
+        said: list[str] = []
+        context = SimpleNamespace(workspace=workspace)
+        registry.fit_all(context, seed=0, say=said.append, made_from=made_from)  # type: ignore[arg-type]
+        return said
+
+    def test_a_new_question_fits_one_head(
+        self, fitted: list[str], file: Path, tmp_path: Path
+    ) -> None:
+        workspace = Workspace(tmp_path / "workspace")
+        self.fit(workspace, "model 1")
+        assert fitted == ["recommendation", *PLATFORMS]
+        fitted.clear()
+        load_tasks(file)
+        said = self.fit(workspace, "model 1")
+        assert fitted == ["big_basket"]
+        assert "  churn: nothing to do" in said
+        fitted.clear()
+        file.write_text(BIG_BASKET + "\n# another question\n")
+        load_tasks(file)
+        self.fit(workspace, "model 1")
+        assert fitted == ["big_basket"]
+        fitted.clear()
+        load_tasks(None)
+        self.fit(workspace, "model 1")
+        assert fitted == []
+        assert not (workspace.heads / "big_basket").exists()
+
+    def test_another_model_fits_all_and_so_does_none_named(
+        self, fitted: list[str], tmp_path: Path
+    ) -> None:
+        workspace = Workspace(tmp_path / "workspace")
+        for made_from in ("model 1", "model 2", "", ""):
+            fitted.clear()
+            self.fit(workspace, made_from)
+            assert fitted == ["recommendation", *PLATFORMS]
+
+    def test_a_run_that_was_killed_goes_on_at_its_head(
+        self, fitted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        workspace = Workspace(tmp_path / "workspace")
+
+        def killed(context: object, folder: Path, *, seed: int) -> list[object]:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(user_tasks, "of", lambda name: killed)
+            with pytest.raises(KeyboardInterrupt):
+                self.fit(workspace, "model 1")
+        assert fitted == ["recommendation"]
+        self.fit(workspace, "model 1")
+        assert fitted == ["recommendation", *PLATFORMS]
+
+    def test_a_task_with_the_name_of_a_head_is_refused(self, fitted: list[str], file: Path) -> None:
+        file.write_text(BIG_BASKET.replace("big_basket", "recommendation"))
+        load_tasks(file)
+        with pytest.raises(CompanyConfigError, match="has the name of a head"):
+            registry.heads()
+
+
+def test_a_name_must_fit_an_address() -> None:
+    with pytest.raises(ValueError, match="beginning with a letter"):
+        user_task("1st", kind=get_user_task("churn").kind)
