@@ -51,6 +51,14 @@ AS_OF = "2017-10-01T00:00:00Z"
 NUM_HOUSEHOLDS = 25
 TABLES = ("events", "catalogue", "profiles", "quarantine", "token_sequences", "labels")
 RUN_TIMEOUT_S = 900
+QUESTION = """
+from behavior_model.tasks import Doubles, Futures, Past, TaskKind, user_task
+
+
+@user_task("spends_more", kind=TaskKind.BINARY)
+def spends_more(past: Past, future: Futures) -> Doubles:
+    return (future.amounts > past.amounts()).astype(float)
+"""
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "start_here.ipynb"
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1_800)]
@@ -73,7 +81,10 @@ def versions(workspace: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cut(tmp_path_factory.mktemp("cut"), NUM_HOUSEHOLDS)
+    path = write_cut(tmp_path_factory.mktemp("cut"), NUM_HOUSEHOLDS)
+    path.with_name("questions.py").write_text(QUESTION, encoding="utf-8")
+    path.write_text(f"tasks: questions.py\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +130,7 @@ def test_evaluation_stands_beside_baselines(workspace: Path) -> None:
         "recommendation",
         "category_recommendation",
         "churn",
+        "spends_more",
         "search",
         "tagging",
     }
@@ -247,6 +259,8 @@ def test_a_new_day_reaches_the_shelf_without_a_training(workspace: Path, company
         assert told["memories_as_of"] == told["shelf_as_of"]
         found = client.post("/v1/search", json={"query": "quince marmalade", "k": 3}).json()
         assert found["items"][0]["item_id"] == "7", "a product that came after the training"
+        own = client.post("/v1/predictions/spends_more", json={"user_id": buyer}).json()
+        assert 0 < own["score"] < 1, "a question of the company's own"
         answers = {
             user: client.post("/v1/predictions/churn", json={"user_id": user}).json()
             for user in after
