@@ -114,25 +114,30 @@ def online_state(
     return OnlineState(histories=histories, vocabulary_id=vocabulary_id, as_of_us=as_of_us)
 
 
-def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> int:
-    """Take one entity out of the online store; the number of its stored rows, as far as known.
+def remove_online(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
+    """Take entities out of the online store; the number of their stored rows, as far as known.
 
-    Feast has no such call. In SQLite the rows are deleted, in Redis the entity's hash; in Postgres
-    the values are overwritten with empty ones, which every read here treats as absent.
+    Feast has no such call. In SQLite the rows are deleted, in Redis the entities' hashes; in
+    Postgres the values are overwritten with empty ones, which every read here treats as absent.
     """
-    key = EntityKey(join_keys=[table.key[0]], entity_values=[Value(string_val=entity_id)])
-    stored = serialize_entity_key(key, entity_key_serialization_version=3)
-    if shelf.settings.online_store == "sqlite":
-        return _delete_rows(shelf, table, stored)
-    if shelf.settings.online_store == "redis":
-        online = shelf.store.config.online_store
-        redis: Any = shelf.store._get_provider().online_store
-        client = redis._get_client(online)
-        return int(client.delete(stored + PROJECT.encode()))
-    return _blank(shelf, table, entity_id)
+    remove = {"sqlite": _delete_rows, "redis": _delete_hashes, "postgres": _blank}
+    batches = [ids[start : start + BATCH_ROWS] for start in range(0, len(ids), BATCH_ROWS)]
+    return sum(remove[shelf.settings.online_store](shelf, table, batch) for batch in batches)
 
 
-def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> int:
+def _stored_keys(table: TableContract, ids: Sequence[str]) -> list[bytes]:
+    """Entities as the online stores name them."""
+    keys = [EntityKey(join_keys=table.key, entity_values=[Value(string_val=one)]) for one in ids]
+    return [serialize_entity_key(key, entity_key_serialization_version=3) for key in keys]
+
+
+def _delete_hashes(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
+    redis: Any = shelf.store._get_provider().online_store
+    client = redis._get_client(shelf.store.config.online_store)
+    return int(client.delete(*(key + PROJECT.encode() for key in _stored_keys(table, ids))))
+
+
+def _blank(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     empty: dict[ColumnType, Any] = {
         ColumnType.STRING: "",
         ColumnType.LONG: 0,
@@ -140,12 +145,12 @@ def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> int:
         ColumnType.BINARY: b"",
         ColumnType.FLOAT_LIST: [],
     }
-    row = {column.name: [empty[column.type]] for column in table.columns}
-    row[table.key[0]] = [entity_id]
-    blank = pa.table(row, schema=pa.schema([arrow_schema(table).field(name) for name in row]))
+    rows = {column.name: [empty[column.type]] * len(ids) for column in table.columns}
+    rows[table.key[0]] = list(ids)
+    blank = pa.table(rows, schema=pa.schema([arrow_schema(table).field(name) for name in rows]))
     now_us = time.time_ns() // 1_000
     shelf.store.write_to_online_store(table.name, df=stamp(blank, now_us, now_us).to_pandas())
-    return 1
+    return len(ids)
 
 
 def prepare_sqlite(shelf: Shelf) -> None:
@@ -155,13 +160,13 @@ def prepare_sqlite(shelf: Shelf) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _delete_rows(shelf: Shelf, table: TableContract, stored_key: bytes) -> int:
+def _delete_rows(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     if not shelf.online_path.is_file():
         return 0
     query = f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?'
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
         connection.execute("PRAGMA secure_delete=ON")
-        return connection.execute(query, (stored_key,)).rowcount
+        return connection.executemany(query, [(key,) for key in _stored_keys(table, ids)]).rowcount
 
 
 def _may_be_older(shelf: Shelf, table: TableContract, as_of_us: int) -> bool:

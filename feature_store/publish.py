@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from feature_store import activity
 from feature_store.offline import append
 from feature_store.online import prepare_sqlite, write_online
+from feature_store.published import Published
+from feature_store.refreshed import make_way
 from feature_store.repo import definitions
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import (
@@ -61,6 +63,9 @@ def publish(
 ) -> Publication:
     """Publish one prediction time. Doing it twice with the same inputs changes nothing.
 
+    Rows of the same model that are newer stay; those of another model make way, whatever their
+    time. At the end `published.json` says whose rows the shelf holds.
+
     Args:
         workspace: Its token sequences give state and activity.
         as_of_us: Prediction time, UTC microseconds; only events before it count.
@@ -80,7 +85,11 @@ def publish(
         USER_EMBEDDING.name: _embeddings(USER_EMBEDDING, users, model_version, as_of_us),
         ITEM_EMBEDDING.name: _embeddings(ITEM_EMBEDDING, items, model_version, as_of_us),
     }
-    return _put(Shelf(workspace, settings), tables, as_of_us, created_us)
+    shelf = Shelf(workspace, settings)
+    make_way(shelf, model_version, as_of_us)
+    publication = _put(shelf, tables, as_of_us, created_us)
+    Published(model_version=model_version).save(workspace)
+    return publication
 
 
 def renew(

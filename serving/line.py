@@ -208,13 +208,11 @@ def _publish(context: StageContext) -> None:
     from behavior_model.bundle import open_bundle
     from feature_store.offline import published_ids
     from feature_store.publish import publish
-    from feature_store.refreshed import end_refreshes
     from feature_store.settings import Shelf
     from feature_store.tables import USER_STATE
 
     workspace = context.workspace
     shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.lineage
-    end_refreshes(shelf, version, micros(context.as_of))
     publication = publish(
         workspace,
         as_of_us=micros(context.as_of),

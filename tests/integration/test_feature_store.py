@@ -15,7 +15,8 @@ from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, versions
 from feature_store.online import online_features, online_state
 from feature_store.publish import Publication, publish, renew
-from feature_store.refreshed import Refreshed, end_refreshes
+from feature_store.published import Published
+from feature_store.refreshed import Refreshed
 from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import FEATURE_TABLES, ITEM_EMBEDDING, TIME_TYPE, USER_STATE
@@ -71,6 +72,10 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "ws")
 
 
+def fail(*_: object, **__: object) -> None:
+    raise OSError("disk full")
+
+
 def files(workspace: Workspace) -> dict[str, bytes]:
     folder = workspace.features / "offline"
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
@@ -95,10 +100,6 @@ def test_a_publish_cut_short_is_finished_by_the_next(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(workspace, as_of_us=AS_OF_US - DAY_US)
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
     with monkeypatch.context() as broken:
         broken.setattr("feast.FeatureStore.write_to_online_store", fail)
         with pytest.raises(OSError, match="disk full"):
@@ -146,12 +147,32 @@ def test_late_data_does_not_leak_into_the_past(workspace: Workspace) -> None:
 
 
 def test_an_older_publish_never_overwrites_a_newer_one_online(workspace: Workspace) -> None:
-    put(workspace, as_of_us=AS_OF_US, version="new")
-    late = put(workspace, as_of_us=AS_OF_US - DAY_US, version="old")
+    put(workspace, as_of_us=AS_OF_US)
+    late = put(workspace, as_of_us=AS_OF_US - DAY_US)
     assert late.written["user_embedding"] == 0
-    (found,) = online_features(Shelf(workspace), USER_ID, ["bob"], [VERSION, NUM_EVENTS])
-    assert (found["model_version"], found["num_events"]) == ("new", 4)
-    assert ask(workspace, [("bob", AS_OF_US - 1)], VERSION)[0]["model_version"] == "old"
+    (found,) = online_features(Shelf(workspace), USER_ID, ["ada"], [NUM_EVENTS])
+    assert found["num_events"] == 4
+    assert ask(workspace, [("ada", AS_OF_US - 1)], NUM_EVENTS)[0]["num_events"] == 3
+
+
+def test_a_model_of_an_earlier_cut_replaces_one_of_a_later_cut(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier_us = AS_OF_US - DAY_US
+    put(workspace, version="later")
+    with monkeypatch.context() as broken:
+        broken.setattr("feast.FeatureStore.write_to_online_store", fail)
+        with pytest.raises(OSError, match="disk full"):
+            put(workspace, as_of_us=earlier_us, version="earlier")
+    assert Published.load(workspace) == Published(model_version="")
+    put(workspace, as_of_us=earlier_us, version="earlier")
+    assert Published.load(workspace) == Published(model_version="earlier")
+    for found in online_features(
+        Shelf(workspace), USER_ID, list(USERS), [VERSION, "user_state:as_of_us"]
+    ):
+        assert (found["model_version"], found["as_of_us"]) == ("earlier", earlier_us)
+    (item,) = online_features(Shelf(workspace), ITEM_ID, ["item-03"], ["item_embedding:as_of_us"])
+    assert item["as_of_us"] == earlier_us
 
 
 def test_features_say_what_happened(workspace: Workspace) -> None:
@@ -234,11 +255,12 @@ def test_another_model_replaces_what_was_refreshed_after_its_cut(workspace: Work
     Refreshed(as_of_us=later_us, model_version="v1", sequences_id="", sequences_version=0).save(
         shelf
     )
-    end_refreshes(shelf, "v1", AS_OF_US)
+    put(workspace)
     assert Refreshed.load(shelf) is not None, "the same model goes on"
-    end_refreshes(shelf, "v2", cut_us)
-    assert Refreshed.load(shelf) is None
+    (ada,) = online_features(shelf, USER_ID, ["ada"], ["user_state:as_of_us"])
+    assert ada["as_of_us"] == later_us
     put(workspace, as_of_us=cut_us, version="v2")
+    assert Refreshed.load(shelf) is None
     rows = online_features(shelf, USER_ID, list(USERS), [VERSION, "user_state:as_of_us"])
     assert [row["model_version"] for row in rows] == ["v2"] * 3
     assert [row["as_of_us"] for row in rows] == [cut_us] * 3
