@@ -112,6 +112,8 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 def _on_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.__cause__ is not None:
+        _log.error("%s", error.detail, exc_info=error.__cause__)
     return problem(error.status, error.detail, errors=error.errors, headers=error.headers)
 
 

@@ -164,7 +164,11 @@ class AppState:
         return replace(joined, tokens=joined.tokens | times)
 
     def _stored(self, user_id: str, as_of_us: int | None) -> Histories | None:
-        """State from the shelf; absent when erased, too old, or of another vocabulary."""
+        """State from the shelf; absent when erased, too old, or of another vocabulary.
+
+        It is of another one between a publish and the moment when this replica takes over the
+        bundle that was published for: no reason to refuse the user.
+        """
         if self.is_erased(user_id):
             return None
         oldest = None
@@ -174,11 +178,10 @@ class AppState:
             if self.refreshed_us is not None and self.refreshed_us >= oldest:
                 oldest = None  # a refresh leaves the rows of users who did nothing as they are
         state = online_state(self.shelf, user_id, not_before_us=oldest)
-        if state is None:
+        vocabulary = self.predictor.vocabulary
+        if state is None or state.vocabulary_id != vocabulary.vocabulary_id:
             return None
-        where = f"the state of users in {self.shelf.root}"
-        self.predictor.vocabulary.require(state.vocabulary_id, where)
-        return state.histories.known_to(self.predictor.vocabulary)
+        return state.histories.known_to(vocabulary)
 
 
 def as_of_micros(request: Any) -> int | None:

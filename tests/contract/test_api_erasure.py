@@ -22,7 +22,7 @@ def test_an_erased_user_is_unknown_and_stays_unknown(tmp_path: Path) -> None:
         as_of_us=small_shop.AS_OF_US,
         user_embeddings=small_shop.write_embeddings(tmp_path, small_shop.USERS),
         item_embeddings=small_shop.write_embeddings(tmp_path, small_shop.vocabulary().items),
-        model_version="v1",
+        model_version=small_shop.MODEL_VERSION,
     )
     settings = ServingSettings(workspace=tmp_path)
     with TestClient(create_app(settings, small_shop.CountingPredictor.make())) as client:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.small_shop import USERS, live_event
+from feature_store.published import Published
+from pipelines.workspace import Workspace
+from serving.app import create_app
+from serving.settings import ServingSettings
+from tests.small_shop import USERS, CountingPredictor, live_event
 
 HAPPY: dict[str, dict[str, Any]] = {
     "/v1/recommendations": {"user_id": "ada", "k": 3},
@@ -238,15 +245,46 @@ def test_a_defect_is_a_problem_without_its_cause(
     assert "secret" not in json.dumps(problem)
 
 
-def test_a_replica_whose_store_fails_is_not_ready(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+def test_a_replica_whose_store_fails_is_not_ready_and_the_log_says_why(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk gone")
 
+    # import-linter, which another test runs in this process, silences all loggers that it finds.
+    monkeypatch.setattr("serving.problems._log", logging.getLogger("bfm.test"))
     monkeypatch.setattr("serving.routes.model.online_state", fail)
-    assert_problem(client.get("/readyz"), 503)
+    with caplog.at_level(logging.ERROR):
+        assert_problem(client.get("/readyz"), 503)
+    assert "disk gone" in caplog.text
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_replica_with_a_bundle_of_before_answers_as_if_users_were_unknown(
+    shop: Workspace,
+) -> None:
+    before = CountingPredictor.make()
+    earlier = replace(before.vocabulary, fitted_before="2017-08-06T00:00:00+00:00")
+    app = create_app(ServingSettings(workspace=shop.root), replace(before, vocabulary=earlier))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post("/v1/recommendations", json={"user_id": "ada"})
+        assert answer.status_code == 200
+        assert (answer.json()["fallback"], answer.json()["num_events"]) == (True, 0)
+
+
+def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
+    client: TestClient, shop: Workspace
+) -> None:
+    published = Published.load(shop)
+    assert published is not None
+    assert client.get("/readyz").status_code == 200
+    Published(model_version="another").save(shop)
+    path = shop.features / "published.json"
+    os.utime(path, (1, 1))
+    try:
+        assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
+    finally:
+        published.save(shop)
 
 
 def test_metrics_count_routes_not_addresses(client: TestClient) -> None:
