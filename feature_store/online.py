@@ -16,7 +16,9 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_store.settings import PROJECT, Shelf
+from feature_store.offline import published_ids
+from feature_store.published import is_same_store
+from feature_store.settings import Shelf
 from feature_store.tables import (
     AS_OF_US,
     STATE,
@@ -26,11 +28,13 @@ from feature_store.tables import (
     stamp,
 )
 from pipelines.contracts import USER_ID, ColumnType, TableContract
+from pipelines.errors import WorkspaceError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import write_json_atomically
 
 BATCH_ROWS: Final = 2_000
 _LEDGER: Final = "online.json"
+_SAMPLE: Final = 100
 _lock = threading.Lock()
 
 
@@ -114,6 +118,38 @@ def online_state(
     return OnlineState(histories=histories, vocabulary_id=vocabulary_id, as_of_us=as_of_us)
 
 
+def require_filled(shelf: Shelf) -> None:
+    """Refuse an online store that another publish filled, or that was lost since.
+
+    Raises:
+        WorkspaceError: it is another one than that of the last publish, or holds none of its users.
+    """
+    if not is_same_store(shelf):
+        raise WorkspaceError(
+            f"The shelf in {shelf.root} was published to another online store than BFM_SHELF_... "
+            f"names now. Fill this one first: bfm publish --workspace {shelf.workspace.root}"
+        )
+    users = sorted(published_ids(shelf, USER_STATE))[:_SAMPLE]
+    if users and not _holds_any(shelf, users):
+        raise WorkspaceError(
+            f"The online store of {shelf.root} holds none of the users that were published: it was "
+            f"lost or emptied. Fill it again: bfm publish --again --workspace "
+            f"{shelf.workspace.root}"
+        )
+
+
+def _holds_any(shelf: Shelf, users: Sequence[str]) -> bool:
+    if shelf.settings.online_store == "sqlite" and not shelf.online_path.is_file():
+        return False
+    found = online_features(shelf, USER_ID, users, [f"{USER_STATE.name}:{AS_OF_US}"])
+    return any(row[AS_OF_US] for row in found)
+
+
+def forget_written(shelf: Shelf) -> None:
+    """Let the next publish write every row, whatever was written before."""
+    (shelf.root / _LEDGER).unlink(missing_ok=True)
+
+
 def remove_online(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     """Take entities out of the online store; the number of their stored rows, as far as known.
 
@@ -134,7 +170,8 @@ def _stored_keys(table: TableContract, ids: Sequence[str]) -> list[bytes]:
 def _delete_hashes(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     redis: Any = shelf.store._get_provider().online_store
     client = redis._get_client(shelf.store.config.online_store)
-    return int(client.delete(*(key + PROJECT.encode() for key in _stored_keys(table, ids))))
+    project = shelf.settings.project.encode()
+    return int(client.delete(*(key + project for key in _stored_keys(table, ids))))
 
 
 def _blank(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
@@ -163,7 +200,7 @@ def prepare_sqlite(shelf: Shelf) -> None:
 def _delete_rows(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     if not shelf.online_path.is_file():
         return 0
-    query = f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?'
+    query = f'DELETE FROM "{shelf.settings.project}_{table.name}" WHERE entity_key = ?'
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
         connection.execute("PRAGMA secure_delete=ON")
         return connection.executemany(query, [(key,) for key in _stored_keys(table, ids)]).rowcount
@@ -185,7 +222,9 @@ class _Entry:
 
 def _ledger(shelf: Shelf) -> dict[str, _Entry]:
     path = shelf.root / _LEDGER
-    if not path.is_file() or not shelf.online_path.is_file():
+    if shelf.settings.online_store != "sqlite" or not shelf.online_path.is_file():
+        return {}  # others may be emptied or filled by somebody else
+    if not path.is_file():
         return {}
     content = json.loads(path.read_text(encoding="utf-8"))
     return {name: _Entry(**entry) for name, entry in content.items()}

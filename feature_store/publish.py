@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from feature_store import activity
 from feature_store.offline import append
-from feature_store.online import prepare_sqlite, write_online
-from feature_store.published import Published
-from feature_store.refreshed import make_way
+from feature_store.online import forget_written, prepare_sqlite, write_online
+from feature_store.published import Published, is_same_store
+from feature_store.refreshed import forget_refreshes, make_way
 from feature_store.repo import definitions
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import (
@@ -86,9 +86,13 @@ def publish(
         ITEM_EMBEDDING.name: _embeddings(ITEM_EMBEDDING, items, model_version, as_of_us),
     }
     shelf = Shelf(workspace, settings)
+    apply(shelf)
+    if not is_same_store(shelf):
+        begin_again(shelf)
     make_way(shelf, model_version, as_of_us)
     publication = _put(shelf, tables, as_of_us, created_us)
-    Published(model_version=model_version).save(workspace)
+    published = Published(model_version=model_version, online_store=shelf.settings.identity)
+    published.save(workspace)
     return publication
 
 
@@ -128,13 +132,14 @@ def renew(
         tables[ITEM_EMBEDDING.name] = _embeddings(
             ITEM_EMBEDDING, item_embeddings, model_version, as_of_us
         )
-    return _put(Shelf(workspace, settings), tables, as_of_us, None)
+    shelf = Shelf(workspace, settings)
+    apply(shelf)
+    return _put(shelf, tables, as_of_us, None)
 
 
 def _put(
     shelf: Shelf, tables: Mapping[str, pa.Table], as_of_us: int, created_us: int | None
 ) -> Publication:
-    apply(shelf)
     appended, written = [], {}
     for table in FEATURE_TABLES:
         if table.name not in tables:
@@ -144,6 +149,12 @@ def _put(
             appended.append(table.name)
         written[table.name] = write_online(shelf, table, rows, as_of_us)
     return Publication(appended=tuple(appended), written=written)
+
+
+def begin_again(shelf: Shelf) -> None:
+    """Forget what was written online, so that the next publish and refresh write every row."""
+    forget_written(shelf)
+    forget_refreshes(shelf)
 
 
 def apply(shelf: Shelf) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from feature_store.settings import Shelf
 from pipelines.workspace import Workspace, write_json_atomically
 
 _FILE: Final = "published.json"
@@ -20,9 +21,12 @@ class Published:
     Args:
         model_version: The model whose rows of users the shelf holds, as it was trained; empty while
             they take the place of another model's.
+        online_store: Identity of the online store that they were written to; empty where it is not
+            known.
     """
 
     model_version: str
+    online_store: str = ""
 
     @classmethod
     def load(cls, workspace: Workspace) -> Published | None:
@@ -40,6 +44,14 @@ class Published:
     def is_under_way(self) -> bool:
         """Whether rows of two models may lie on the shelf."""
         return not self.model_version
+
+
+def is_same_store(shelf: Shelf) -> bool:
+    """Whether the last publish wrote to the online store that is set now; true where it is not
+    known."""
+    published = Published.load(shelf.workspace)
+    known = "" if published is None else published.online_store
+    return known in ("", shelf.settings.identity)
 
 
 def seconds_since_publish(workspace: Workspace) -> float:

@@ -63,9 +63,14 @@ def make_way(shelf: Shelf, model_version: str, as_of_us: int) -> None:
     """
     if _held_model(shelf) == model_version:
         return
-    Published(model_version="").save(shelf.workspace)
+    Published(model_version="", online_store=shelf.settings.identity).save(shelf.workspace)
     for table in FEATURE_TABLES:
         remove_online(shelf, table, sorted(published_ids(shelf, table, since_us=as_of_us)))
+    forget_refreshes(shelf)
+
+
+def forget_refreshes(shelf: Shelf) -> None:
+    """Let the next refresh publish everybody."""
     (shelf.root / _FILE).unlink(missing_ok=True)
 
 

@@ -113,15 +113,18 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a whole file or nothing: temporary file beside it, fsync, then rename.
 
-    Who may read it follows from the process's umask, as for every other file of a workspace: a
-    counter may run under another account than the jobs.
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Who may read and write it, less what the process's umask takes away. By default as
+            every other file of a workspace: a counter may run under another account than the jobs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
