@@ -13,8 +13,8 @@ import pytest
 
 from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, versions
-from feature_store.online import online_features, online_state
-from feature_store.publish import Publication, publish, renew
+from feature_store.online import online_features, online_state, remove_online, require_filled
+from feature_store.publish import Publication, begin_again, publish, renew
 from feature_store.published import Published
 from feature_store.refreshed import Refreshed
 from feature_store.retention import expire
@@ -70,6 +70,11 @@ def ask(
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "ws")
+
+
+def model_on_shelf(workspace: Workspace) -> str | None:
+    published = Published.load(workspace)
+    return published.model_version if published else None
 
 
 def fail(*_: object, **__: object) -> None:
@@ -164,9 +169,9 @@ def test_a_model_of_an_earlier_cut_replaces_one_of_a_later_cut(
         broken.setattr("feast.FeatureStore.write_to_online_store", fail)
         with pytest.raises(OSError, match="disk full"):
             put(workspace, as_of_us=earlier_us, version="earlier")
-    assert Published.load(workspace) == Published(model_version="")
+    assert model_on_shelf(workspace) == ""
     put(workspace, as_of_us=earlier_us, version="earlier")
-    assert Published.load(workspace) == Published(model_version="earlier")
+    assert model_on_shelf(workspace) == "earlier"
     for found in online_features(
         Shelf(workspace), USER_ID, list(USERS), [VERSION, "user_state:as_of_us"]
     ):
@@ -350,15 +355,64 @@ def test_feast_apply_works_from_its_command_line(workspace: Workspace) -> None:
         assert table.name in done.stdout
 
 
+def test_a_project_has_a_part_of_the_store_of_its_own(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace)
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    put(workspace, num_events=2, version="other")
+    erase_user(Shelf(workspace), "bob")
+    monkeypatch.delenv("BFM_SHELF_PROJECT")
+    names = ["ada", "bob"]
+    first = online_features(Shelf(workspace), USER_ID, names, [NUM_EVENTS])
+    assert [row["num_events"] for row in first] == [4, 4]
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    second = online_features(Shelf(workspace), USER_ID, names, [NUM_EVENTS])
+    assert [row["num_events"] for row in second] == [2, None]
+
+
+def test_a_lost_online_store_is_named_and_filled_again(workspace: Workspace) -> None:
+    put(workspace)
+    shelf = Shelf(workspace)
+    require_filled(shelf)
+    remove_online(shelf, USER_STATE, list(USERS))
+    with pytest.raises(WorkspaceError, match="bfm publish --again"):
+        require_filled(shelf)
+    assert put(workspace).written["user_state"] == 0, "what was written is not written again"
+    begin_again(shelf)
+    assert put(workspace).written["user_state"] == len(USERS)
+    require_filled(shelf)
+    for path in shelf.root.glob("online.db*"):
+        path.unlink()
+    with pytest.raises(WorkspaceError, match="bfm publish --again"):
+        require_filled(Shelf(workspace))
+
+
+def test_another_online_store_is_filled_by_the_next_publish(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace)
+    Refreshed(as_of_us=1, model_version="v1", sequences_id="", sequences_version=0).save(
+        Shelf(workspace)
+    )
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    with pytest.raises(WorkspaceError, match="another online store"):
+        require_filled(Shelf(workspace))
+    assert put(workspace).written["user_state"] == len(USERS)
+    assert Refreshed.load(Shelf(workspace)) is None, "the next refresh publishes everybody"
+    require_filled(Shelf(workspace))
+
+
 def test_production_stores_are_a_setting(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BFM_SHELF_ONLINE_STORE", "postgres")
     with pytest.raises(ValueError, match="BFM_SHELF_CONNECTION"):
         ShelfSettings()
-    monkeypatch.setenv("BFM_SHELF_CONNECTION", "host=db dbname=shelf user=bfm")
+    monkeypatch.setenv("BFM_SHELF_CONNECTION", "host=db dbname=shelf user=bfm password=x")
     shelf = Shelf(workspace)
     shelf.write_yaml()
     written = shelf.yaml_path.read_text(encoding="utf-8")
     assert "type: postgres" in written
     assert "database: shelf" in written
+    assert shelf.yaml_path.stat().st_mode & 0o077 == 0, "it holds a password"
