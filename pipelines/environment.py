@@ -29,7 +29,7 @@ def from_environment(settings: type[Settings], whose: str, **given: Any) -> Sett
     try:
         return settings(**given)
     except ValidationError as error:
-        problems = "; ".join(_problem(prefix, one) for one in error.errors())
+        problems = "; ".join(_problem(settings, prefix, one) for one in error.errors())
     except SettingsError as error:
         problems = str(error)
     raise EnvironmentProblemError(
@@ -37,12 +37,15 @@ def from_environment(settings: type[Settings], whose: str, **given: Any) -> Sett
     ) from None
 
 
-def _problem(prefix: str, problem: Mapping[str, Any]) -> str:
-    """One problem; the input of a check over several fields may hold a password and is not told."""
+def _problem(settings: type[BaseSettings], prefix: str, problem: Mapping[str, Any]) -> str:
+    """One problem; a secret, and the input of a check over several fields, is not told."""
     said = str(problem["msg"]).removeprefix("Value error, ")
     name = f"{prefix}{'.'.join(str(part) for part in problem['loc'])}".upper()
     if not problem["loc"]:
         return said
     if problem["type"] == "missing":
         return f"{name} is not set"
+    field = settings.model_fields.get(str(problem["loc"][0]))
+    if field is not None and "SecretStr" in str(field.annotation):
+        return f"{name}: {said}"
     return f"{name} is '{problem['input']}': {said}"

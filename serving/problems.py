@@ -24,6 +24,7 @@ _log: Final = logging.getLogger("bfm.serving")
 
 _TITLES: Final = {
     400: ("malformed-request", "The request body cannot be read."),
+    401: ("unauthorized", "This address needs a token."),
     404: ("not-found", "There is nothing at this address."),
     405: ("method-not-allowed", "This address does not take this method."),
     409: ("conflict", "The request contradicts what is stored."),

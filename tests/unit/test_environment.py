@@ -43,6 +43,7 @@ def test_settings_of_the_shelf(
     ("variables", "message"),
     [
         ({}, "BFM_WORKSPACE is not set"),
+        ({"WORKSPACE": "w", "ADMIN_TOKEN": "secret"}, "BFM_ADMIN_TOKEN: .*at least 16"),
         ({"WORKSPACE": "w", "TORCH_THREADS": "two"}, "BFM_TORCH_THREADS is 'two': .*integer"),
     ],
 )
@@ -51,8 +52,9 @@ def test_settings_of_the_counter(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(f"BFM_{name}", value)
-    with pytest.raises(EnvironmentProblemError, match=message):
+    with pytest.raises(EnvironmentProblemError, match=message) as raised:
         create_app_from_environment()
+    assert "secret" not in str(raised.value)
 
 
 def test_settings_of_spark(monkeypatch: pytest.MonkeyPatch) -> None:
