@@ -34,8 +34,8 @@ def model(state: State) -> ModelResponse:
 
 
 @router.get("/healthz")
-def healthz(state: State) -> HealthResponse:
-    """The process runs."""
+async def healthz(state: State) -> HealthResponse:
+    """The process runs; answered also while all threads wait for the model."""
     return HealthResponse(status="ok", model_version=state.model_version)
 
 
@@ -55,6 +55,6 @@ def readyz(state: State) -> HealthResponse:
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(state: State) -> Response:
-    """Prometheus' text format."""
+async def metrics(state: State) -> Response:
+    """Prometheus' text format; answered also while all threads wait for the model."""
     return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

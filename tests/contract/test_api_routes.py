@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -285,6 +289,46 @@ def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
         assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
     finally:
         published.save(shop)
+
+
+def test_health_and_metrics_are_told_while_all_threads_wait(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def wait(*_: object, **__: object) -> None:
+        go_on.wait(30)
+        raise RuntimeError("no answer")
+
+    monkeypatch.setattr("tests.small_shop.CountingPredictor.recommend", wait)
+    settings = ServingSettings(workspace=shop.root, max_concurrent_predictions=100)
+    app = create_app(settings, CountingPredictor.make())
+    asked = {"user_id": "ada"}
+    with (
+        TestClient(app, raise_server_exceptions=False) as client,
+        ThreadPoolExecutor(max_workers=61) as pool,
+    ):
+        try:
+            waiting = [
+                pool.submit(client.post, "/v1/recommendations", json=asked) for _ in range(60)
+            ]
+            time.sleep(0.5)
+            for path in ("/healthz", "/metrics"):
+                assert pool.submit(client.get, path).result(timeout=10).status_code == 200
+            assert not any(one.done() for one in waiting)
+        finally:
+            go_on.set()
+
+
+def test_an_event_of_a_clock_far_ahead_is_refused(client: TestClient) -> None:
+    far = {"events": [live_event(), live_event(number=101, event_time="2099-01-01T00:00:00Z")]}
+    problem = assert_problem(client.post("/v1/events", json=far), 422)
+    (error,) = problem["errors"]
+    assert error["pointer"] == "/events/1/event_time"
+    assert error["message"].startswith("2099-01-01T00:00:00+00:00 is later than a day from now")
+    soon = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+    near = {"events": [live_event(event_time=soon)]}
+    assert client.post("/v1/events", json=near).json()["stored"] == 1, "nothing was stored before"
 
 
 def test_metrics_count_routes_not_addresses(client: TestClient) -> None:
