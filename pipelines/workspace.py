@@ -68,7 +68,7 @@ class Workspace:
 
     @property
     def live_events_path(self) -> Path:
-        """Events that the counter accepted since the last publish (SQLite)."""
+        """Events that the counter accepted and the shelf does not hold yet (SQLite)."""
         return self.root / "live_events.db"
 
     @property

@@ -212,6 +212,7 @@ def _publish(context: StageContext) -> None:
     from feature_store.publish import publish
     from feature_store.settings import Shelf
     from feature_store.tables import USER_STATE
+    from serving.delivered import remove_delivered
 
     workspace = context.workspace
     shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.lineage
@@ -224,6 +225,7 @@ def _publish(context: StageContext) -> None:
     )
     written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
     context.say(f"  online: {written}")
+    remove_delivered(workspace, micros(context.as_of), context.say)
     if context.retained_from is not None:
         holders = published_ids(shelf, USER_STATE, since_us=micros(context.as_of))
         expire_features(workspace, micros(context.retained_from), holders, context.say)

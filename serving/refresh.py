@@ -31,6 +31,7 @@ from pipelines.flow.tokenized import made_whole
 from pipelines.tokens.binning import FIRST_IDX, Longs
 from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 from pipelines.workspace import Workspace
+from serving.delivered import remove_delivered
 from serving.line import expire_features, line, micros
 
 Mask = npt.NDArray[np.bool_]
@@ -192,6 +193,7 @@ def _bring_forward(
         oldest_us = micros(context.retained_from)
         expire_features(workspace, oldest_us, {*times.user_ids}, context.say)
     state.save(shelf)
+    remove_delivered(workspace, moment, context.say)
     return Refreshment(
         as_of_us=moment,
         num_embedded=rows.num_rows,
