@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import activity
+from feature_store.erasure import USER_TABLES, erase_offline, erase_online
 from feature_store.offline import append
 from feature_store.online import forget_written, prepare_sqlite, write_online
 from feature_store.published import Published, is_same_store
@@ -30,7 +31,7 @@ from feature_store.tables import (
 )
 from pipelines import lake
 from pipelines.contracts import TableContract
-from pipelines.erasure import without_suppressed
+from pipelines.erasure import suppressed_digests, user_hash, without_users
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.vocabulary import latest_vocabulary
 from pipelines.workspace import Workspace
@@ -140,15 +141,32 @@ def renew(
 def _put(
     shelf: Shelf, tables: Mapping[str, pa.Table], as_of_us: int, created_us: int | None
 ) -> Publication:
+    """Write tables offline and online, without users who were erased or are meanwhile."""
     appended, written = [], {}
+    before = frozenset(suppressed_digests(shelf.workspace))
     for table in FEATURE_TABLES:
         if table.name not in tables:
             continue
-        rows = _in_order(table, without_suppressed(shelf.workspace, tables[table.name]))
+        rows = _in_order(table, without_users(tables[table.name], before))
         if append(shelf, table, rows, as_of_us, created_us):
             appended.append(table.name)
         written[table.name] = write_online(shelf, table, rows, as_of_us)
+    _erase_again(shelf, tables, frozenset(suppressed_digests(shelf.workspace)) - before)
     return Publication(appended=tuple(appended), written=written)
+
+
+def _erase_again(shelf: Shelf, tables: Mapping[str, pa.Table], digests: frozenset[str]) -> None:
+    """Whose erasure came while rows were written, and may have been overtaken by them."""
+    if not digests:
+        return
+    users = {user for table in USER_TABLES for user in _ids(table, tables.get(table.name))}
+    for user in sorted(user for user in users if user_hash(user) in digests):
+        erase_online(shelf, user)
+        erase_offline(shelf, user)
+
+
+def _ids(table: TableContract, rows: pa.Table | None) -> list[str]:
+    return [] if rows is None else list(rows.column(table.key[0]).to_pylist())
 
 
 def begin_again(shelf: Shelf) -> None:

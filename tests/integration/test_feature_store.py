@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,14 +14,20 @@ import pytest
 
 from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, versions
-from feature_store.online import online_features, online_state, remove_online, require_filled
+from feature_store.online import (
+    online_features,
+    online_state,
+    remove_online,
+    require_filled,
+    write_online,
+)
 from feature_store.publish import Publication, begin_again, publish, renew
 from feature_store.published import Published
 from feature_store.refreshed import Refreshed
 from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import FEATURE_TABLES, ITEM_EMBEDDING, TIME_TYPE, USER_STATE
-from pipelines.contracts import ITEM_ID, USER_ID
+from pipelines.contracts import ITEM_ID, USER_ID, TableContract
 from pipelines.errors import UnknownNameError, UserError, WorkspaceError
 from pipelines.tokens.binning import DAY_US, HOUR_US
 from pipelines.workspace import Workspace
@@ -318,6 +325,21 @@ def test_an_erased_user_is_gone_and_stays_gone(workspace: Workspace) -> None:
     assert online_state(Shelf(workspace), "bob") is not None
     assert ask(workspace, [("ada", AS_OF_US + DAY_US)], VERSION)[0]["model_version"] is None
     assert b'"ada"' not in (workspace.features / "suppressed.json").read_bytes()
+
+
+def test_who_is_erased_while_a_publish_writes_is_gone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erase_first(shelf: Shelf, table: TableContract, *rest: Any) -> int:
+        if table is USER_STATE:
+            erase_user(shelf, "ada")
+        return write_online(shelf, table, *rest)
+
+    monkeypatch.setattr("feature_store.publish.write_online", erase_first)
+    put(workspace)
+    assert online_state(Shelf(workspace), "ada") is None
+    assert not any(b"ada" in content for content in files(workspace).values())
+    assert online_state(Shelf(workspace), "bob") is not None
 
 
 def test_nothing_published_is_said_with_the_way_out(workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,22 @@ def test_a_publish_brings_nobody_back_who_leaves_meanwhile(workspace: Workspace)
     at_once(change, USERS)
     stay = {user for i, user in enumerate(USERS) if i % 2}
     assert published_ids(shelf, USER_STATE) == stay | {f"new-{i}" for i in range(1, 20, 2)}
+
+
+def test_a_lock_file_of_another_account_is_enough(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suppress(workspace, user_hash("ada"))
+    real = os.open
+
+    def open_as_another(path: Path, flags: int, *rest: int) -> int:
+        if str(path).endswith(".lock") and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr("os.open", open_as_another)
+    suppress(workspace, user_hash("bob"))
+    assert is_suppressed(workspace, "bob")
 
 
 def test_the_list_of_erased_users_is_parsed_once_for_every_change(
