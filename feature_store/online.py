@@ -56,7 +56,8 @@ class OnlineState:
 def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: int) -> int:
     """Write rows that are not older than what the online store holds; returns how many.
 
-    The same rows twice in a row are written once.
+    The same rows twice in a row are written once. A correction for the same prediction time
+    replaces what was written for it.
 
     Args:
         shelf: The feature store; its definitions are applied.
@@ -70,7 +71,8 @@ def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: i
     if _may_be_older(shelf, table, as_of_us):
         rows = _without_older(shelf, table, rows, as_of_us)
     _remember(shelf, table, as_of_us, finished="")
-    stamped = stamp(rows, as_of_us, as_of_us)
+    now_us = time.time_ns() // 1_000  # Redis skips rows whose time is not later than the stored one
+    stamped = stamp(rows, now_us, now_us)
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = stamped.slice(start, BATCH_ROWS).to_pandas()
         shelf.store.write_to_online_store(table.name, df=batch)

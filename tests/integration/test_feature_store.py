@@ -167,6 +167,21 @@ def test_an_older_publish_never_overwrites_a_newer_one_online(workspace: Workspa
     assert ask(workspace, [("ada", AS_OF_US - 1)], NUM_EVENTS)[0]["num_events"] == 3
 
 
+def test_a_correction_has_a_later_time_online(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Any] = []
+
+    def record(_: object, name: str, df: Any) -> None:
+        if name == USER_STATE.name:
+            written.append(df["event_timestamp"])
+
+    monkeypatch.setattr("feast.FeatureStore.write_to_online_store", record)
+    put(workspace)
+    put(workspace, num_events=2)
+    assert written[1].min() > written[0].max(), "or Redis would skip it"
+
+
 def test_a_model_of_an_earlier_cut_replaces_one_of_a_later_cut(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
