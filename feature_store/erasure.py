@@ -28,7 +28,7 @@ def erase_online(shelf: Shelf, user_id: str) -> int:
     """Erase a user's newest values; the number of rows removed."""
     if not shelf.is_published:
         return 0
-    return sum(remove_online(shelf, table, user_id) for table in USER_TABLES)
+    return sum(remove_online(shelf, table, [user_id]) for table in USER_TABLES)
 
 
 def erase_offline(shelf: Shelf, user_id: str) -> int:

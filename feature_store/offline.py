@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ from feature_store.tables import (
 )
 from pipelines.contracts import TableContract
 from pipelines.errors import UnknownNameError, UserError
-from pipelines.workspace import write_bytes_atomically
+from pipelines.workspace import exclusive, write_bytes_atomically
 
 _ROW: Final = "row_idx"
 _VERSIONS: Final = b"bfm.versions"
@@ -67,6 +68,13 @@ def append(
         False when the newest publish of this prediction time holds the same rows already.
     """
     rows = rows.select(list(table.column_names)).sort_by(table.key[0]).combine_chunks()
+    with _changing(shelf, table):
+        return _append(shelf, table, rows, as_of_us, created_us)
+
+
+def _append(
+    shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: int, created_us: int | None
+) -> bool:
     content = content_hash(rows)
     known = versions(shelf, table)
     earlier = [one for one in known if one.as_of_us == as_of_us]
@@ -118,10 +126,11 @@ def remove_user(shelf: Shelf, table: TableContract, user_id: str) -> int:
     path = shelf.offline_path(table.name)
     if not path.is_file():
         return 0
-    rows = pq.read_table(path).cast(arrow_schema(table))
-    kept = rows.filter(pc.not_equal(rows.column(table.key[0]), user_id))
-    if kept.num_rows < rows.num_rows:
-        _write(path, kept, versions(shelf, table))
+    with _changing(shelf, table):
+        rows = pq.read_table(path).cast(arrow_schema(table))
+        kept = rows.filter(pc.not_equal(rows.column(table.key[0]), user_id))
+        if kept.num_rows < rows.num_rows:
+            _write(path, kept, versions(shelf, table))
     return int(rows.num_rows - kept.num_rows)
 
 
@@ -139,13 +148,14 @@ def published_ids(shelf: Shelf, table: TableContract, *, since_us: int | None = 
 def drop_publishes_before(shelf: Shelf, table: TableContract, oldest_us: int) -> int:
     """Take publishes of earlier prediction times out; the number of rows removed."""
     path = shelf.offline_path(table.name)
-    known = versions(shelf, table)
-    kept_versions = [one for one in known if one.as_of_us >= oldest_us]
-    if len(kept_versions) == len(known):
-        return 0
-    rows = pq.read_table(path).cast(arrow_schema(table))
-    kept = rows.filter(_since(rows, oldest_us))
-    _write(path, kept, kept_versions)
+    with _changing(shelf, table):
+        known = versions(shelf, table)
+        kept_versions = [one for one in known if one.as_of_us >= oldest_us]
+        if len(kept_versions) == len(known):
+            return 0
+        rows = pq.read_table(path).cast(arrow_schema(table))
+        kept = rows.filter(_since(rows, oldest_us))
+        _write(path, kept, kept_versions)
     return int(rows.num_rows - kept.num_rows)
 
 
@@ -154,8 +164,24 @@ def keep_newest(
 ) -> int:
     """Take out all but the newest row of each of the ids, and their rows since a prediction time;
     the number of rows removed."""
-    path, key = shelf.offline_path(table.name), table.key[0]
-    rows = pq.read_table(path).cast(arrow_schema(table))
+    path = shelf.offline_path(table.name)
+    with _changing(shelf, table):
+        rows = pq.read_table(path).cast(arrow_schema(table))
+        kept = _newest(rows, table.key[0], ids, since_us)
+        if kept.num_rows < rows.num_rows:
+            _write(path, kept, _versions_of(kept, versions(shelf, table)))
+    return int(rows.num_rows - kept.num_rows)
+
+
+@contextmanager
+def _changing(shelf: Shelf, table: TableContract) -> Iterator[None]:
+    """Hold a table's file from reading it to writing it; a second change waits for the first."""
+    with exclusive(shelf.root / f".{table.name}.lock"):
+        yield
+
+
+def _newest(rows: pa.Table, key: str, ids: Set[str], since_us: int | None) -> pa.Table:
+    """Of each of the ids the newest row, and those since a prediction time."""
     newest = rows.group_by(key).aggregate([(EVENT_TIMESTAMP, "max")])
     place = pc.index_in(rows.column(key), value_set=newest.column(key).combine_chunks())
     latest = newest.column(f"{EVENT_TIMESTAMP}_max").combine_chunks().take(place.combine_chunks())
@@ -163,13 +189,14 @@ def keep_newest(
     stays = pc.equal(rows.column(EVENT_TIMESTAMP), latest)
     if since_us is not None:
         stays = pc.or_(stays, _since(rows, since_us))
-    kept = rows.filter(pc.and_(wanted, stays))
-    if kept.num_rows < rows.num_rows:
-        known = versions(shelf, table)
-        first_us = _micros(pc.min(kept.column(EVENT_TIMESTAMP))) if kept.num_rows else 0
-        begin = max((one.as_of_us for one in known if one.as_of_us <= first_us), default=0)
-        _write(path, kept, [one for one in known if one.as_of_us >= begin])
-    return int(rows.num_rows - kept.num_rows)
+    return rows.filter(pc.and_(wanted, stays))
+
+
+def _versions_of(rows: pa.Table, known: Sequence[Version]) -> list[Version]:
+    """The publishes that the rows may be of."""
+    first_us = _micros(pc.min(rows.column(EVENT_TIMESTAMP))) if rows.num_rows else 0
+    begin = max((one.as_of_us for one in known if one.as_of_us <= first_us), default=0)
+    return [one for one in known if one.as_of_us >= begin]
 
 
 def _micros(time: pa.TimestampScalar) -> int:

@@ -16,7 +16,9 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_store.settings import PROJECT, Shelf
+from feature_store.offline import published_ids
+from feature_store.published import is_same_store
+from feature_store.settings import Shelf
 from feature_store.tables import (
     AS_OF_US,
     STATE,
@@ -26,11 +28,13 @@ from feature_store.tables import (
     stamp,
 )
 from pipelines.contracts import USER_ID, ColumnType, TableContract
+from pipelines.errors import WorkspaceError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import write_json_atomically
 
 BATCH_ROWS: Final = 2_000
 _LEDGER: Final = "online.json"
+_SAMPLE: Final = 100
 _lock = threading.Lock()
 
 
@@ -52,7 +56,8 @@ class OnlineState:
 def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: int) -> int:
     """Write rows that are not older than what the online store holds; returns how many.
 
-    The same rows twice in a row are written once.
+    The same rows twice in a row are written once. A correction for the same prediction time
+    replaces what was written for it.
 
     Args:
         shelf: The feature store; its definitions are applied.
@@ -66,7 +71,8 @@ def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: i
     if _may_be_older(shelf, table, as_of_us):
         rows = _without_older(shelf, table, rows, as_of_us)
     _remember(shelf, table, as_of_us, finished="")
-    stamped = stamp(rows, as_of_us, as_of_us)
+    now_us = time.time_ns() // 1_000  # Redis skips rows whose time is not later than the stored one
+    stamped = stamp(rows, now_us, now_us)
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = stamped.slice(start, BATCH_ROWS).to_pandas()
         shelf.store.write_to_online_store(table.name, df=batch)
@@ -114,25 +120,63 @@ def online_state(
     return OnlineState(histories=histories, vocabulary_id=vocabulary_id, as_of_us=as_of_us)
 
 
-def remove_online(shelf: Shelf, table: TableContract, entity_id: str) -> int:
-    """Take one entity out of the online store; the number of its stored rows, as far as known.
+def require_filled(shelf: Shelf) -> None:
+    """Refuse an online store that another publish filled, or that was lost since.
 
-    Feast has no such call. In SQLite the rows are deleted, in Redis the entity's hash; in Postgres
-    the values are overwritten with empty ones, which every read here treats as absent.
+    Raises:
+        WorkspaceError: it is another one than that of the last publish, or holds none of its users.
     """
-    key = EntityKey(join_keys=[table.key[0]], entity_values=[Value(string_val=entity_id)])
-    stored = serialize_entity_key(key, entity_key_serialization_version=3)
-    if shelf.settings.online_store == "sqlite":
-        return _delete_rows(shelf, table, stored)
-    if shelf.settings.online_store == "redis":
-        online = shelf.store.config.online_store
-        redis: Any = shelf.store._get_provider().online_store
-        client = redis._get_client(online)
-        return int(client.delete(stored + PROJECT.encode()))
-    return _blank(shelf, table, entity_id)
+    if not is_same_store(shelf):
+        raise WorkspaceError(
+            f"The shelf in {shelf.root} was published to another online store than BFM_SHELF_... "
+            f"names now. Fill this one first: bfm publish --workspace {shelf.workspace.root}"
+        )
+    users = sorted(published_ids(shelf, USER_STATE))[:_SAMPLE]
+    if users and not _holds_any(shelf, users):
+        raise WorkspaceError(
+            f"The online store of {shelf.root} holds none of the users that were published: it was "
+            f"lost or emptied. Fill it again: bfm publish --again --workspace "
+            f"{shelf.workspace.root}"
+        )
 
 
-def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> int:
+def _holds_any(shelf: Shelf, users: Sequence[str]) -> bool:
+    if shelf.settings.online_store == "sqlite" and not shelf.online_path.is_file():
+        return False
+    found = online_features(shelf, USER_ID, users, [f"{USER_STATE.name}:{AS_OF_US}"])
+    return any(row[AS_OF_US] for row in found)
+
+
+def forget_written(shelf: Shelf) -> None:
+    """Let the next publish write every row, whatever was written before."""
+    (shelf.root / _LEDGER).unlink(missing_ok=True)
+
+
+def remove_online(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
+    """Take entities out of the online store; the number of their stored rows, as far as known.
+
+    Feast has no such call. In SQLite the rows are deleted, in Redis the entities' hashes; in
+    Postgres the values are overwritten with empty ones, which every read here treats as absent.
+    """
+    remove = {"sqlite": _delete_rows, "redis": _delete_hashes, "postgres": _blank}
+    batches = [ids[start : start + BATCH_ROWS] for start in range(0, len(ids), BATCH_ROWS)]
+    return sum(remove[shelf.settings.online_store](shelf, table, batch) for batch in batches)
+
+
+def _stored_keys(table: TableContract, ids: Sequence[str]) -> list[bytes]:
+    """Entities as the online stores name them."""
+    keys = [EntityKey(join_keys=table.key, entity_values=[Value(string_val=one)]) for one in ids]
+    return [serialize_entity_key(key, entity_key_serialization_version=3) for key in keys]
+
+
+def _delete_hashes(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
+    redis: Any = shelf.store._get_provider().online_store
+    client = redis._get_client(shelf.store.config.online_store)
+    project = shelf.settings.project.encode()
+    return int(client.delete(*(key + project for key in _stored_keys(table, ids))))
+
+
+def _blank(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     empty: dict[ColumnType, Any] = {
         ColumnType.STRING: "",
         ColumnType.LONG: 0,
@@ -140,12 +184,12 @@ def _blank(shelf: Shelf, table: TableContract, entity_id: str) -> int:
         ColumnType.BINARY: b"",
         ColumnType.FLOAT_LIST: [],
     }
-    row = {column.name: [empty[column.type]] for column in table.columns}
-    row[table.key[0]] = [entity_id]
-    blank = pa.table(row, schema=pa.schema([arrow_schema(table).field(name) for name in row]))
+    rows = {column.name: [empty[column.type]] * len(ids) for column in table.columns}
+    rows[table.key[0]] = list(ids)
+    blank = pa.table(rows, schema=pa.schema([arrow_schema(table).field(name) for name in rows]))
     now_us = time.time_ns() // 1_000
     shelf.store.write_to_online_store(table.name, df=stamp(blank, now_us, now_us).to_pandas())
-    return 1
+    return len(ids)
 
 
 def prepare_sqlite(shelf: Shelf) -> None:
@@ -155,13 +199,13 @@ def prepare_sqlite(shelf: Shelf) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _delete_rows(shelf: Shelf, table: TableContract, stored_key: bytes) -> int:
+def _delete_rows(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     if not shelf.online_path.is_file():
         return 0
-    query = f'DELETE FROM "{PROJECT}_{table.name}" WHERE entity_key = ?'
+    query = f'DELETE FROM "{shelf.settings.project}_{table.name}" WHERE entity_key = ?'
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
         connection.execute("PRAGMA secure_delete=ON")
-        return connection.execute(query, (stored_key,)).rowcount
+        return connection.executemany(query, [(key,) for key in _stored_keys(table, ids)]).rowcount
 
 
 def _may_be_older(shelf: Shelf, table: TableContract, as_of_us: int) -> bool:
@@ -180,7 +224,9 @@ class _Entry:
 
 def _ledger(shelf: Shelf) -> dict[str, _Entry]:
     path = shelf.root / _LEDGER
-    if not path.is_file() or not shelf.online_path.is_file():
+    if shelf.settings.online_store != "sqlite" or not shelf.online_path.is_file():
+        return {}  # others may be emptied or filled by somebody else
+    if not path.is_file():
         return {}
     content = json.loads(path.read_text(encoding="utf-8"))
     return {name: _Entry(**entry) for name, entry in content.items()}

@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import activity
+from feature_store.erasure import USER_TABLES, erase_offline, erase_online
 from feature_store.offline import append
-from feature_store.online import prepare_sqlite, write_online
+from feature_store.online import forget_written, prepare_sqlite, write_online
+from feature_store.published import Published, is_same_store
+from feature_store.refreshed import forget_refreshes, make_way
 from feature_store.repo import definitions
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import (
@@ -28,7 +31,7 @@ from feature_store.tables import (
 )
 from pipelines import lake
 from pipelines.contracts import TableContract
-from pipelines.erasure import without_suppressed
+from pipelines.erasure import suppressed_digests, user_hash, without_users
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.vocabulary import latest_vocabulary
 from pipelines.workspace import Workspace
@@ -61,6 +64,9 @@ def publish(
 ) -> Publication:
     """Publish one prediction time. Doing it twice with the same inputs changes nothing.
 
+    Rows of the same model that are newer stay; those of another model make way, whatever their
+    time. At the end `published.json` says whose rows the shelf holds.
+
     Args:
         workspace: Its token sequences give state and activity.
         as_of_us: Prediction time, UTC microseconds; only events before it count.
@@ -80,7 +86,15 @@ def publish(
         USER_EMBEDDING.name: _embeddings(USER_EMBEDDING, users, model_version, as_of_us),
         ITEM_EMBEDDING.name: _embeddings(ITEM_EMBEDDING, items, model_version, as_of_us),
     }
-    return _put(Shelf(workspace, settings), tables, as_of_us, created_us)
+    shelf = Shelf(workspace, settings)
+    apply(shelf)
+    if not is_same_store(shelf):
+        begin_again(shelf)
+    make_way(shelf, model_version, as_of_us)
+    publication = _put(shelf, tables, as_of_us, created_us)
+    published = Published(model_version=model_version, online_store=shelf.settings.identity)
+    published.save(workspace)
+    return publication
 
 
 def renew(
@@ -119,22 +133,46 @@ def renew(
         tables[ITEM_EMBEDDING.name] = _embeddings(
             ITEM_EMBEDDING, item_embeddings, model_version, as_of_us
         )
-    return _put(Shelf(workspace, settings), tables, as_of_us, None)
+    shelf = Shelf(workspace, settings)
+    apply(shelf)
+    return _put(shelf, tables, as_of_us, None)
 
 
 def _put(
     shelf: Shelf, tables: Mapping[str, pa.Table], as_of_us: int, created_us: int | None
 ) -> Publication:
-    apply(shelf)
+    """Write tables offline and online, without users who were erased or are meanwhile."""
     appended, written = [], {}
+    before = frozenset(suppressed_digests(shelf.workspace))
     for table in FEATURE_TABLES:
         if table.name not in tables:
             continue
-        rows = _in_order(table, without_suppressed(shelf.workspace, tables[table.name]))
+        rows = _in_order(table, without_users(tables[table.name], before))
         if append(shelf, table, rows, as_of_us, created_us):
             appended.append(table.name)
         written[table.name] = write_online(shelf, table, rows, as_of_us)
+    _erase_again(shelf, tables, frozenset(suppressed_digests(shelf.workspace)) - before)
     return Publication(appended=tuple(appended), written=written)
+
+
+def _erase_again(shelf: Shelf, tables: Mapping[str, pa.Table], digests: frozenset[str]) -> None:
+    """Whose erasure came while rows were written, and may have been overtaken by them."""
+    if not digests:
+        return
+    users = {user for table in USER_TABLES for user in _ids(table, tables.get(table.name))}
+    for user in sorted(user for user in users if user_hash(user) in digests):
+        erase_online(shelf, user)
+        erase_offline(shelf, user)
+
+
+def _ids(table: TableContract, rows: pa.Table | None) -> list[str]:
+    return [] if rows is None else list(rows.column(table.key[0]).to_pylist())
+
+
+def begin_again(shelf: Shelf) -> None:
+    """Forget what was written online, so that the next publish and refresh write every row."""
+    forget_written(shelf)
+    forget_refreshes(shelf)
 
 
 def apply(shelf: Shelf) -> None:

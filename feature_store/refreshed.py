@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from feature_store.erasure import USER_TABLES
 from feature_store.offline import published_ids
 from feature_store.online import remove_online
+from feature_store.published import Published
 from feature_store.settings import Shelf
+from feature_store.tables import FEATURE_TABLES
 from pipelines.workspace import write_json_atomically
 
 _FILE: Final = "refreshed.json"
@@ -49,21 +50,33 @@ class Refreshed:
         write_json_atomically(shelf.root / _FILE, asdict(self))
 
 
-def end_refreshes(shelf: Shelf, model_version: str, as_of_us: int) -> None:
-    """Before another model is published: take refreshed users off the online store.
+def make_way(shelf: Shelf, model_version: str, as_of_us: int) -> None:
+    """Before another model is published: take rows since its cut off the online store.
 
-    Their rows may be newer than the model's cut and so would stay, in the vocabulary of the model
-    before. Killed at any moment, the same call finishes it.
+    Newer rows are never overwritten, so those of a refresh or of a later cut would stay, in the
+    vocabulary of the model before. Killed at any moment, the same call finishes it.
 
     Args:
-        shelf: Where the last refresh may have been of another model.
+        shelf: What it holds may be another model's.
         model_version: The model that is published.
         as_of_us: Its cut; earlier rows are overwritten anyway.
     """
-    last = Refreshed.load(shelf)
-    if last is None or last.model_version == model_version:
+    if _held_model(shelf) == model_version:
         return
-    for table in USER_TABLES:
-        for user in sorted(published_ids(shelf, table, since_us=as_of_us)):
-            remove_online(shelf, table, user)
-    (shelf.root / _FILE).unlink()
+    Published(model_version="", online_store=shelf.settings.identity).save(shelf.workspace)
+    for table in FEATURE_TABLES:
+        remove_online(shelf, table, sorted(published_ids(shelf, table, since_us=as_of_us)))
+    forget_refreshes(shelf)
+
+
+def forget_refreshes(shelf: Shelf) -> None:
+    """Let the next refresh publish everybody."""
+    (shelf.root / _FILE).unlink(missing_ok=True)
+
+
+def _held_model(shelf: Shelf) -> str | None:
+    """The model whose rows the shelf holds; None where it is not known."""
+    published, last = Published.load(shelf.workspace), Refreshed.load(shelf)
+    if published is not None:
+        return published.model_version
+    return None if last is None else last.model_version

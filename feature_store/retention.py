@@ -27,8 +27,7 @@ def expire(shelf: Shelf, oldest_us: int, holders: Set[str]) -> int:
         Number of rows removed.
     """
     for table in USER_TABLES:
-        for user in sorted(published_ids(shelf, table) - holders):
-            remove_online(shelf, table, user)
+        remove_online(shelf, table, sorted(published_ids(shelf, table) - holders))
     wipe_online(shelf)
     removed = 0
     for table in FEATURE_TABLES:

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import yaml
-from feast import FeatureStore, RepoConfig
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipelines.environment import from_environment
 from pipelines.errors import WorkspaceError
 from pipelines.workspace import Workspace, write_bytes_atomically
 
-PROJECT: Final = "bfm"
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
 REGISTRY_FILE: Final = "registry.db"
 ONLINE_FILE: Final = "online.db"
 YAML_FILE: Final = "feature_store.yaml"
+_POSTGRES_NEEDS: Final = ("host", "dbname", "user", "password")
+_POSTGRES_NUMBERS: Final = ("port", "min_conn", "max_conn", "keepalives_idle")
+_POSTGRES_KEYS: Final = (
+    *_POSTGRES_NEEDS,
+    *_POSTGRES_NUMBERS,
+    "conn_type",
+    "db_schema",
+    "sslmode",
+    "sslkey_path",
+    "sslcert_path",
+    "sslrootcert_path",
+)
+
+
+def _project_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise ValueError(
+            "at most 40 small letters, digits and underscores, a letter first, make a project"
+        )
+    return name
 
 
 class ShelfSettings(BaseSettings):
@@ -25,14 +49,17 @@ class ShelfSettings(BaseSettings):
 
     Args:
         online_store: SQLite in the workspace by default; Redis or Postgres in production.
-        connection: Redis: "host:6379". Postgres: "host=... port=... dbname=... user=...".
-            Its other options follow as "key=value" pairs separated by spaces.
+        connection: Redis: "host:6379", then options as ",key=value". Postgres: "host=... port=...
+            dbname=... user=... password=...", and other options separated by spaces.
+        project: Name of this company's part of the store. Companies that share a Redis or Postgres
+            need one each: ids of users of one would overwrite those of another.
     """
 
     model_config = SettingsConfigDict(env_prefix="BFM_SHELF_", extra="ignore", frozen=True)
 
     online_store: Literal["sqlite", "redis", "postgres"] = "sqlite"
     connection: str = ""
+    project: Annotated[str, AfterValidator(_project_name)] = "bfm"
 
     @model_validator(mode="after")
     def _connection_where_needed(self) -> ShelfSettings:
@@ -40,7 +67,46 @@ class ShelfSettings(BaseSettings):
             raise ValueError(
                 f"online_store={self.online_store} needs a connection; set BFM_SHELF_CONNECTION"
             )
+        if self.online_store == "redis":
+            _check_redis(self.connection)
+        if self.online_store == "postgres":
+            _check_postgres(self.connection)
         return self
+
+    @property
+    def identity(self) -> str:
+        """Sixteen hex digits that tell one online store from another; no password is in them."""
+        parts = re.split(r"[\s,]+", self.connection)
+        open_parts = [part for part in parts if not part.lower().startswith("password=")]
+        text = " ".join([self.online_store, self.project, *open_parts])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_redis(connection: str) -> None:
+    nodes = [part for part in connection.split(",") if "=" not in part]
+    if not nodes or not all(re.fullmatch(r"\S+:[0-9]{1,5}", node) for node in nodes):
+        raise ValueError(
+            "BFM_SHELF_CONNECTION of redis begins with host:port; options follow as ,key=value"
+        )
+
+
+def _check_postgres(connection: str) -> None:
+    """Refuse what Feast would; values are not repeated, since one of them is a password."""
+    parts = connection.split()
+    for number, part in enumerate(parts, start=1):
+        if "=" not in part:
+            raise ValueError(f"part {number} of BFM_SHELF_CONNECTION is not of the form key=value")
+    options = dict(part.split("=", 1) for part in parts)
+    unknown = [name for name in options if name not in _POSTGRES_KEYS]
+    missing = [name for name in _POSTGRES_NEEDS if not options.get(name)]
+    if unknown or missing:
+        raise ValueError(
+            f"BFM_SHELF_CONNECTION of postgres lacks {missing} and has the unknown keys {unknown}; "
+            f"allowed: {', '.join(_POSTGRES_KEYS)}"
+        )
+    for name in _POSTGRES_NUMBERS:
+        if name in options and not options[name].isdigit():
+            raise ValueError(f"{name} in BFM_SHELF_CONNECTION is '{options[name]}', not a number")
 
 
 class Shelf:
@@ -49,11 +115,14 @@ class Shelf:
     Args:
         workspace: Its `features` folder holds registry, offline files and online store.
         settings: From the environment by default.
+
+    Raises:
+        EnvironmentProblemError: a `BFM_SHELF_...` variable has a value that is not allowed.
     """
 
     def __init__(self, workspace: Workspace, settings: ShelfSettings | None = None) -> None:
         self.workspace = workspace
-        self.settings = settings or ShelfSettings()
+        self.settings = settings or from_environment(ShelfSettings, "The shelf's")
 
     @property
     def root(self) -> Path:
@@ -75,13 +144,17 @@ class Shelf:
     @cached_property
     def store(self) -> FeatureStore:
         """Feast on this workspace."""
+        from feast import FeatureStore, RepoConfig
+
         return FeatureStore(config=RepoConfig(repo_path=self.root, **self._config()))
 
     def write_yaml(self) -> None:
         """`feature_store.yaml` for Feast's own command line:
-        `feast -c feature_store/repo -f WORKSPACE/features/feature_store.yaml apply`."""
+        `feast -c feature_store/repo -f WORKSPACE/features/feature_store.yaml apply`.
+
+        It may hold the online store's password, so its owner alone may read it."""
         text = yaml.safe_dump(self._config(), sort_keys=True)
-        write_bytes_atomically(self.yaml_path, text.encode())
+        write_bytes_atomically(self.yaml_path, text.encode(), mode=0o600)
 
     @property
     def is_published(self) -> bool:
@@ -101,7 +174,7 @@ class Shelf:
 
     def _config(self) -> dict[str, Any]:
         return {
-            "project": PROJECT,
+            "project": self.settings.project,
             "provider": "local",
             "registry": {
                 "registry_type": "file",
@@ -121,5 +194,5 @@ class Shelf:
         options = dict(pair.split("=", 1) for pair in self.settings.connection.split())
         names = {"dbname": "database"}
         typed: dict[str, Any] = {names.get(key, key): value for key, value in options.items()}
-        typed["port"] = int(typed.get("port", 5432))
+        typed |= {name: int(typed[name]) for name in _POSTGRES_NUMBERS if name in typed}
         return {"type": "postgres", **typed}

@@ -10,6 +10,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.contracts import USER_ID
 from pipelines.errors import WorkspaceError
-from pipelines.workspace import Workspace, write_json_atomically
+from pipelines.workspace import Workspace, exclusive, write_json_atomically
 
 WORD_BREAKS: Final = r"""[\s"',;:{}\[\]\\|]+"""
 """What stands between the words of a raw row, as both Java and Python read it. A row that does not
@@ -31,10 +32,7 @@ def suppression_path(workspace: Workspace) -> Path:
 
 def suppressed_digests(workspace: Workspace) -> list[str]:
     """SHA-256 hex digests of the ids of erased users, sorted."""
-    path = suppression_path(workspace)
-    if not path.is_file():
-        return []
-    return sorted(json.loads(path.read_text(encoding="utf-8"))["users"])
+    return sorted(_digests(workspace))
 
 
 def user_hash(user_id: str) -> str:
@@ -44,7 +42,7 @@ def user_hash(user_id: str) -> str:
 
 def is_suppressed(workspace: Workspace, user_id: str) -> bool:
     """Whether this user was erased."""
-    return user_hash(user_id) in suppressed_digests(workspace)
+    return user_hash(user_id) in _digests(workspace)
 
 
 def without_users(rows: pa.Table, digests: frozenset[str]) -> pa.Table:
@@ -57,13 +55,31 @@ def without_users(rows: pa.Table, digests: frozenset[str]) -> pa.Table:
 
 def without_suppressed(workspace: Workspace, rows: pa.Table) -> pa.Table:
     """Rows of users that were not erased."""
-    return without_users(rows, frozenset(suppressed_digests(workspace)))
+    return without_users(rows, _digests(workspace))
 
 
 def suppress(workspace: Workspace, digest: str) -> None:
-    """Keep a user out from now on."""
-    users = sorted({*suppressed_digests(workspace), digest})
-    write_json_atomically(suppression_path(workspace), {"users": users})
+    """Keep a user out from now on; requests at the same time wait for one another."""
+    path = suppression_path(workspace)
+    with exclusive(path.with_name(f".{path.name}.lock")):
+        users = sorted({*_digests(workspace), digest})
+        write_json_atomically(path, {"users": users})
+
+
+def _digests(workspace: Workspace) -> frozenset[str]:
+    """The list as it stands, parsed once for every time that it was written."""
+    path = suppression_path(workspace)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return frozenset()
+    return _parsed(path, found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _parsed(path: Path, mtime_ns: int, inode: int, size: int) -> frozenset[str]:
+    """The digests of a file; another time, inode or size is another file."""
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))["users"])
 
 
 def names_user(text: str, digest: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ class Workspace:
 
     @property
     def live_events_path(self) -> Path:
-        """Events that the counter accepted since the last publish (SQLite)."""
+        """Events that the counter accepted and the shelf does not hold yet (SQLite)."""
         return self.root / "live_events.db"
 
     @property
@@ -96,10 +98,44 @@ class Workspace:
         return f"sqlite:///{self.root / 'mlflow.db'}"
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: temporary file beside it, fsync, then rename."""
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file for the length of a `with` block; waits for threads and processes alike.
+
+    The kernel frees it however the process ends. Whoever holds it must not ask for it again.
+
+    Args:
+        path: The lock file; made when missing, always empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor = _open_lock(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor of a lock file; another account's may be readable alone, which is enough."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def write_bytes_atomically(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a whole file or nothing: temporary file beside it, fsync, then rename.
+
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Who may read and write it, less what the process's umask takes away. By default as
+            every other file of a workspace: a counter may run under another account than the jobs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -107,7 +143,7 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -18,6 +18,7 @@ from behavior_model.bundle import read_manifest
 from behavior_model.predictor import Predictor
 from feature_store.settings import Shelf
 from pipelines.contracts import SemanticType
+from pipelines.environment import from_environment
 from pipelines.errors import EnvironmentProblemError
 from pipelines.workspace import Workspace
 from serving import problems
@@ -94,11 +95,11 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
     """Serve a workspace's bundle until interrupted.
 
     Raises:
-        EnvironmentProblemError: the port is taken.
+        EnvironmentProblemError: the port is taken, or a variable has a value that is not allowed.
         BundleError: no bundle, or a changed one.
         WorkspaceError: nothing was published yet.
     """
-    settings = ServingSettings(workspace=workspace.root, host=host, port=port)
+    settings = _settings(workspace=workspace.root, host=host, port=port)
     require_free_port(host, port)
     Shelf(workspace).require_published()
     app = create_app(settings, Predictor.load(workspace.bundle))
@@ -115,10 +116,11 @@ def running(workspace: Workspace) -> Iterator[str]:
     Raises:
         BundleError: no bundle, or a changed one.
         WorkspaceError: nothing was published yet.
-        EnvironmentProblemError: the server did not come up.
+        EnvironmentProblemError: the server did not come up, or a variable has a value that is not
+            allowed.
     """
     Shelf(workspace).require_published()
-    settings = ServingSettings(workspace=workspace.root)
+    settings = _settings(workspace=workspace.root)
     app = create_app(settings, Predictor.load(workspace.bundle))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -145,7 +147,11 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
 
 def create_app_from_environment() -> FastAPI:
     """For process managers: `uvicorn --factory serving.app:create_app_from_environment`."""
-    return create_app(ServingSettings())
+    return create_app(_settings())
+
+
+def _settings(**given: Any) -> ServingSettings:
+    return from_environment(ServingSettings, "The counter's", **given)
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +12,7 @@ from feature_store.settings import Shelf
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
 from pipelines.erasure import suppress, user_hash
-from pipelines.errors import UserError
+from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow import erasure_requests
 from pipelines.flow.erasure_requests import ErasureRequest
 from pipelines.flow.lock import lake_lock, workspace_lock
@@ -42,16 +43,16 @@ def erase(
 
     Raises:
         UserError: an empty id.
-        WorkspaceError: another process works on this workspace; the user is suppressed all the
-            same.
+        WorkspaceError: another process works on this workspace; the user is suppressed and the
+            request saved all the same, so that `erase_due` carries it out.
     """
     if not user_id:
         raise UserError("--user is empty. Give the id of the user as the events table holds it.")
     now = now or datetime.now(UTC)
     digest = user_hash(user_id)
     suppress(workspace, digest)
-    with workspace_lock(workspace), lake_lock(workspace):
-        request = _request(workspace, digest, now, now + timedelta(days=grace_days))
+    request = erasure_requests.ask(workspace, digest, now, now + timedelta(days=grace_days))
+    with _working_alone(workspace, request), lake_lock(workspace):
         request = replace(request, trained_with=_trained_with(workspace, user_id, request))
         erasure_requests.save(workspace, request)
         if request.due > now:
@@ -79,11 +80,18 @@ def _users_among(workspace: Workspace, digests: set[str]) -> Iterator[str]:
         yield from (user for user in known_users(workspace) if user_hash(user) in digests)
 
 
-def _request(workspace: Workspace, digest: str, now: datetime, due: datetime) -> ErasureRequest:
-    for known in erasure_requests.pending(workspace):
-        if known.user == digest:
-            return replace(known, due=min(known.due, due))
-    return ErasureRequest(user=digest, asked=now, due=due)
+@contextmanager
+def _working_alone(workspace: Workspace, request: ErasureRequest) -> Iterator[None]:
+    """The workspace's lock; whom it refuses is told what was done all the same."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(workspace_lock(workspace))
+        except WorkspaceError as error:
+            raise WorkspaceError(
+                f"{error} The user is kept out from now on, and request {request.request_id} is "
+                f"saved: bfm erase --due --workspace {workspace.root} carries it out."
+            ) from error
+        yield
 
 
 def _carry_out(

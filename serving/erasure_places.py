@@ -23,12 +23,15 @@ from pipelines.contracts import USER_ID
 from pipelines.erasure import scrub_sqlite
 from pipelines.flow.lake_erasure import (
     USER_TABLES,
+    Owner,
     erase_from,
     erase_from_quarantine,
+    owners,
     users_of,
 )
+from pipelines.quality.quarantine import HASH_KEY, RESERVED_KEYS, TABLE_KEY
 from pipelines.workspace import Workspace, write_bytes_atomically
-from serving.line import USER_EMBEDDINGS
+from serving.line import ITEM_EMBEDDINGS
 from serving.live_events import LiveEvents
 
 
@@ -117,14 +120,48 @@ def _from_exports(person: Person) -> int:
 
 
 def _exports(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """Parquet files of users outside the lake and the shelf, with the column of their ids."""
-    for path in sorted(workspace.root.rglob("*.parquet")):
-        if path.relative_to(workspace.root).parts[0] in ("lake", "features", "bundle"):
-            continue
-        if path == workspace.embeddings / USER_EMBEDDINGS:
-            yield path, EMBEDDED_SCHEMA.names[0]
-        elif USER_ID in pq.read_schema(path).names:
+    """Parquet files of users outside the lake and the shelf, with the column of their ids.
+
+    Exported embeddings do not tell whether they are of users or of items. They count as users', so
+    that nobody is left: the line of an item that has the user's id would go too.
+    """
+    for path in _files(workspace, "*.parquet"):
+        names = pq.read_schema(path).names
+        if USER_ID in names:
             yield path, USER_ID
+        elif names == EMBEDDED_SCHEMA.names and path != workspace.embeddings / ITEM_EMBEDDINGS:
+            yield path, names[0]
+
+
+def _files(workspace: Workspace, pattern: str) -> Iterator[Path]:
+    """Files that commands were told to write into the workspace, and the line's embeddings."""
+    for path in sorted(workspace.root.rglob(pattern)):
+        if path.relative_to(workspace.root).parts[0] not in ("lake", "features", "bundle"):
+            yield path
+
+
+def _from_exported_quarantine(person: Person) -> int:
+    """Lines of `bfm quarantine --export`; other files of JSON lines are left as they are."""
+    owner, removed = owners(person.workspace), 0
+    for path in _files(person.workspace, "*.jsonl"):
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if not _is_of(line, owner, person.digest)]
+        if len(kept) < len(lines):
+            write_bytes_atomically(path, b"".join(kept))
+        removed += len(lines) - len(kept)
+    return removed
+
+
+def _is_of(line: bytes, owner: Owner, digest: str) -> bool:
+    """Whether a line is a raw row of the user's."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    if not isinstance(row, dict) or HASH_KEY not in row:
+        return False
+    raw = {name: value for name, value in row.items() if name not in RESERVED_KEYS}
+    return owner(str(row.get(TABLE_KEY)), json.dumps(raw, ensure_ascii=False), digest)
 
 
 def _from_offline(person: Person) -> int:
@@ -164,6 +201,7 @@ PLACES: Final[Mapping[str, Callable[[Person], int]]] = {
     "logs": _from_logs,
     "leftovers": _from_leftovers,
     "embeddings and exports": _from_exports,
+    "exports of quarantine": _from_exported_quarantine,
     "features/offline": _from_offline,
     "live_events.db": _from_live_events,
     "lake/quarantine": _from_quarantine,

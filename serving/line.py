@@ -13,7 +13,8 @@ from behavior_model.training.processes import check_processes
 from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
-from pipelines.flow.markers import fingerprint_of
+from pipelines.flow.lock import workspace_lock
+from pipelines.flow.markers import fingerprint_of, forget_marker
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import (
     SETTINGS_FILE,
@@ -109,7 +110,7 @@ def line() -> tuple[Stage, ...]:
             name="publish",
             version=1,
             needs=("tokenize", "embed"),
-            inputs=_seed_and_cut,
+            inputs=_publish_inputs,
             outputs=lambda context: file_stamp(context.workspace.features / "offline"),
             run=_publish,
         ),
@@ -226,13 +227,12 @@ def _publish(context: StageContext) -> None:
     from behavior_model.bundle import open_bundle
     from feature_store.offline import published_ids
     from feature_store.publish import publish
-    from feature_store.refreshed import end_refreshes
     from feature_store.settings import Shelf
     from feature_store.tables import USER_STATE
+    from serving.delivered import remove_delivered
 
     workspace = context.workspace
     shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.lineage
-    end_refreshes(shelf, version, micros(context.as_of))
     publication = publish(
         workspace,
         as_of_us=micros(context.as_of),
@@ -242,9 +242,24 @@ def _publish(context: StageContext) -> None:
     )
     written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
     context.say(f"  online: {written}")
+    remove_delivered(workspace, micros(context.as_of), context.say)
     if context.retained_from is not None:
         holders = published_ids(shelf, USER_STATE, since_us=micros(context.as_of))
         expire_features(workspace, micros(context.retained_from), holders, context.say)
+
+
+def forget_publish(workspace: Workspace) -> None:
+    """Let the next publish fill the online store from nothing: it was lost, or is another one.
+
+    Raises:
+        WorkspaceError: another process works on this workspace.
+    """
+    from feature_store.publish import begin_again
+    from feature_store.settings import Shelf
+
+    with workspace_lock(workspace):
+        begin_again(Shelf(workspace))
+        forget_marker(workspace, "publish")
 
 
 def expire_features(
@@ -288,6 +303,18 @@ def _pretrain_inputs(context: StageContext) -> Parts:
     if core is not None:
         begun["core"] = version if version and not core.is_dir() else _core_version(core)
     return {**_seed_and_cut(context), "size": context.settings.size, **begun}
+
+
+def _publish_inputs(context: StageContext) -> Parts:
+    """Another online store is filled anew; the embedded one goes with the workspace."""
+    from feature_store.settings import Shelf, ShelfSettings
+
+    settings = Shelf(context.workspace).settings
+    embedded = settings == ShelfSettings.model_construct()
+    return {
+        **_seed_and_cut(context),
+        **({} if embedded else {"online_store": settings.identity}),
+    }
 
 
 def _seed_and_cut(context: StageContext) -> Mapping[str, Any]:

@@ -1,4 +1,5 @@
-"""Events that came over HTTP since the last publish: typed, kept in SQLite, idempotent by id."""
+"""Events that came over HTTP and are not on the shelf yet: typed, kept in SQLite, idempotent by
+id. `delivered` removes those that the tables have brought."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,9 @@ CREATE TABLE IF NOT EXISTS live_events (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS live_events_of_user ON live_events (user_id, event_time_us);
 """
+
+_BATCH: Final = 10_000
+"""Events removed at once, so that the counter's writes need not wait long."""
 
 Event = Mapping[str, Any]
 """Canonical column -> value; the time as UTC microseconds; absent columns left out."""
@@ -87,14 +91,8 @@ class LiveEvents:
             EventConflictError: an id is stored, or given twice, with another content.
         """
         rows = [_row(event) for event in events]
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                stored = self._insert(rows)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+        with self._transaction():
+            stored = self._insert(rows)
         return Accepted(stored=stored, known=len(rows) - stored)
 
     def of_user(self, user_id: str) -> list[dict[str, Any]]:
@@ -116,11 +114,47 @@ class LiveEvents:
         with self._lock, closing(self._connection.execute(query, (oldest_us,))) as cursor:
             return cursor.rowcount
 
+    def remove_received_before(self, oldest_us: int) -> int:
+        """Delete events that were received before a time; returns how many there were."""
+        query = "DELETE FROM live_events WHERE received_us < ?"
+        with self._lock, closing(self._connection.execute(query, (oldest_us,))) as cursor:
+            return cursor.rowcount
+
+    def remove(self, event_ids: Sequence[str]) -> int:
+        """Delete the events of these ids; returns how many there were."""
+        query, removed = "DELETE FROM live_events WHERE event_id = ?", 0
+        for start in range(0, len(event_ids), _BATCH):
+            batch = [(one,) for one in event_ids[start : start + _BATCH]]
+            with self._transaction(), closing(self._connection.executemany(query, batch)) as cursor:
+                removed += cursor.rowcount
+        return removed
+
+    def ids_by_user(self) -> dict[str, list[str]]:
+        """Ids of all events by the user whose they are."""
+        query = "SELECT user_id, event_id FROM live_events ORDER BY user_id"
+        found: dict[str, list[str]] = {}
+        with self._lock, closing(self._connection.execute(query)) as cursor:
+            for user, event_id in cursor:
+                found.setdefault(user, []).append(event_id)
+        return found
+
     def users(self) -> list[str]:
         """Ids of all users with an event, in order."""
         query = "SELECT DISTINCT user_id FROM live_events ORDER BY user_id"
         with self._lock, closing(self._connection.execute(query)) as cursor:
             return [user for (user,) in cursor.fetchall()]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of a `with` block or nothing."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
 
     def _insert(self, rows: Sequence[tuple[Any, ...]]) -> int:
         stored, conflicts = 0, []

@@ -24,6 +24,7 @@ _log: Final = logging.getLogger("bfm.serving")
 
 _TITLES: Final = {
     400: ("malformed-request", "The request body cannot be read."),
+    401: ("unauthorized", "This address needs a token."),
     404: ("not-found", "There is nothing at this address."),
     405: ("method-not-allowed", "This address does not take this method."),
     409: ("conflict", "The request contradicts what is stored."),
@@ -112,6 +113,8 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 def _on_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.__cause__ is not None:
+        _log.error("%s", error.detail, exc_info=error.__cause__)
     return problem(error.status, error.detail, errors=error.errors, headers=error.headers)
 
 

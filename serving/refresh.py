@@ -16,6 +16,7 @@ from behavior_model.renewal import renew_bundle
 from behavior_model.scoring import embed
 from behavior_model.scoring_tables import EMBEDDED_SCHEMA, embedding_table
 from feature_store.erasure import erase_online, published_users
+from feature_store.online import require_filled
 from feature_store.publish import renew
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
@@ -30,6 +31,7 @@ from pipelines.flow.tokenized import made_whole
 from pipelines.tokens.binning import FIRST_IDX, Longs
 from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 from pipelines.workspace import Workspace
+from serving.delivered import remove_delivered
 from serving.line import expire_features, line, micros
 
 Mask = npt.NDArray[np.bool_]
@@ -76,7 +78,8 @@ def refresh(
 
     Raises:
         WorkspaceError: nothing was trained here, this machine lacks the text encoder of the
-            training, another process works here, or the company's columns have changed since.
+            training, another process works here, the online store is another one or was lost, or
+            the company's columns have changed since.
         BundleError: no bundle, or a changed one.
         UserError: the shelf or the model is of a later time than `as_of`.
     """
@@ -85,6 +88,7 @@ def refresh(
     bundle.vocabulary.require(known.vocabulary_id, f"{workspace.vocabulary_path}")
     shelf = Shelf(workspace)
     shelf.require_published()
+    require_filled(shelf)
     _check_time(as_of, _known_to(shelf, bundle))
     cut = datetime.fromtimestamp(bundle.manifest.as_of_us / 1e6, UTC)
     settings = replace(RunSettings.load(workspace), as_of=cut)
@@ -189,6 +193,7 @@ def _bring_forward(
         oldest_us = micros(context.retained_from)
         expire_features(workspace, oldest_us, {*times.user_ids}, context.say)
     state.save(shelf)
+    remove_delivered(workspace, moment, context.say)
     return Refreshment(
         as_of_us=moment,
         num_embedded=rows.num_rows,

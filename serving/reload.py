@@ -12,6 +12,7 @@ from behavior_model.bundle import Manifest, read_manifest
 from behavior_model.predictor import Predictor
 from pipelines.errors import BfmError, BundleError
 from pipelines.workspace import Workspace
+from serving.readiness import is_published_for
 
 _log: Final = logging.getLogger("bfm.serving")
 
@@ -28,38 +29,61 @@ class Reloader:
     def __init__(
         self, workspace: Workspace, manifest: Manifest, take: Callable[[Predictor], None]
     ) -> None:
-        self._root = workspace.bundle
+        self._workspace = workspace
         self._serving = manifest
         self._refused = ""
+        self._said = ("", "")
         self._take = take
 
     def look(self) -> bool:
         """Load and hand over another bundle, if one is there; whether it was.
 
-        One that is just being written is left for the next time. One whose event fields are others
+        One that cannot be read may be just being written, and one whose users are not on the shelf
+        yet would know nobody: both are left for the next time. One whose event fields are others
         needs a restart, since the counter's contract names them.
         """
         try:
-            found = read_manifest(self._root)
-            if found.model_version in (self._serving.model_version, self._refused):
-                return False
-            if found.event_fields != self._serving.event_fields:
-                self._refuse(found, "its event fields are others: restart bfm serve")
-                return False
-            loaded = Predictor.load(self._root)
-        except (BundleError, OSError):
+            found = read_manifest(self._workspace.bundle)
+        except (BundleError, OSError) as error:
+            self._say_once("of the workspace", f"cannot be read, the next look may: {error}")
             return False
-        except BfmError as error:
-            self._refuse(found, str(error))
+        if found.model_version in (self._serving.model_version, self._refused):
+            return False
+        if found.event_fields != self._serving.event_fields:
+            self._refuse(found, "its event fields are others: restart bfm serve")
+            return False
+        loaded = self._load(found)
+        if loaded is None:
             return False
         self._take(loaded)
         self._serving = loaded.manifest
         _log.info("bundle %s answers now", loaded.manifest.model_version)
         return True
 
+    def _load(self, found: Manifest) -> Predictor | None:
+        """The bundle that was found, if the shelf knows its users."""
+        if not is_published_for(self._workspace, found):
+            self._say_once(found.model_version, "waits until the shelf is published for it")
+            return None
+        try:
+            loaded = Predictor.load(self._workspace.bundle)
+        except (BundleError, OSError) as error:
+            self._say_once(found.model_version, f"cannot be read, the next look may: {error}")
+            return None
+        except BfmError as error:
+            self._refuse(found, str(error))
+            return None
+        return loaded if loaded.manifest == found else None
+
     def _refuse(self, found: Manifest, why: str) -> None:
         self._refused = found.model_version
-        _log.warning("bundle %s is not served: %s", found.model_version, why)
+        self._say_once(found.model_version, f"is not served: {why}")
+
+    def _say_once(self, version: str, what: str) -> None:
+        """Write a warning, but not the last one again."""
+        if self._said != (version, what):
+            self._said = (version, what)
+            _log.warning("bundle %s %s", version, what)
 
 
 @contextmanager

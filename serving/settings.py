@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.workspace import Workspace
@@ -26,6 +26,8 @@ class ServingSettings(BaseSettings):
         torch_threads: Threads of one prediction.
         reload_seconds: How often to look for a renewed bundle, which then takes over without a
             restart; 0: never.
+        admin_token: Erasing a user over HTTP needs it as a bearer token. None: whoever reaches the
+            counter may erase.
     """
 
     model_config = SettingsConfigDict(env_prefix="BFM_", extra="ignore", frozen=True)
@@ -39,6 +41,7 @@ class ServingSettings(BaseSettings):
     max_wait_s: Annotated[float, Field(gt=0)] = 10.0
     torch_threads: Annotated[int, Field(ge=1)] = 1
     reload_seconds: Annotated[float, Field(ge=0)] = 30.0
+    admin_token: Annotated[SecretStr, Field(min_length=16)] | None = None
 
     @property
     def opened(self) -> Workspace:

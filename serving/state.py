@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from pipelines.tokens.history import Histories, merge
 from serving.live_events import LiveEvents, encode_events
 from serving.metrics import Metrics
 from serving.problems import ProblemError, ascii_text
-from serving.schemas import ExtraValue, LiveEvent, canonical_events, to_micros
+from serving.schemas import ExtraValue, LiveEvent, canonical_events, from_micros, to_micros
 from serving.settings import ServingSettings
 
 _RETRY_AFTER: Final = {"Retry-After": "1"}
@@ -145,6 +146,22 @@ class AppState:
         for position, event in enumerate(events):
             check_extra_fields(event.extras, self.predictor.manifest.event_fields, position)
 
+    def check_times(self, events: Sequence[LiveEvent]) -> None:
+        """Refuse events of a client's clock that is far ahead: the user's time of prediction would
+        go there.
+
+        Raises:
+            ProblemError: 422, naming the place, what came and what is allowed.
+        """
+        latest_us = max(time.time_ns() // 1_000, self.present_us) + DAY_US
+        for position, event in enumerate(events):
+            if to_micros(event.event_time) > latest_us:
+                message = (
+                    f"{event.event_time.isoformat()} is later than a day from now; the latest time "
+                    f"that is taken is {from_micros(latest_us).isoformat(timespec='seconds')}"
+                )
+                raise invalid(f"/events/{position}/event_time", message)
+
     def is_erased(self, user_id: str) -> bool:
         """Whether the user asked to be forgotten."""
         return is_suppressed(self.shelf.workspace, user_id)
@@ -164,7 +181,11 @@ class AppState:
         return replace(joined, tokens=joined.tokens | times)
 
     def _stored(self, user_id: str, as_of_us: int | None) -> Histories | None:
-        """State from the shelf; absent when erased, too old, or of another vocabulary."""
+        """State from the shelf; absent when erased, too old, or of another vocabulary.
+
+        It is of another one between a publish and the moment when this replica takes over the
+        bundle that was published for: no reason to refuse the user.
+        """
         if self.is_erased(user_id):
             return None
         oldest = None
@@ -174,11 +195,10 @@ class AppState:
             if self.refreshed_us is not None and self.refreshed_us >= oldest:
                 oldest = None  # a refresh leaves the rows of users who did nothing as they are
         state = online_state(self.shelf, user_id, not_before_us=oldest)
-        if state is None:
+        vocabulary = self.predictor.vocabulary
+        if state is None or state.vocabulary_id != vocabulary.vocabulary_id:
             return None
-        where = f"the state of users in {self.shelf.root}"
-        self.predictor.vocabulary.require(state.vocabulary_id, where)
-        return state.histories.known_to(self.predictor.vocabulary)
+        return state.histories.known_to(vocabulary)
 
 
 def as_of_micros(request: Any) -> int | None:

@@ -27,6 +27,7 @@ from serving.live_events import encode_events
 AS_OF_US = 1_506_816_000_000_000  # 2017-10-01T00:00:00Z
 NUM_ITEMS = 20
 USERS = ("ada", "bob", "cyd")
+MODEL_VERSION = "0123456789abcdef"
 
 
 def vocabulary() -> Vocabulary:
@@ -146,7 +147,7 @@ class CountingPredictor:
         }
         manifest = Manifest(
             schema_version=1,
-            model_version="0123456789abcdef",
+            model_version=MODEL_VERSION,
             vocabulary_id=known.vocabulary_id,
             company=known.company,
             as_of_us=AS_OF_US,

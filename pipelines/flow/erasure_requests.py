@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 from pipelines.flow.markers import Standing
-from pipelines.workspace import Workspace, write_bytes_atomically, write_json_atomically
+from pipelines.workspace import Workspace, exclusive, write_bytes_atomically, write_json_atomically
 
 PENDING_FILE: Final = "erasures.json"
 AUDIT_FILE: Final = "erasures.jsonl"
+_LOCK_FILE: Final = ".erasures.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,30 @@ def pending(workspace: Workspace) -> list[ErasureRequest]:
     return [_parse(row) for row in rows]
 
 
+def ask(workspace: Workspace, user: str, now: datetime, due: datetime) -> ErasureRequest:
+    """Remember that a user is to be erased, whoever works on the workspace.
+
+    Args:
+        workspace: Where to erase.
+        user: Digest of the user's id.
+        now: When it was asked for.
+        due: When it may be carried out.
+
+    Returns:
+        The request; an unfinished one of the same user goes on, and the earlier time counts.
+    """
+    with _changing(workspace):
+        known = next((one for one in pending(workspace) if one.user == user), None)
+        request = ErasureRequest(user=user, asked=now, due=due) if known is None else known
+        request = replace(request, due=min(request.due, due))
+        _put(workspace, request)
+    return request
+
+
 def save(workspace: Workspace, request: ErasureRequest) -> None:
     """Remember a request, in place of what was known of it."""
-    others = [one for one in pending(workspace) if one.request_id != request.request_id]
-    _write(workspace, [*others, request])
+    with _changing(workspace):
+        _put(workspace, request)
 
 
 def finish(workspace: Workspace, request: ErasureRequest, now: datetime) -> ErasureRequest:
@@ -69,9 +91,24 @@ def finish(workspace: Workspace, request: ErasureRequest, now: datetime) -> Eras
             "removed": dict(request.removed),
         }
         write_bytes_atomically(path, f"{known}{json.dumps(record)}\n".encode())
-    others = [one for one in pending(workspace) if one.request_id != request.request_id]
-    _write(workspace, others)
+    with _changing(workspace):
+        _write(workspace, _others(workspace, request))
     return replace(request, erased=now)
+
+
+@contextmanager
+def _changing(workspace: Workspace) -> Iterator[None]:
+    """Hold the list from reading it to writing it; a second change waits for the first."""
+    with exclusive(workspace.root / _LOCK_FILE):
+        yield
+
+
+def _put(workspace: Workspace, request: ErasureRequest) -> None:
+    _write(workspace, [*_others(workspace, request), request])
+
+
+def _others(workspace: Workspace, request: ErasureRequest) -> list[ErasureRequest]:
+    return [one for one in pending(workspace) if one.request_id != request.request_id]
 
 
 def _write(workspace: Workspace, requests: Sequence[ErasureRequest]) -> None:

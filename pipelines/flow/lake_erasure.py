@@ -66,7 +66,7 @@ def erase_from_quarantine(workspace: Workspace, digest: str) -> int:
     """Erase the raw rows of a user from quarantine and forget its past; the number of rows."""
     if not _exists(workspace, QUARANTINE.name):
         return 0
-    owner = _owners(workspace)
+    owner = owners(workspace)
     rows = lake.read(workspace, QUARANTINE.name, [SOURCE_TABLE, RAW_ROW, ROW_HASH]).to_pylist()
     hashes = {row[ROW_HASH] for row in rows if owner(row[SOURCE_TABLE], row[RAW_ROW], digest)}
     listed = ", ".join(_quoted(one) for one in sorted(hashes))
@@ -174,7 +174,7 @@ Owner = Callable[[str, str, str], bool]
 """Whether a raw row (source table, JSON) is the user's with this digest."""
 
 
-def _owners(workspace: Workspace) -> Owner:
+def owners(workspace: Workspace) -> Owner:
     """Decides by the column that the company's description names, else by the row's words."""
     company = load_company(workspace.company_path) if workspace.company_path.is_file() else None
     tables = {table.name: table.columns for table in company.tables} if company else {}

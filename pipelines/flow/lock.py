@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipelines.errors import WorkspaceError
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, exclusive
 
 LOCK_FILE: Final = ".lock"
 LAKE_LOCK_FILE: Final = ".lake.lock"
@@ -17,9 +17,7 @@ LAKE_LOCK_FILE: Final = ".lake.lock"
 @contextlib.contextmanager
 def lake_lock(workspace: Workspace) -> Iterator[None]:
     """Hold what intake writes, for the time of one write; waits for a stream or an intake."""
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    with (workspace.root / LAKE_LOCK_FILE).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(workspace.root / LAKE_LOCK_FILE):
         yield
 
 

@@ -56,6 +56,11 @@ def write_marker(workspace: Workspace, name: str, marker: Mapping[str, Any]) -> 
     write_json_atomically(_marker_path(workspace, name), marker)
 
 
+def forget_marker(workspace: Workspace, name: str) -> None:
+    """Let a stage run again, although nothing that it reads has changed."""
+    _marker_path(workspace, name).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """How a stage stood before a change.

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psutil
 import pyspark
 from py4j.protocol import Py4JError
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
@@ -23,6 +23,7 @@ from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+from pipelines.environment import from_environment
 from pipelines.errors import BfmError, EnvironmentProblemError
 from pipelines.flow.jars import find_jars, jar_set
 from pipelines.flow.java import find_java
@@ -70,15 +71,7 @@ def read_settings() -> SparkSettings:
     Raises:
         EnvironmentProblemError: A `BFM_SPARK_*` variable has a value that is not allowed.
     """
-    try:
-        return SparkSettings()
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{_ENV_PREFIX}{'.'.join(str(part) for part in problem['loc']).upper()} is "
-            f"'{problem['input']}': {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise EnvironmentProblemError(f"Spark's settings are wrong. {problems}.") from error
+    return from_environment(SparkSettings, "Spark's")
 
 
 def num_cores() -> int:

@@ -212,7 +212,8 @@ class Histories:
 
 
 def merge(first: Histories, second: Histories) -> Histories:
-    """Events of both for the users of `first`, sorted by time; of twins the first one stays.
+    """Events of both for the users of `first`, sorted by time; of twins the one of `first` stays,
+    also when its time is the later one.
 
     The time fields of the result must be made again (`encoder.time_tokens`), since the event
     before another may have changed.
@@ -229,8 +230,8 @@ def merge(first: Histories, second: Histories) -> Histories:
         name: np.concatenate([getattr(first, name), getattr(other, name)]) for name in _PER_EVENT
     }
     tokens = {n: np.concatenate([first.tokens[n], other.tokens[n]]) for n in first.tokens}
-    order = np.lexsort((np.arange(len(users)), joined["times_us"], users))
-    keep = order[_first_of_twins(users[order], joined["event_hashes"][order])]
+    single = _first_of_twins(users, joined["event_hashes"])
+    keep = single[np.lexsort((joined["times_us"][single], users[single]))]
     counts = np.bincount(users[keep], minlength=len(first))
     return Histories(
         user_ids=first.user_ids,
@@ -241,6 +242,7 @@ def merge(first: Histories, second: Histories) -> Histories:
 
 
 def _first_of_twins(users: Longs, hashes: Longs) -> Longs:
+    """Positions of events, ascending, without those whose twin stands before them."""
     pairs = np.stack([users, hashes], axis=1)
     _, first = np.unique(pairs, axis=0, return_index=True)
     return np.sort(first)

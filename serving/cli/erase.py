@@ -58,13 +58,14 @@ def _say(request: ErasureRequest) -> None:
         )
         return
     rows = [[place, f"{count:,}"] for place, count in request.removed.items() if count]
-    if not rows:
+    if rows:
+        print_table(f"Erased by request {request.request_id}", ["where", "removed"], rows)
+    else:
         out.print(
             f"Request {request.request_id}: nothing of this user was found. The user is kept out "
             "from now on."
         )
-        return
-    print_table(f"Erased by request {request.request_id}", ["where", "removed"], rows)
+    out.print("Exports and copies outside of the workspace are yours to delete.")
     if request.trained_with:
         out.print(
             f"Model version(s) {', '.join(request.trained_with)} learned from this user among all; "

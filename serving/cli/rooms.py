@@ -57,8 +57,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("run", help=LINE_HELP)(_training_command(None))
     for name, help_text in ROOM_HELP.items():
-        command = _training_command(name) if name == "pretrain" else _room_command(name)
-        app.command(name, help=help_text)(command)
+        app.command(name, help=help_text)(_command_of(name))
+
+
+def _command_of(name: str) -> Callable[..., None]:
+    if name == "pretrain":
+        return _training_command(name)
+    return _publish if name == "publish" else _room_command(name)
 
 
 def run_line(
@@ -134,6 +139,26 @@ def _room_command(name: str) -> Callable[..., None]:
         run_line(Workspace(workspace), company, size, as_of, seed, only=name)
 
     return command
+
+
+def _publish(
+    workspace: WorkspaceOption,
+    company: CompanyOption = None,
+    size: SizeOption = None,
+    as_of: AsOfOption = None,
+    seed: SeedOption = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Write all rows, as into an online store that was lost or emptied."
+        ),
+    ] = False,
+) -> None:
+    from serving.line import forget_publish
+
+    if again:
+        forget_publish(Workspace(workspace))
+    run_line(Workspace(workspace), company, size, as_of, seed, only="publish")
 
 
 def company_path(company: str | None) -> Path | None:

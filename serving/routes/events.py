@@ -16,6 +16,7 @@ router = APIRouter()
 def events(request: EventsRequest, state: State) -> EventsResponse:
     """Store live events; they change the next answer. Sending the same ones again is harmless."""
     state.check_events(request.events)
+    state.check_times(request.events)
     erased = [i for i, event in enumerate(request.events) if state.is_erased(event.user_id)]
     if erased:
         raise _conflict(erased, "this user was erased; no further events are kept")

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from feature_store.online import online_state
 from serving.dependencies import State
 from serving.problems import ProblemError
+from serving.readiness import mismatch
 from serving.schemas import HealthResponse, ModelResponse, from_micros
 
 router = APIRouter()
@@ -33,23 +34,27 @@ def model(state: State) -> ModelResponse:
 
 
 @router.get("/healthz")
-def healthz(state: State) -> HealthResponse:
-    """The process runs."""
+async def healthz(state: State) -> HealthResponse:
+    """The process runs; answered also while all threads wait for the model."""
     return HealthResponse(status="ok", model_version=state.model_version)
 
 
 @router.get("/readyz")
 def readyz(state: State) -> HealthResponse:
-    """The bundle is loaded and the online store answers."""
+    """The bundle is loaded, the online store answers, and the shelf is of the same training."""
     try:
         online_state(state.shelf, "readyz")
         state.live_events.of_user("readyz")
     except Exception as error:
         raise ProblemError(503, "A store does not answer; the log says which.") from error
+    settings = state.settings
+    reason = mismatch(settings.opened, state.predictor.manifest, settings.reload_seconds)
+    if reason is not None:
+        raise ProblemError(503, reason)
     return HealthResponse(status="ok", model_version=state.model_version)
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(state: State) -> Response:
-    """Prometheus' text format."""
+async def metrics(state: State) -> Response:
+    """Prometheus' text format; answered also while all threads wait for the model."""
     return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 
 from feature_store.erasure import erase_user
-from serving.dependencies import State
-from serving.schemas import MAX_ID, ErasureResponse
+from serving.dependencies import State, require_admin
+from serving.problems import PROBLEM_JSON
+from serving.schemas import MAX_ID, ErasureResponse, Problem
 
 router = APIRouter()
 
 
-@router.delete("/v1/users/{user_id:path}")
+@router.delete(
+    "/v1/users/{user_id:path}",
+    dependencies=[Depends(require_admin)],
+    responses={401: {"model": Problem, "content": {PROBLEM_JSON: {}}}},
+)
 def erase(
     user_id: Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")],
     state: State,

@@ -24,7 +24,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         as_of_us=small_shop.AS_OF_US,
         user_embeddings=small_shop.write_embeddings(workspace.root, small_shop.USERS),
         item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
-        model_version="v1",
+        model_version=small_shop.MODEL_VERSION,
     )
     return workspace
 

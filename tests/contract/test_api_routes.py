@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.small_shop import USERS, live_event
+from feature_store.published import Published
+from pipelines.workspace import Workspace
+from serving.app import create_app
+from serving.settings import ServingSettings
+from tests.small_shop import USERS, CountingPredictor, live_event
 
 HAPPY: dict[str, dict[str, Any]] = {
     "/v1/recommendations": {"user_id": "ada", "k": 3},
@@ -238,15 +249,86 @@ def test_a_defect_is_a_problem_without_its_cause(
     assert "secret" not in json.dumps(problem)
 
 
-def test_a_replica_whose_store_fails_is_not_ready(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+def test_a_replica_whose_store_fails_is_not_ready_and_the_log_says_why(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk gone")
 
+    # import-linter, which another test runs in this process, silences all loggers that it finds.
+    monkeypatch.setattr("serving.problems._log", logging.getLogger("bfm.test"))
     monkeypatch.setattr("serving.routes.model.online_state", fail)
-    assert_problem(client.get("/readyz"), 503)
+    with caplog.at_level(logging.ERROR):
+        assert_problem(client.get("/readyz"), 503)
+    assert "disk gone" in caplog.text
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_replica_with_a_bundle_of_before_answers_as_if_users_were_unknown(
+    shop: Workspace,
+) -> None:
+    before = CountingPredictor.make()
+    earlier = replace(before.vocabulary, fitted_before="2017-08-06T00:00:00+00:00")
+    app = create_app(ServingSettings(workspace=shop.root), replace(before, vocabulary=earlier))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post("/v1/recommendations", json={"user_id": "ada"})
+        assert answer.status_code == 200
+        assert (answer.json()["fallback"], answer.json()["num_events"]) == (True, 0)
+
+
+def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
+    client: TestClient, shop: Workspace
+) -> None:
+    published = Published.load(shop)
+    assert published is not None
+    assert client.get("/readyz").status_code == 200
+    Published(model_version="another").save(shop)
+    path = shop.features / "published.json"
+    os.utime(path, (1, 1))
+    try:
+        assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
+    finally:
+        published.save(shop)
+
+
+def test_health_and_metrics_are_told_while_all_threads_wait(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def wait(*_: object, **__: object) -> None:
+        go_on.wait(30)
+        raise RuntimeError("no answer")
+
+    monkeypatch.setattr("tests.small_shop.CountingPredictor.recommend", wait)
+    settings = ServingSettings(workspace=shop.root, max_concurrent_predictions=100)
+    app = create_app(settings, CountingPredictor.make())
+    asked = {"user_id": "ada"}
+    with (
+        TestClient(app, raise_server_exceptions=False) as client,
+        ThreadPoolExecutor(max_workers=61) as pool,
+    ):
+        try:
+            waiting = [
+                pool.submit(client.post, "/v1/recommendations", json=asked) for _ in range(60)
+            ]
+            time.sleep(0.5)
+            for path in ("/healthz", "/metrics"):
+                assert pool.submit(client.get, path).result(timeout=10).status_code == 200
+            assert not any(one.done() for one in waiting)
+        finally:
+            go_on.set()
+
+
+def test_an_event_of_a_clock_far_ahead_is_refused(client: TestClient) -> None:
+    far = {"events": [live_event(), live_event(number=101, event_time="2099-01-01T00:00:00Z")]}
+    problem = assert_problem(client.post("/v1/events", json=far), 422)
+    (error,) = problem["errors"]
+    assert error["pointer"] == "/events/1/event_time"
+    assert error["message"].startswith("2099-01-01T00:00:00+00:00 is later than a day from now")
+    soon = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+    near = {"events": [live_event(event_time=soon)]}
+    assert client.post("/v1/events", json=near).json()["stored"] == 1, "nothing was stored before"
 
 
 def test_metrics_count_routes_not_addresses(client: TestClient) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,13 +14,20 @@ import pytest
 
 from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, versions
-from feature_store.online import online_features, online_state
-from feature_store.publish import Publication, publish, renew
-from feature_store.refreshed import Refreshed, end_refreshes
+from feature_store.online import (
+    online_features,
+    online_state,
+    remove_online,
+    require_filled,
+    write_online,
+)
+from feature_store.publish import Publication, begin_again, publish, renew
+from feature_store.published import Published
+from feature_store.refreshed import Refreshed
 from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import FEATURE_TABLES, ITEM_EMBEDDING, TIME_TYPE, USER_STATE
-from pipelines.contracts import ITEM_ID, USER_ID
+from pipelines.contracts import ITEM_ID, USER_ID, TableContract
 from pipelines.errors import UnknownNameError, UserError, WorkspaceError
 from pipelines.tokens.binning import DAY_US, HOUR_US
 from pipelines.workspace import Workspace
@@ -71,6 +79,15 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "ws")
 
 
+def model_on_shelf(workspace: Workspace) -> str | None:
+    published = Published.load(workspace)
+    return published.model_version if published else None
+
+
+def fail(*_: object, **__: object) -> None:
+    raise OSError("disk full")
+
+
 def files(workspace: Workspace) -> dict[str, bytes]:
     folder = workspace.features / "offline"
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
@@ -95,10 +112,6 @@ def test_a_publish_cut_short_is_finished_by_the_next(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(workspace, as_of_us=AS_OF_US - DAY_US)
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
     with monkeypatch.context() as broken:
         broken.setattr("feast.FeatureStore.write_to_online_store", fail)
         with pytest.raises(OSError, match="disk full"):
@@ -146,12 +159,47 @@ def test_late_data_does_not_leak_into_the_past(workspace: Workspace) -> None:
 
 
 def test_an_older_publish_never_overwrites_a_newer_one_online(workspace: Workspace) -> None:
-    put(workspace, as_of_us=AS_OF_US, version="new")
-    late = put(workspace, as_of_us=AS_OF_US - DAY_US, version="old")
+    put(workspace, as_of_us=AS_OF_US)
+    late = put(workspace, as_of_us=AS_OF_US - DAY_US)
     assert late.written["user_embedding"] == 0
-    (found,) = online_features(Shelf(workspace), USER_ID, ["bob"], [VERSION, NUM_EVENTS])
-    assert (found["model_version"], found["num_events"]) == ("new", 4)
-    assert ask(workspace, [("bob", AS_OF_US - 1)], VERSION)[0]["model_version"] == "old"
+    (found,) = online_features(Shelf(workspace), USER_ID, ["ada"], [NUM_EVENTS])
+    assert found["num_events"] == 4
+    assert ask(workspace, [("ada", AS_OF_US - 1)], NUM_EVENTS)[0]["num_events"] == 3
+
+
+def test_a_correction_has_a_later_time_online(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Any] = []
+
+    def record(_: object, name: str, df: Any) -> None:
+        if name == USER_STATE.name:
+            written.append(df["event_timestamp"])
+
+    monkeypatch.setattr("feast.FeatureStore.write_to_online_store", record)
+    put(workspace)
+    put(workspace, num_events=2)
+    assert written[1].min() > written[0].max(), "or Redis would skip it"
+
+
+def test_a_model_of_an_earlier_cut_replaces_one_of_a_later_cut(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier_us = AS_OF_US - DAY_US
+    put(workspace, version="later")
+    with monkeypatch.context() as broken:
+        broken.setattr("feast.FeatureStore.write_to_online_store", fail)
+        with pytest.raises(OSError, match="disk full"):
+            put(workspace, as_of_us=earlier_us, version="earlier")
+    assert model_on_shelf(workspace) == ""
+    put(workspace, as_of_us=earlier_us, version="earlier")
+    assert model_on_shelf(workspace) == "earlier"
+    for found in online_features(
+        Shelf(workspace), USER_ID, list(USERS), [VERSION, "user_state:as_of_us"]
+    ):
+        assert (found["model_version"], found["as_of_us"]) == ("earlier", earlier_us)
+    (item,) = online_features(Shelf(workspace), ITEM_ID, ["item-03"], ["item_embedding:as_of_us"])
+    assert item["as_of_us"] == earlier_us
 
 
 def test_features_say_what_happened(workspace: Workspace) -> None:
@@ -234,11 +282,12 @@ def test_another_model_replaces_what_was_refreshed_after_its_cut(workspace: Work
     Refreshed(as_of_us=later_us, model_version="v1", sequences_id="", sequences_version=0).save(
         shelf
     )
-    end_refreshes(shelf, "v1", AS_OF_US)
+    put(workspace)
     assert Refreshed.load(shelf) is not None, "the same model goes on"
-    end_refreshes(shelf, "v2", cut_us)
-    assert Refreshed.load(shelf) is None
+    (ada,) = online_features(shelf, USER_ID, ["ada"], ["user_state:as_of_us"])
+    assert ada["as_of_us"] == later_us
     put(workspace, as_of_us=cut_us, version="v2")
+    assert Refreshed.load(shelf) is None
     rows = online_features(shelf, USER_ID, list(USERS), [VERSION, "user_state:as_of_us"])
     assert [row["model_version"] for row in rows] == ["v2"] * 3
     assert [row["as_of_us"] for row in rows] == [cut_us] * 3
@@ -293,6 +342,21 @@ def test_an_erased_user_is_gone_and_stays_gone(workspace: Workspace) -> None:
     assert b'"ada"' not in (workspace.features / "suppressed.json").read_bytes()
 
 
+def test_who_is_erased_while_a_publish_writes_is_gone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erase_first(shelf: Shelf, table: TableContract, *rest: Any) -> int:
+        if table is USER_STATE:
+            erase_user(shelf, "ada")
+        return write_online(shelf, table, *rest)
+
+    monkeypatch.setattr("feature_store.publish.write_online", erase_first)
+    put(workspace)
+    assert online_state(Shelf(workspace), "ada") is None
+    assert not any(b"ada" in content for content in files(workspace).values())
+    assert online_state(Shelf(workspace), "bob") is not None
+
+
 def test_nothing_published_is_said_with_the_way_out(workspace: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="bfm publish"):
         ask(workspace, [("ada", AS_OF_US)], VERSION)
@@ -328,15 +392,64 @@ def test_feast_apply_works_from_its_command_line(workspace: Workspace) -> None:
         assert table.name in done.stdout
 
 
+def test_a_project_has_a_part_of_the_store_of_its_own(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace)
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    put(workspace, num_events=2, version="other")
+    erase_user(Shelf(workspace), "bob")
+    monkeypatch.delenv("BFM_SHELF_PROJECT")
+    names = ["ada", "bob"]
+    first = online_features(Shelf(workspace), USER_ID, names, [NUM_EVENTS])
+    assert [row["num_events"] for row in first] == [4, 4]
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    second = online_features(Shelf(workspace), USER_ID, names, [NUM_EVENTS])
+    assert [row["num_events"] for row in second] == [2, None]
+
+
+def test_a_lost_online_store_is_named_and_filled_again(workspace: Workspace) -> None:
+    put(workspace)
+    shelf = Shelf(workspace)
+    require_filled(shelf)
+    remove_online(shelf, USER_STATE, list(USERS))
+    with pytest.raises(WorkspaceError, match="bfm publish --again"):
+        require_filled(shelf)
+    assert put(workspace).written["user_state"] == 0, "what was written is not written again"
+    begin_again(shelf)
+    assert put(workspace).written["user_state"] == len(USERS)
+    require_filled(shelf)
+    for path in shelf.root.glob("online.db*"):
+        path.unlink()
+    with pytest.raises(WorkspaceError, match="bfm publish --again"):
+        require_filled(Shelf(workspace))
+
+
+def test_another_online_store_is_filled_by_the_next_publish(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace)
+    Refreshed(as_of_us=1, model_version="v1", sequences_id="", sequences_version=0).save(
+        Shelf(workspace)
+    )
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    with pytest.raises(WorkspaceError, match="another online store"):
+        require_filled(Shelf(workspace))
+    assert put(workspace).written["user_state"] == len(USERS)
+    assert Refreshed.load(Shelf(workspace)) is None, "the next refresh publishes everybody"
+    require_filled(Shelf(workspace))
+
+
 def test_production_stores_are_a_setting(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BFM_SHELF_ONLINE_STORE", "postgres")
     with pytest.raises(ValueError, match="BFM_SHELF_CONNECTION"):
         ShelfSettings()
-    monkeypatch.setenv("BFM_SHELF_CONNECTION", "host=db dbname=shelf user=bfm")
+    monkeypatch.setenv("BFM_SHELF_CONNECTION", "host=db dbname=shelf user=bfm password=x")
     shelf = Shelf(workspace)
     shelf.write_yaml()
     written = shelf.yaml_path.read_text(encoding="utf-8")
     assert "type: postgres" in written
     assert "database: shelf" in written
+    assert shelf.yaml_path.stat().st_mode & 0o077 == 0, "it holds a password"

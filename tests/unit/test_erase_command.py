@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines.erasure import is_suppressed, names_user, user_hash, without_suppressed
 from pipelines.errors import UserError
-from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE
+from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE, ask, pending
 from pipelines.flow.lock import workspace_lock
 from pipelines.workspace import Workspace
 from serving.cli.main import app
-from tests.small_shop import histories, vocabulary
+from tests.small_shop import histories, vocabulary, write_embeddings
 
 
 @pytest.fixture
@@ -75,9 +78,40 @@ def test_a_folder_that_is_no_workspace_and_one_in_use_are_refused(
     assert "is not a workspace" in str(result.exception)
     with workspace_lock(empty):
         result = bfm(empty, "--user", "ada")
+        bfm(empty, "--user", "ada")
     assert "is in use by another bfm process" in str(result.exception)
     assert is_suppressed(empty, "ada")
-    assert not (empty.root / PENDING_FILE).exists()
+    (request,) = pending(empty)
+    assert request.user == user_hash("ada")
+    assert f"request {request.request_id} is saved: bfm erase --due" in str(result.exception)
+    assert "1 request(s) carried out." in bfm(empty, "--due").output
+    assert pending(empty) == []
+
+
+def test_requests_of_many_threads_are_all_remembered(empty: Workspace) -> None:
+    now = datetime(2024, 3, 1, tzinfo=UTC)
+    users = [f"user-{i}" for i in range(20)]
+    with ThreadPoolExecutor(max_workers=20) as pool:
+        list(pool.map(lambda user: ask(empty, user_hash(user), now, now), users))
+    assert sorted(one.user for one in pending(empty)) == sorted(user_hash(user) for user in users)
+
+
+def test_exports_inside_the_workspace_are_searched(empty: Workspace) -> None:
+    embedded = write_embeddings(empty.root / "exports", ["ada", "bob"])
+    items = write_embeddings(empty.embeddings, ["ada", "item-1"])
+    items = items.rename(items.with_name("item.parquet"))
+    row = {"customer": "ada", "pieces": -1, "_table": "orders", "_rule": "quantity_below_0"}
+    rows = [{**row, "_row_hash": 1}, {**row, "customer": "bob", "_row_hash": 2}]
+    broken = empty.root / "rows.jsonl"
+    broken.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    source = empty.root / "orders.jsonl"
+    source.write_text('{"customer": "ada"}\nno json\n[]\n')
+    result = bfm(empty, "--user", "ada")
+    assert "outside of the workspace are yours to delete" in result.output
+    assert pq.read_table(embedded).column("id").to_pylist() == ["bob"]
+    assert pq.read_table(items).num_rows == 2, "items are nobody"
+    assert [json.loads(line)["customer"] for line in broken.read_text().splitlines()] == ["bob"]
+    assert len(source.read_text().splitlines()) == 3, "a source is its owner's"
 
 
 def test_a_row_names_a_user_by_a_whole_word() -> None:

@@ -77,6 +77,15 @@ def test_merge_sorts_by_time_and_keeps_the_first_of_twins() -> None:
     assert merged.amounts.tolist() == [1.0, 2.0, 3.0, 2.0]
 
 
+def test_a_stored_event_that_was_corrected_to_a_later_time_stays() -> None:
+    event = rows("ada", [200])[0]
+    earlier = {**event, "event_time": 100, "amount": 1.0}
+    between = {**event, "event_id": "other", "event_time": 150, "amount": 2.0}
+    merged = merge(encode_rows([event]), encode_rows([earlier, between]))
+    assert merged.times_us.tolist() == [150, 200]
+    assert merged.amounts.tolist() == [2.0, 200.0]
+
+
 def test_merge_with_nothing_changes_nothing() -> None:
     stored = histories()
     assert same(merge(stored, stored.select([])), stored)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipelines.contracts import ColumnType
-from pipelines.tokens.binning import FIRST_IDX, MISSING_IDX, UNKNOWN_IDX
+from pipelines.tokens.binning import DAY_US, FIRST_IDX, MISSING_IDX, UNKNOWN_IDX
+from pipelines.workspace import Workspace
+from serving.delivered import remove_delivered
 from serving.live_events import (
     Accepted,
     EventConflictError,
@@ -64,6 +68,32 @@ def test_a_removed_user_is_gone(store: LiveEvents, tmp_path: Path) -> None:
     assert store.remove_user("ada") == 0
     assert store.of_user("ada") == []
     assert len(store.of_user("bob")) == 1
+
+
+def test_delivered_events_go_and_late_ones_stay(workspace: Workspace) -> None:
+    small_shop.write_lake(workspace, small_shop.histories())
+    said: list[str] = []
+    with closing(LiveEvents(workspace.live_events_path)) as store:
+        delivered = [purchase("ada", i, i, days_before=4 - i) for i in range(4)]
+        late = purchase("ada", 77, 1, days_before=60)
+        of_another = {**purchase("bob", 5, 1), "event_id": "ada-2x"}
+        unknown = purchase("zoe", 1, 1)
+        store.add([*delivered, late, of_another, unknown])
+        remove_delivered(workspace, small_shop.AS_OF_US - DAY_US, said.append)
+        left = [event["event_id"] for event in store.of_user("ada")]
+        assert left == ["ada-77", "ada-3"], "the last one is not on a shelf of that time"
+        remove_delivered(workspace, small_shop.AS_OF_US, said.append)
+        remove_delivered(workspace, small_shop.AS_OF_US, said.append)
+        assert store.ids_by_user() == {"ada": ["ada-77"], "bob": ["ada-2x"], "zoe": ["zoe-1"]}
+        remove_delivered(workspace, time.time_ns() // 1_000 + 89 * DAY_US, said.append)
+        assert len(store.users()) == 3
+        remove_delivered(workspace, time.time_ns() // 1_000 + 91 * DAY_US, said.append)
+        assert store.users() == []
+    assert said == [
+        "  live events: 3 are on the shelf now, 0 came in no table within 90 days; both removed",
+        "  live events: 1 are on the shelf now, 0 came in no table within 90 days; both removed",
+        "  live events: 0 are on the shelf now, 3 came in no table within 90 days; both removed",
+    ]
 
 
 def test_events_outlive_the_process(store: LiveEvents, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""When the shelf is filled anew: on request, and for another online store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from feature_store.refreshed import Refreshed
+from feature_store.settings import Shelf
+from pipelines.flow.markers import marker_of, write_marker
+from pipelines.flow.runner import RunSettings, StageContext
+from pipelines.workspace import Workspace
+from serving.cli.main import app
+from serving.line import line
+
+
+def test_what_was_published_is_forgotten_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[object] = []
+    monkeypatch.setattr("serving.cli.rooms.run_line", lambda *_, only: runs.append(only))
+    shelf = Shelf(workspace)
+    Refreshed(as_of_us=1, model_version="v1", sequences_id="", sequences_version=0).save(shelf)
+    (shelf.root / "online.json").write_text("{}")
+    write_marker(workspace, "publish", {"outputs": {}})
+    command = ["publish", "--workspace", str(workspace.root)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert marker_of(workspace, "publish") == {"outputs": {}}
+    assert CliRunner().invoke(app, [*command, "--again"]).exit_code == 0
+    assert runs == ["publish", "publish"]
+    assert not (workspace.state / "publish.json").exists()
+    assert not (shelf.root / "online.json").exists()
+    assert Refreshed.load(shelf) is None
+
+
+def test_another_online_store_is_another_input(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RunSettings(
+        company_path=Path("company.yaml"), as_of=datetime(2017, 10, 1, tzinfo=UTC)
+    )
+    context = StageContext(workspace, settings)
+    (publish,) = (stage for stage in line() if stage.name == "publish")
+    embedded = publish.inputs(context)
+    assert embedded == {"seed": 0, "as_of": "2017-10-01T00:00:00+00:00"}, "as it was before"
+    monkeypatch.setenv("BFM_SHELF_ONLINE_STORE", "redis")
+    monkeypatch.setenv("BFM_SHELF_CONNECTION", "cache:6379,password=secret")
+    first = publish.inputs(context)
+    assert first != embedded
+    assert "secret" not in str(first)
+    monkeypatch.setenv("BFM_SHELF_CONNECTION", "other:6379,password=secret")
+    assert publish.inputs(context) != first
