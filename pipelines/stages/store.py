@@ -111,8 +111,8 @@ def _store_refused(
         return delta.Written(inserted=written.inserted, deleted=released)
     path = workspace.table(QUARANTINE.name)
     if streamed and delta.has_table(refused.sparkSession, path):
-        held = refused.sparkSession.read.format("delta").load(str(path))
-        refused = refused.unionByName(held.where(F.col(SOURCE_TABLE).isin(list(streamed))))
+        before = refused.sparkSession.read.format("delta").load(str(path))
+        refused = refused.unionByName(before.where(F.col(SOURCE_TABLE).isin(list(streamed))))
     changed = delta.replace(refused, path, CLUSTER[QUARANTINE.name])
     return delta.Written(inserted=num_refused if changed else 0)
 
