@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from behavior_model.recipes import check_size
 from behavior_model.training.processes import check_processes
 from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
@@ -41,6 +42,7 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
     """Settings of a run: what is given now, else what the workspace remembers.
 
     Raises:
+        UnknownNameError: no such size.
         UserError: a new workspace without a company, training processes that cannot be, or a core
             that is not there or lies inside the workspace.
     """
@@ -54,6 +56,7 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
             f"{workspace.root} is a new workspace: give --company company.yaml, or "
             "--company complete-journey for the built-in example."
         )
+    check_size(settings.size)
     check_processes(settings.num_workers, settings.sharding)
     if chosen.get("core") == NO_CORE:
         return replace(settings, core=None, core_version=None)

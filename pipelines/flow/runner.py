@@ -227,7 +227,11 @@ class StageReport:
 
 
 def run_stages(
-    stages: Sequence[Stage], context: StageContext, *, first: str | None = None
+    stages: Sequence[Stage],
+    context: StageContext,
+    *,
+    first: str | None = None,
+    remember: bool = False,
 ) -> list[StageReport]:
     """Run what is not done yet, in order.
 
@@ -235,11 +239,16 @@ def run_stages(
         stages: All stages of the line in order.
         context: Where and with what.
         first: Run this stage alone (the stages before it must be done).
+        remember: Keep the settings in the workspace. A run that is refused changes nothing there.
 
     Raises:
-        WorkspaceError: another process works on this workspace, or an earlier stage is not done.
+        CompanyConfigError: the description to remember cannot be read.
+        WorkspaceError: another process works on this workspace, it is another company's, or an
+            earlier stage is not done.
     """
     with workspace_lock(context.workspace):
+        if remember:
+            context.settings.save(context.workspace)
         try:
             return [
                 _run_one(stage, context) for stage in stages if first is None or stage.name == first
