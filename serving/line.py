@@ -187,9 +187,18 @@ class _ModelRooms:
 
 
 def open_model(workspace: Workspace) -> ModelContext:
-    """The model context of a finished workspace, at the cut that it was made for."""
-    settings = RunSettings.load(workspace)
-    return _open(StageContext(workspace, settings, say=lambda line: None))
+    """The model context of a finished workspace, at the cut that its bundle was made for.
+
+    Raises:
+        BundleError: no bundle yet.
+    """
+    from behavior_model.bundle import read_manifest
+    from behavior_model.context import ModelContext
+
+    manifest = read_manifest(workspace.bundle)
+    return ModelContext.open(
+        workspace, as_of_us=manifest.as_of_us, window_days=manifest.window_days
+    )
 
 
 def _open(context: StageContext) -> ModelContext:
