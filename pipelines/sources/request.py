@@ -178,7 +178,8 @@ def stamp_of_now(request: SourceRequest) -> Stamp:
 
 def reason_of(error: Exception) -> str:
     """What Spark or the Java library behind it said, in one line: the first cause."""
-    java: Any = getattr(error, "java_exception", None)
+    cause = getattr(error, "_cause", None) or error  # that of a stream's query
+    java: Any = getattr(cause, "java_exception", None) or getattr(cause, "_origin", None)
     while java is not None and java.getCause() is not None:
         java = java.getCause()
     text = str(error) if java is None else str(java.toString())
