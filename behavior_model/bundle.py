@@ -371,8 +371,17 @@ def _fresh_folder(target: Path) -> Iterator[Path]:
 
 
 def _replace(target: Path, folder: Path) -> None:
-    """Move the old bundle away, the new one into place, then delete the old one."""
+    """Move the old bundle away, the new one into place, then delete the old one.
+
+    An interrupt in between brings the old one back.
+    """
     with _fresh_folder(target) as away:
-        if target.exists():
-            os.rename(target, away / target.name)
-        os.rename(folder, target)
+        old = away / target.name
+        try:
+            if target.exists():
+                os.rename(target, old)
+            os.rename(folder, target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                os.rename(old, target)
+            raise

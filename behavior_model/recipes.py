@@ -232,6 +232,15 @@ def recipe_for(size: str, *, num_events: int) -> Recipe:
     Raises:
         UnknownNameError: no recipe of that name.
     """
+    check_size(size)
+    return RECIPES[size](num_events)
+
+
+def check_size(size: str) -> None:
+    """Refuse a size that has no recipe.
+
+    Raises:
+        UnknownNameError: no recipe of that name.
+    """
     if size not in RECIPES:
         raise UnknownNameError("size", size, RECIPES)
-    return RECIPES[size](num_events)

@@ -215,6 +215,18 @@ def labels_at(context: ModelContext, task: UserTask, prediction_time_us: int) ->
     )
 
 
+def differs(task: UserTask, context: ModelContext) -> bool:
+    """Whether users, and windows to learn from, tell different labels of a task: else there is
+    nothing to learn, as of money where events carry no amounts."""
+    found = set[float]()
+    for time in (context.validation_time, *context.training_times):
+        labels = labels_at(context, task, time)
+        found.update(np.unique(labels[~np.isnan(labels)]).tolist())
+        if len(found) > 1:
+            return True
+    return False
+
+
 def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
     """A task's labels with its promises checked; errors as in `labels_at`."""
     labels: Doubles = np.asarray(task.label(past, future), dtype=np.float64)

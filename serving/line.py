@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from behavior_model.recipes import check_size
 from behavior_model.training.processes import check_processes
 from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
@@ -43,6 +44,7 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
     """Settings of a run: what is given now, else what the workspace remembers.
 
     Raises:
+        UnknownNameError: no such size.
         UserError: a new workspace without a company, training processes that cannot be, or a core
             that is not there or lies inside the workspace.
     """
@@ -56,6 +58,7 @@ def settings_for(workspace: Workspace, **given: Any) -> RunSettings:
             f"{workspace.root} is a new workspace: give --company company.yaml, or "
             "--company complete-journey for the built-in example."
         )
+    check_size(settings.size)
     check_processes(settings.num_workers, settings.sharding)
     if chosen.get("core") == NO_CORE:
         return replace(settings, core=None, core_version=None)
@@ -201,9 +204,18 @@ class _ModelRooms:
 
 
 def open_model(workspace: Workspace) -> ModelContext:
-    """The model context of a finished workspace, at the cut that it was made for."""
-    settings = RunSettings.load(workspace)
-    return _open(StageContext(workspace, settings, say=lambda line: None))
+    """The model context of a finished workspace, at the cut that its bundle was made for.
+
+    Raises:
+        BundleError: no bundle yet.
+    """
+    from behavior_model.bundle import read_manifest
+    from behavior_model.context import ModelContext
+
+    manifest = read_manifest(workspace.bundle)
+    return ModelContext.open(
+        workspace, as_of_us=manifest.as_of_us, window_days=manifest.window_days
+    )
 
 
 def _open(context: StageContext) -> ModelContext:

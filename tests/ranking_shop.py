@@ -36,19 +36,24 @@ from tests.rhythm_shop import (
 AS_OF_US = CUT_US - WINDOW_US
 NUM_USERS = 60
 NUM_TIMES = 4
+_NOTHING_BOUGHT = {NUM_PURCHASES: 0, AMOUNT: 0.0, ITEM_IDS: [], ITEM_COUNTS: [], CATEGORIES: []}
 
 
 def ranking_context(
-    workspace: Workspace, num_users: int = NUM_USERS, *, bare: bool = False
+    workspace: Workspace, num_users: int = NUM_USERS, *, bare: bool = False, sells: bool = True
 ) -> ModelContext:
-    """A context whose futures are those of the shop's users, with four windows to learn from."""
-    shop_workspace(workspace, num_users, bare=bare)
+    """A context whose futures are those of the shop's users, with four windows to learn from.
+
+    One that does not sell has page views alone, and labels without purchases.
+    """
+    shop_workspace(workspace, num_users, bare=bare, sells=sells)
     vocabulary, histories = Vocabulary.load(workspace.vocabulary_path), shop_histories(num_users)
     rows = []
     for number in range(NUM_TIMES):
         time_us = AS_OF_US - number * WINDOW_US
         for user in np.flatnonzero(histories.before(time_us).lengths > 0):
-            rows.append(_label(vocabulary, histories.select([user]), time_us))
+            label = _label(vocabulary, histories.select([user]), time_us)
+            rows.append(label if sells else {**label, **_NOTHING_BOUGHT})
     table = pa.Table.from_pylist(rows)
     times = pa.array([row[PREDICTION_TIME] for row in rows], pa.timestamp("us", tz="UTC"))
     at = table.column_names.index(PREDICTION_TIME)

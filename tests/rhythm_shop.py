@@ -70,6 +70,13 @@ def bare_vocabulary() -> Vocabulary:
     return replace(shop_vocabulary(), categories=(), item_categories=(-1,) * NUM_ITEMS)
 
 
+def unsold(vocabulary: Vocabulary) -> Vocabulary:
+    """That of a shop which tells page views in place of purchases."""
+    types = vocabulary.fields[0]
+    viewed = replace(types, values=(PROBE_TYPE, "page_view"))
+    return replace(vocabulary, fields=(viewed, *vocabulary.fields[1:]))
+
+
 def shop_catalogue() -> pa.Table:
     """Canonical catalogue with one further column, `shelf`."""
     rows = range(NUM_ITEMS)
@@ -152,12 +159,15 @@ def shop_recipe(**training: float) -> Recipe:
     )
 
 
-def shop_workspace(workspace: Workspace, num_users: int = 24, *, bare: bool = False) -> Workspace:
+def shop_workspace(
+    workspace: Workspace, num_users: int = 24, *, bare: bool = False, sells: bool = True
+) -> Workspace:
     """Write vocabulary, token sequences, catalogue and item content into a workspace.
 
-    A `bare` shop has no catalogue and so no categories.
+    A `bare` shop has no catalogue and so no categories; one that does not sell tells page views.
     """
     vocabulary = bare_vocabulary() if bare else shop_vocabulary()
+    vocabulary = vocabulary if sells else unsold(vocabulary)
     vocabulary.save(workspace.vocabulary_path)
     histories = shop_histories(num_users)
     sequences = histories.to_arrow(vocabulary.vocabulary_id)

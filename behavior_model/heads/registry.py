@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,7 +19,8 @@ from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
 from behavior_model.heads.propensity_fitting import can_be_learned
-from behavior_model.tasks import get_user_task, user_task_names
+from behavior_model.memory.interactions import Level
+from behavior_model.tasks import differs, get_user_task, user_task_names
 from pipelines import lake
 from pipelines.errors import CompanyConfigError, WorkspaceError
 from pipelines.workspace import Workspace, write_json_atomically
@@ -76,14 +78,31 @@ _CATALOGUE: Final = Need(
 )
 _ITEMS: Final = Need("items", lambda context: len(context.vocabulary.items) > 0)
 _CATEGORIES: Final = Need("categories", lambda context: len(context.vocabulary.categories) > 0)
-NEEDS: Final[dict[str, Need]] = {
-    "recommendation": _ITEMS,
-    "category_recommendation": _CATEGORIES,
-    propensity.TASK: Need("categories that some buy from and some do not", can_be_learned),
-    "search": _CATALOGUE,
-    "tagging": _CATALOGUE,
+_WINDOW: Final = "in the window before the test cut"
+_BOUGHT: Final = Need(f"purchases of items {_WINDOW}", lambda context: _is_any(Level.ITEM, context))
+_BOUGHT_FROM: Final = Need(
+    f"purchases from categories {_WINDOW}", lambda context: _is_any(Level.CATEGORY, context)
+)
+NEEDS: Final[dict[str, tuple[Need, ...]]] = {
+    "recommendation": (_ITEMS, _BOUGHT),
+    "category_recommendation": (_CATEGORIES, _BOUGHT_FROM),
+    propensity.TASK: (Need("categories that some buy from and some do not", can_be_learned),),
+    "search": (_CATALOGUE, _BOUGHT),
+    "tagging": (_CATALOGUE,),
 }
-"""Heads that are left out where a company lacks something."""
+
+
+def needs_of(name: str) -> tuple[Need, ...]:
+    """What a company must have, or the head of that name is left out."""
+    if name in user_task_names():
+        return (Need("users whose answers differ", partial(differs, get_user_task(name))),)
+    return NEEDS[name]
+
+
+def _is_any(level: Level, context: ModelContext) -> bool:
+    """Whether anybody bought a target in the window that mixtures are fitted on."""
+    futures = context.futures(context.validation_time)
+    return any(len(truth) for truth in level.truths_of(futures))
 
 
 def fit_all(context: ModelContext, *, seed: int, say: Say, made_from: str = "") -> None:
@@ -105,10 +124,10 @@ def fit_all(context: ModelContext, *, seed: int, say: Say, made_from: str = "") 
         if ingredients and _held_ingredients(context.workspace, name) == ingredients:
             say(f"  {name}: nothing to do")
             continue
-        need = NEEDS.get(name)
-        if need is not None and not need.is_met(context):
+        lacking = next((one for one in needs_of(name) if not one.is_met(context)), None)
+        if lacking is not None:
             _leave_out(context.workspace, name)
-            say(f"  {name}: left out, the company has no {need.what}")
+            say(f"  {name}: left out, the company has no {lacking.what}")
             continue
         begun = time.perf_counter()
         results = _fit(context, name, fit_and_judge, seed)

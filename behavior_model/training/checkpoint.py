@@ -26,7 +26,9 @@ _META: Final = "run"
 def save_checkpoint(
     folder: Path, run: TrainingRun, run_key: str, *, num_shards: int = 1, writes: bool = True
 ) -> None:
-    """Write weights, optimiser and place of a run; older files but the last ones go.
+    """Write weights, optimiser and place of a run; its older files but the last ones go.
+
+    Files of another run that was killed here go, too: no run goes on with them.
 
     Args:
         folder: Where the run's checkpoints are.
@@ -54,7 +56,8 @@ def save_checkpoint(
     )
     path = folder / f"{_PREFIX}{run.progress.global_step:09d}.safetensors"
     write_bytes_atomically(path, content)
-    for old in _files(folder)[:-KEPT]:
+    own, others = _files_of(folder, run_key)
+    for old in (*others, *own[:-KEPT]):
         old.unlink()
 
 
@@ -82,10 +85,17 @@ def clear(folder: Path) -> None:
 
 
 def _latest(folder: Path, run_key: str) -> Path | None:
-    for path in reversed(_files(folder)):
-        if _meta(path)["run_key"] == run_key:
-            return path
-    return None
+    own, _ = _files_of(folder, run_key)
+    return own[-1] if own else None
+
+
+def _files_of(folder: Path, run_key: str) -> tuple[list[Path], list[Path]]:
+    """Files of one run by step, and those of all others."""
+    own: list[Path] = []
+    others: list[Path] = []
+    for path in _files(folder):
+        (own if _meta(path)["run_key"] == run_key else others).append(path)
+    return own, others
 
 
 def _meta(path: Path) -> dict[str, Any]:

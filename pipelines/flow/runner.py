@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import lake
@@ -43,7 +44,8 @@ class RunSettings:
 
     Args:
         company_path: Absolute path of `company.yaml`.
-        as_of: The test cut (UTC). None: midnight before the last event, less one window.
+        as_of: The test cut (UTC). None: midnight before the last event that has happened, less one
+            window.
         window_days: How far tasks look ahead.
         size: Size dial of the model.
         seed: Seed of everything random.
@@ -141,11 +143,16 @@ class StageContext:
 
     @cached_property
     def as_of(self) -> datetime:
-        """The test cut; the default needs the events table."""
+        """The test cut; the default needs the events table.
+
+        An event with a time to come (a typing error, a clock that is fast) does not move it,
+        unless all are such: a simulated shop may lie in the future.
+        """
         if self.settings.as_of is not None:
             return self.settings.as_of.astimezone(UTC)
         times = lake.read(self.workspace, EVENTS.name, [EVENT_TIME]).column(0)
-        last: datetime = pc.max(times).as_py()
+        happened = times.filter(pc.less_equal(times, pa.scalar(self.now, times.type)))
+        last: datetime = pc.max(happened if len(happened) else times).as_py()
         midnight = last.replace(hour=0, minute=0, second=0, microsecond=0)
         return midnight - timedelta(days=self.settings.window_days)
 
@@ -220,7 +227,11 @@ class StageReport:
 
 
 def run_stages(
-    stages: Sequence[Stage], context: StageContext, *, first: str | None = None
+    stages: Sequence[Stage],
+    context: StageContext,
+    *,
+    first: str | None = None,
+    remember: bool = False,
 ) -> list[StageReport]:
     """Run what is not done yet, in order.
 
@@ -228,11 +239,16 @@ def run_stages(
         stages: All stages of the line in order.
         context: Where and with what.
         first: Run this stage alone (the stages before it must be done).
+        remember: Keep the settings in the workspace. A run that is refused changes nothing there.
 
     Raises:
-        WorkspaceError: another process works on this workspace, or an earlier stage is not done.
+        CompanyConfigError: the description to remember cannot be read.
+        WorkspaceError: another process works on this workspace, it is another company's, or an
+            earlier stage is not done.
     """
     with workspace_lock(context.workspace):
+        if remember:
+            context.settings.save(context.workspace)
         try:
             return [
                 _run_one(stage, context) for stage in stages if first is None or stage.name == first

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from py4j.protocol import Py4JError
 
 from pipelines.contracts import EVENTS
-from pipelines.errors import BfmError, CompanyConfigError, UnknownNameError
+from pipelines.errors import BfmError, CompanyConfigError, SourceError, UnknownNameError
 from pipelines.flow.lock import lake_lock
 from pipelines.workspace import Workspace, write_json_atomically
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipelines.company import TableConfig
     from pipelines.flow.runner import StageContext
+    from pipelines.quality.gate import Ledger
     from pipelines.stages.arrivals import Unpack
     from pipelines.stages.micro_batch import Intake, TakenIn
 
@@ -35,6 +36,8 @@ STREAMS: Final = "streams"
 LATENESS: Final = timedelta(hours=1)
 """How far an event may lie behind the newest one before it counts as late."""
 _POLL_S: Final = 0.2
+_KAFKA: Final = "org.apache.kafka"
+"""Package of errors that the client of a topic raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,8 @@ class TableStream:
         progress = before.plus(query, number, taken)
         write_json_atomically(_folder(workspace, name) / "progress.json", asdict(progress))
         self.say(_line(number, taken, time.monotonic() - begun, arrivals.since_us))
+        if taken.ledger.quarantined_share > taken.ledger.max_quarantined_share:
+            self.say(_warning(number, taken.ledger, workspace))
 
 
 def run_streams(
@@ -245,7 +250,26 @@ def _raise_failure(streams: Sequence[TableStream]) -> None:
     for stream in streams:
         error = None if stream.query is None else stream.query.exception()
         if error is not None:
-            raise stream.failure if isinstance(stream.failure, BfmError) else error
+            raise _told(stream, error) from error
+
+
+def _told(stream: TableStream, error: Exception) -> BaseException:
+    """What ended a stream: in words where it is the source, as it is where it is this program."""
+    from pipelines.sources.kafka import unreadable_topic
+    from pipelines.sources.request import SourceRequest, reason_of
+
+    if isinstance(stream.failure, BfmError):
+        return stream.failure
+    if stream.failure is not None and _KAFKA not in str(stream.failure):
+        return error
+    table = stream.intake.table
+    request = SourceRequest.of(table, stream.intake.company_path)
+    if table.source.format == "kafka":
+        return unreadable_topic(request, error)
+    return SourceError(
+        f"{request.place}: {request.where} cannot be read: {reason_of(error)}. Correct the source "
+        "and run the same command: the stream goes on where it ended."
+    )
 
 
 def _stop(stream: TableStream) -> None:
@@ -267,4 +291,15 @@ def _line(number: int, taken: TakenIn, seconds: float, since_us: int | None) -> 
     return (
         f"{ledger}; batch {number}: {written.inserted:,} inserted, {written.updated:,} updated, "
         f"{taken.num_late:,} late, {ledger.input_rows / seconds:,.0f} rows/s, lag {lag:.1f} s"
+    )
+
+
+def _warning(number: int, ledger: Ledger, workspace: Workspace) -> str:
+    """A batch intake would stop here; a stream goes on, for its other rows are sound."""
+    rule, count = max(ledger.rules.items(), key=lambda one: (one[1], one[0]))
+    return (
+        f"warning: {ledger.table}: batch {number} sent {ledger.quarantined:,} of "
+        f"{ledger.input_rows:,} rows to quarantine ({ledger.quarantined_share:.0%}, "
+        f"max_quarantined_share is {ledger.max_quarantined_share:.0%}), most for {rule} "
+        f"({count:,}). Look at them with: bfm quarantine --workspace {workspace.root}"
     )

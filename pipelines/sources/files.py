@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +23,7 @@ from pipelines.sources.request import (
     SourceRequest,
     Stamp,
     files_below,
+    path_of,
     quoted,
     stamp_of_files,
 )
@@ -95,17 +99,42 @@ def _csv_options(options: dict[str, Any]) -> dict[str, str]:
 
 
 def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
+    """Rows of all files as texts, each file by its own header line."""
     path, options = request.path(), _csv_options(request.source.options)
     try:
-        names = spark.read.options(**options).csv(str(path)).columns
-        if not names:
+        whole = spark.read.options(**options).csv(str(path))
+        if not whole.columns:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
-        fields = [StructField(name, StringType()) for name in (*names, MALFORMED_ROW)]
-        return spark.read.options(**options, columnNameOfCorruptRecord=MALFORMED_ROW).csv(
-            str(path), schema=StructType(fields)
-        )
+        groups = _by_header(whole.inputFiles()) if options["header"] == "true" else []
+        if len(groups) < 2:
+            return _csv_rows(spark, [str(path)], options)
+        options |= {"basePath": str(path)}
+        frames = [_csv_rows(spark, group, options) for group in groups]
+        for group, frame in zip(groups, frames, strict=True):
+            request.refuse_without_needed(frame.columns, path_of(group[0]))
+        return reduce(lambda left, right: left.unionByName(right, True), frames)
     except PySparkException as error:
         raise _unreadable(request, path, error) from error
+
+
+def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]) -> DataFrame:
+    """Rows of files that have their columns in one order."""
+    names = spark.read.options(**options).csv(list(paths)).columns
+    fields = [StructField(name, StringType()) for name in (*names, MALFORMED_ROW)]
+    return spark.read.options(**options, columnNameOfCorruptRecord=MALFORMED_ROW).csv(
+        list(paths), schema=StructType(fields)
+    )
+
+
+def _by_header(files: Sequence[str]) -> list[list[str]]:
+    """Files by their first line, in the order of their names; those without one are left out."""
+    groups: dict[bytes, list[str]] = {}
+    for file in sorted(files):
+        with pa.input_stream(str(path_of(file))) as stream:  # unpacks what ends in .gz or .bz2
+            line = BufferedReader(stream).readline()
+        if line:
+            groups.setdefault(line.rstrip(b"\r\n"), []).append(file)
+    return list(groups.values())
 
 
 def _read_jsonl(spark: SparkSession, request: SourceRequest) -> DataFrame:

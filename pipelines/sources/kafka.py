@@ -122,13 +122,17 @@ def _read(spark: SparkSession, request: SourceRequest) -> DataFrame:
             message_texts(spark.read.format("kafka").options(**options).load()), request
         )
     except (PySparkException, Py4JError) as error:
-        reason, password = reason_of(error), _password(request)
-        raise SourceError(
-            f"{request.place}: topic '{options['subscribe']}' at "
-            f"{options['kafka.bootstrap.servers']} cannot be read: "
-            f"{reason.replace(password, '***') if password else reason}. Check that the servers "
-            "can be reached, that the topic exists, and 'security' if they ask who reads."
-        ) from error
+        raise unreadable_topic(request, error) from error
+
+
+def unreadable_topic(request: SourceRequest, error: Exception) -> SourceError:
+    """What to tell of a topic that Spark could not read, without the password."""
+    reason, password = reason_of(error), _password(request)
+    return SourceError(
+        f"{request.place}: topic '{request.needed('topic')}' at {request.needed('servers')} "
+        f"cannot be read: {reason.replace(password, '***') if password else reason}. Check that "
+        "the servers can be reached, that the topic exists, and 'security' if they ask who reads."
+    )
 
 
 KAFKA: Final = Reader(

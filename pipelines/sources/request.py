@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlparse
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -28,19 +29,31 @@ class SourceRequest:
         source: Its `source` block.
         company_path: The `company.yaml` that relative paths start from.
         section: Where the table stands in it: `tables` or `lookups`.
+        needed_columns: Source columns that no file may lack.
     """
 
     table: str
     source: SourceConfig
     company_path: Path
     section: str = "tables"
+    needed_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: TableConfig | LookupConfig, company_path: Path) -> SourceRequest:
         """The request behind a table of `company.yaml`."""
-        section = "lookups" if isinstance(table, LookupConfig) else "tables"
+        if isinstance(table, LookupConfig):
+            return cls(
+                table=table.name,
+                source=table.source,
+                company_path=company_path,
+                section="lookups",
+            )
+        needed = [name for one in table.columns for name in table.columns[one].source_columns]
         return cls(
-            table=table.name, source=table.source, company_path=company_path, section=section
+            table=table.name,
+            source=table.source,
+            company_path=company_path,
+            needed_columns=tuple(dict.fromkeys(needed)),
         )
 
     @property
@@ -72,6 +85,25 @@ class SourceRequest:
                 "of company.yaml; correct the path or put the file there."
             )
         return path
+
+    def refuse_without_needed(self, columns: Sequence[str], path: Path) -> None:
+        """Refuse one of several files when it lacks a column that the contract needs.
+
+        Args:
+            columns: Columns of the file.
+            path: The file, for the message.
+
+        Raises:
+            SourceError: it lacks one.
+        """
+        absent = [name for name in self.needed_columns if name not in columns]
+        if absent:
+            known = ", ".join(name for name in columns if name != MALFORMED_ROW)
+            raise SourceError(
+                f"{self.place}: {path}: no column '{absent[0]}', which tables.{self.table}.columns "
+                f"needs. It has: {known}. Correct the file or the description and run again; a "
+                "stream goes on there."
+            )
 
     def needed(self, option: str) -> str:
         """An option that the format cannot do without.
@@ -146,7 +178,8 @@ def stamp_of_now(request: SourceRequest) -> Stamp:
 
 def reason_of(error: Exception) -> str:
     """What Spark or the Java library behind it said, in one line: the first cause."""
-    java: Any = getattr(error, "java_exception", None)
+    cause = getattr(error, "_cause", None) or error  # that of a stream's query
+    java: Any = getattr(cause, "java_exception", None) or getattr(cause, "_origin", None)
     while java is not None and java.getCause() is not None:
         java = java.getCause()
     text = str(error) if java is None else str(java.toString())
@@ -156,6 +189,11 @@ def reason_of(error: Exception) -> str:
 def quoted(name: str) -> Column:
     """A source column by its exact name, dots and spaces included."""
     return F.col("`" + name.replace("`", "``") + "`")
+
+
+def path_of(uri: str) -> Path:
+    """The local file behind a URI, as Spark names files."""
+    return Path(unquote(urlparse(uri).path))
 
 
 def files_below(path: Path) -> list[Path]:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlparse
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,11 +24,11 @@ from pyspark.sql.types import (
 
 from pipelines.company import TableConfig
 from pipelines.contracts import ARRIVAL
-from pipelines.errors import CompanyConfigError, SourceError
+from pipelines.errors import CompanyConfigError
 from pipelines.sources.json_rows import VALUE, json_rows
 from pipelines.sources.kafka import KAFKA_TIMESTAMP, kafka_options, message_texts
 from pipelines.sources.registry import read_source
-from pipelines.sources.request import MALFORMED_ROW, SourceRequest
+from pipelines.sources.request import SourceRequest, path_of
 
 FILE_FORMATS: Final = ("parquet", "csv", "jsonl", "whitespace")
 MAX_FILES_PER_BATCH: Final = 16
@@ -108,10 +107,11 @@ def _files(batch: DataFrame, table: TableConfig, request: SourceRequest) -> Arri
     found = sorted(batch.collect(), key=lambda row: (row[_SINCE_US], row["path"]))
     frames = []
     for number, row in enumerate(found):
-        path = Path(unquote(urlparse(row["path"]).path))
+        path = path_of(row["path"])
         source = table.source.model_copy(update={"path": str(path)})
         raw = read_source(spark, replace(request, source=source))
-        rows = _with_optional(raw, table, f"{request.place}: {path}")
+        request.refuse_without_needed(raw.columns, path)
+        rows = _with_optional(raw, table)
         order = F.lit(number * _ROWS_PER_FILE) + F.monotonically_increasing_id()
         frames.append(rows.withColumn(ARRIVAL, order))
     since_us = min((row[_SINCE_US] for row in found), default=None)
@@ -136,15 +136,7 @@ def _columns(table: TableConfig) -> list[str]:
     )
 
 
-def _with_optional(raw: DataFrame, table: TableConfig, place: str) -> DataFrame:
+def _with_optional(raw: DataFrame, table: TableConfig) -> DataFrame:
     """The columns of fields that this file does not have yet, or no longer, as missing values."""
-    needed = {name for key in table.columns for name in table.columns[key].source_columns}
-    absent = [name for name in needed if name not in raw.columns]
-    if absent:
-        known = ", ".join(name for name in raw.columns if name != MALFORMED_ROW)
-        raise SourceError(
-            f"{place}: no column '{absent[0]}', which tables.{table.name}.columns needs. It has: "
-            f"{known}. Correct the file or the description; the stream goes on there."
-        )
     missing = [name for name in _columns(table) if name not in raw.columns]
     return raw.withColumns({name: F.lit(None).cast("string") for name in missing})

@@ -68,8 +68,8 @@ def ingest(
         company: The company's description.
         company_path: Where it was read from; relative paths start there.
         say: Takes one line per table, and one per warning.
-        retained_from: Older events are left out, and quarantine holds what this intake refused
-            alone; None: everything is kept.
+        retained_from: Older events are left out, and quarantine holds what this intake and the
+            streams refused; None: everything is kept.
         streamed: Tables that a stream takes in: it knows which of two rows came later, a second
             reading of the whole source does not.
 
@@ -94,7 +94,7 @@ def ingest(
         _refuse_unusable(company, company_path, ledgers, retained_from)
         report = _check(workspace, company, gated, ledgers, say)
         known = version_of(workspace, EVENTS.name)
-        written = store(workspace, gated, retained_from)
+        written = store(workspace, gated, retained_from, streamed)
         alarms = _watch(workspace, gated, known, written, say)
         if alarms:
             write_report(workspace, replace(report, alarms=alarms))

@@ -127,7 +127,7 @@ def _read(path: Path, table_name: str) -> _Repaired:
         )
     rows = [
         _row(path, number, line, table_name)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
         if line.strip()
     ]
     if not rows:

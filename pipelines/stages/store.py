@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import reduce
 from typing import Final
@@ -40,16 +40,21 @@ _KEY: Final = list(QUARANTINE.key)
 
 
 def store(
-    workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
+    workspace: Workspace,
+    gated: Sequence[Gated],
+    retained_from: datetime | None,
+    streamed: Collection[str] = (),
 ) -> dict[str, delta.Written]:
     """Write everything; what was refused before and is sound now leaves quarantine.
 
     Args:
         workspace: Where the lake is.
         gated: All tables behind the gate.
-        retained_from: Quarantine holds what this intake refused alone; None: it grows.
+        retained_from: Quarantine holds what this intake refused, and what streams did; None: it
+            grows.
+        streamed: Tables that streams take in, and no intake reads.
     """
-    written = {QUARANTINE.name: _store_refused(workspace, gated, retained_from)}
+    written = {QUARANTINE.name: _store_refused(workspace, gated, retained_from, streamed)}
     for one in gated:
         written[one.contract.name] = store_accepted(workspace, one)
     _sort_again(workspace, gated[0].accepted.sparkSession)
@@ -92,7 +97,10 @@ def release(workspace: Workspace, rows: DataFrame) -> int:
 
 
 def _store_refused(
-    workspace: Workspace, gated: Sequence[Gated], retained_from: datetime | None
+    workspace: Workspace,
+    gated: Sequence[Gated],
+    retained_from: datetime | None,
+    streamed: Collection[str],
 ) -> delta.Written:
     refused = _unrepaired(workspace, reduce(DataFrame.unionByName, [o.quarantine for o in gated]))
     num_refused = sum(ledger.quarantined for one in gated for ledger in one.ledgers)
@@ -101,8 +109,11 @@ def _store_refused(
         held = lake.num_rows(workspace, QUARANTINE.name)
         released = sum(_release_sound(workspace, one) for one in gated) if held else 0
         return delta.Written(inserted=written.inserted, deleted=released)
-    cluster = CLUSTER[QUARANTINE.name]
-    changed = delta.replace(refused, workspace.table(QUARANTINE.name), cluster)
+    path = workspace.table(QUARANTINE.name)
+    if streamed and delta.has_table(refused.sparkSession, path):
+        before = refused.sparkSession.read.format("delta").load(str(path))
+        refused = refused.unionByName(before.where(F.col(SOURCE_TABLE).isin(list(streamed))))
+    changed = delta.replace(refused, path, CLUSTER[QUARANTINE.name])
     return delta.Written(inserted=num_refused if changed else 0)
 
 

@@ -17,10 +17,15 @@ EXIT_INTERRUPTED: Final = 130
 
 WIDTH_OF_A_FILE: Final = 160
 
+# Values of the company's data are printed as they are: none of them is read as Rich's markup.
 out = Console(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE
+    markup=False,
+    emoji=False,
+    highlight=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE,
 )
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def guarded(run: Callable[[], object]) -> int:
@@ -28,7 +33,7 @@ def guarded(run: Callable[[], object]) -> int:
     try:
         run()
     except UserError as error:
-        err.print(f"error: {error}", style="red", markup=False)
+        err.print(f"error: {error}", style="red")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         err.print("Interrupted. Finished stages are kept; run the same command to go on.")

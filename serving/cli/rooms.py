@@ -92,9 +92,8 @@ def run_line(
         sharding=sharding,
         core=core if core in (None, NO_CORE) else core.expanduser().resolve(),
     )
-    settings.save(workspace)
     context = StageContext(workspace, settings, say=out.print)
-    reports = run_stages(line(), context, first=only)
+    reports = run_stages(line(), context, first=only, remember=True)
     seconds = sum(report.seconds for report in reports)
     skipped = sum(report.skipped for report in reports)
     out.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -377,3 +378,51 @@ def test_a_folder_of_files_is_one_table(spark: SparkSession, tmp_path: Path) -> 
     shutil.copy(tmp_path / "orders" / "a.parquet", tmp_path / "orders" / "_ignored.parquet")
     path = described(tmp_path, "parquet", "orders")
     assert canonical(spark, path).count() == len(ROWS)
+
+
+def _months(folder: Path, **texts: str) -> Path:
+    """A folder of CSV files, described with the columns of their orders."""
+    (folder / "orders").mkdir()
+    for name, text in texts.items():
+        (folder / "orders" / f"{name}.csv").write_text(text)
+    columns = {
+        "user_id": "customer",
+        "event_time": "time",
+        "event_type": {"constant": "buy"},
+        "item_id": "sku",
+    }
+    fields = {"store": {"type": "categorical"}}
+    return described(folder, "csv", "orders", columns=columns, fields=fields)
+
+
+def test_csv_files_of_a_folder_are_read_by_their_own_header_lines(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = _months(
+        tmp_path,
+        january="customer,sku,time\nu1,i1,2024-01-01\n",
+        february="sku,customer,time,store\ni2,u2,2024-02-01,north\n",
+        march="customer,sku,time\nu3,i3,2024-03-01\nu4,i4\n",
+        april="",
+    )
+    with gzip.open(tmp_path / "orders" / "may.csv.gz", "wt") as file:
+        file.write("time,sku,customer\n2024-05-01,i5,u5\n")
+    rows = canonical(spark, path).orderBy("user_id").toArrow().to_pylist()
+    assert [(row["user_id"], row["item_id"], row["store"]) for row in rows if not row["rule"]] == [
+        ("u1", "i1", None),
+        ("u2", "i2", "north"),
+        ("u3", "i3", None),
+        ("u5", "i5", None),
+    ]
+    assert [row["rule"] for row in rows].count("malformed_row") == 1
+
+
+def test_a_csv_file_without_a_needed_column_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    path = _months(
+        tmp_path,
+        january="customer,sku,time\nu1,i1,2024-01-01\n",
+        february="article,customer,time\ni2,u2,2024-02-01\n",
+    )
+    needed = r"february\.csv: no column 'sku', which .*It has: article, customer, time\."
+    with pytest.raises(SourceError, match=needed):
+        canonical(spark, path)

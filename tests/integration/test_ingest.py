@@ -379,6 +379,28 @@ def test_a_source_of_nothing_but_expired_events_is_refused(
         ingest(spark, workspace, load_company(path), path, retained_from=oldest)
 
 
+def test_retention_keeps_what_streams_refused(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    clicks = events_table(name="clicks", source={"format": "parquet", "path": "clicks.parquet"})
+    broken = [*orders(3), order(3, customer=None)]
+    files = {"orders.parquet": broken, "clicks.parquet": [order(9, customer=None), order(8)]}
+    path = write_company(tmp_path / "raw", events_table(), clicks, files=files)
+    take_in(spark, workspace, path)
+
+    def refused() -> list[str]:
+        return sorted(lake.read(workspace, "quarantine", ["source_table"]).column(0).to_pylist())
+
+    assert refused() == ["clicks", "orders"]
+    write_rows(tmp_path / "raw" / "orders.parquet", orders(4))
+    oldest, company = datetime(2020, 1, 1, tzinfo=UTC), load_company(path)
+    for _ in range(2):
+        ingest(spark, workspace, company, path, print, oldest, streamed=["clicks"])
+        assert refused() == ["clicks"]
+    ingest(spark, workspace, company, path, print, oldest)
+    assert refused() == ["clicks"]
+
+
 def test_rows_of_erased_users_stay_out(spark: SparkSession, workspace: Workspace) -> None:
     digest = hashlib.sha256(b"u1").hexdigest()
     write_json_atomically(suppression_path(workspace), {"users": [digest]})

@@ -172,5 +172,8 @@ def test_a_topic_of_kafka(
         done = streamed(spark, workspace, table)
         assert (done.input_rows, done.accepted, done.inserted) == (5, 3, 2)
     monkeypatch.setattr(kafka, "_TIMEOUT_MS", "500")
-    with pytest.raises(SourceError, match=r"cannot be read: .*Timed out.*servers can be reached"):
+    unreachable = r"cannot be read: .*Timed out.*servers can be reached"
+    with pytest.raises(SourceError, match=unreachable):
         read(table)
+    with pytest.raises(SourceError, match=unreachable):
+        streamed(spark, workspace, table)

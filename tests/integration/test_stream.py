@@ -172,6 +172,24 @@ def test_what_cannot_be_read_stops_the_stream_and_waits(
     assert run_once(spark, workspace, company).accepted == 1
 
 
+def test_a_batch_of_refused_rows_is_a_warning(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    """A producer that renames a key is told of at once; what is sound goes on."""
+    said: list[str] = []
+    context = StageContext(workspace, RunSettings(company_path=company), say=said.append)
+    renamed = [{**click(number), "customer": None, "client": "u"} for number in range(2)]
+    land(company, "a.jsonl", *renamed, click(3, time="noon"), click(4))
+    done = run_streams(context, once=True)["clicks"]
+    assert (done.accepted, done.quarantined) == (1, 3)
+    (warning,) = (line for line in said if line.startswith("warning: "))
+    assert "clicks: batch 0 sent 3 of 4 rows to quarantine (75%, max_quarantined_share" in warning
+    assert "most for user_id_missing (2). Look at them with: bfm quarantine" in warning
+    land(company, "b.jsonl", click(5), click(6), "{broken")
+    run_streams(context, once=True)
+    assert sum(line.startswith("warning: ") for line in said) == 1
+
+
 def test_sources_that_cannot_be_waited_for_are_refused(
     spark: SparkSession, workspace: Workspace, tmp_path: Path
 ) -> None:

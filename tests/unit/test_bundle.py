@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,6 +65,26 @@ def test_what_was_written_is_opened(root: Path, parts: BundleParts) -> None:
     assert bundle.manifest.vocabulary_id == parts.vocabulary.vocabulary_id
     assert bundle.vocabulary == parts.vocabulary
     assert (bundle.head("churn") / "weights.safetensors").is_file()
+
+
+def test_an_interrupt_between_two_renames_brings_the_old_bundle_back(
+    root: Path, parts: BundleParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_bundle(root).manifest
+    rename = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        if target == root and source.name != root.name:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr("behavior_model.bundle.os.rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(root, replace(parts, window_days=7))
+    monkeypatch.undo()
+    assert open_bundle(root).manifest == before
+    assert [path.name for path in root.parent.iterdir()].count("bundle") == 1
+    assert not list(root.parent.glob(".bundle.*"))
 
 
 def test_the_catalogue_follows_the_vocabulary(root: Path) -> None:

@@ -99,7 +99,7 @@ class TestHeads:
 
         monkeypatch.setattr(registry, "_RANKINGS", {"recommendation": fake("recommendation")})
         monkeypatch.setattr(registry, "_WORDS", {})
-        monkeypatch.setattr(registry, "NEEDS", {})
+        monkeypatch.setattr(registry, "needs_of", lambda name: ())
         monkeypatch.setattr(user_tasks, "of", fake)
         return names
 

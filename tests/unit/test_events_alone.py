@@ -12,7 +12,7 @@ import torch
 
 from behavior_model.bundle import open_bundle
 from behavior_model.context import ModelContext
-from behavior_model.heads.registry import NEEDS, fit_all, heads, read_results
+from behavior_model.heads.registry import fit_all, heads, read_results
 from behavior_model.model.backbone import new_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.predictor import Predictor
@@ -37,6 +37,8 @@ from tests.rhythm_shop import (
     shop_recipe,
 )
 
+NEED_CATALOGUE = {"category_recommendation", "category_propensity", "search", "tagging"}
+
 
 @pytest.fixture(scope="module")
 def said() -> list[str]:
@@ -59,7 +61,7 @@ def test_heads_that_lack_something_are_left_out_and_named(
     context: ModelContext, said: list[str]
 ) -> None:
     left_out = {line.split(":")[0].strip() for line in said if "left out" in line}
-    assert left_out == set(NEEDS) - {"recommendation"}
+    assert left_out == NEED_CATALOGUE
     assert any("search: left out, the company has no catalogue" in line for line in said)
     folders = {folder.name for folder in context.workspace.heads.iterdir()}
     assert folders == set(heads()) - left_out
@@ -68,7 +70,7 @@ def test_heads_that_lack_something_are_left_out_and_named(
 
 def test_the_bundle_answers_what_it_can_and_names_it(context: ModelContext) -> None:
     manifest = seal(context)
-    assert set(manifest.tasks) == set(heads()) - set(NEEDS) | {"recommendation"}
+    assert set(manifest.tasks) == set(heads()) - NEED_CATALOGUE
     predictor = Predictor.load(context.workspace.bundle)
     histories = context.histories(AS_OF_US).select([0])
     times = histories.times_us[-1:] + 1
@@ -79,6 +81,22 @@ def test_the_bundle_answers_what_it_can_and_names_it(context: ModelContext) -> N
         predictor.propensities(histories, times)
     with pytest.raises(UnknownNameError, match="Known: behavior"):
         predictor.similar_items(["item-00"], 3, by="content")
+
+
+def test_a_company_of_page_views_gets_what_needs_no_purchases(tmp_path: Path) -> None:
+    said: list[str] = []
+    context = ranking_context(Workspace(tmp_path), 24, sells=False)
+    context.workspace.company_path.write_text(COMPANY, encoding="utf-8")
+    fit_all(context, seed=0, say=said.append)
+    left_out = {line.split(":")[0].strip(): line for line in said if "left out" in line}
+    assert set(left_out) == set(heads()) - {"tagging"}
+    window = "in the window before the test cut"
+    assert f"no purchases of items {window}" in left_out["recommendation"]
+    assert f"no purchases from categories {window}" in left_out["category_recommendation"]
+    assert f"no purchases of items {window}" in left_out["search"]
+    assert "no users whose answers differ" in left_out["churn"]
+    assert seal(context).tasks == ("tagging",)
+    Predictor.load(context.workspace.bundle)
 
 
 def test_an_item_of_events_alone_joins_without_a_training(context: ModelContext) -> None:

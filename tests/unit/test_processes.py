@@ -13,9 +13,11 @@ import pytest
 from behavior_model import stage_pretrain
 from behavior_model.training.processes import Sharding, check_processes
 from behavior_model.training.worker import PretrainingJob
-from pipelines.errors import BundleError, UserError
+from pipelines.errors import BundleError, UnknownNameError, UserError, WorkspaceError
+from pipelines.flow.lock import workspace_lock
 from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.workspace import Workspace, write_json_atomically
+from serving.cli.rooms import run_line
 from serving.line import NO_CORE, line, settings_for
 from tests.rhythm_shop import CUT_US, WINDOW_US, shop_recipe, shop_vocabulary, shop_workspace
 from tests.small_shop import CountingPredictor
@@ -47,6 +49,20 @@ def test_nonsense_is_refused_before_anything_is_written(
         settings_for(
             Workspace(tmp_path), company_path=write_tiny_company(tmp_path / "raw", 2), **given
         )
+
+
+def test_a_size_with_a_typing_error_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = write_tiny_company(tmp_path / "raw", 2)
+    with pytest.raises(UnknownNameError, match="Did you mean 'tiny'"):
+        settings_for(Workspace(tmp_path / "shop"), company_path=path, size="tinny")
+
+
+def test_a_run_that_is_refused_changes_nothing_under_the_running_one(tmp_path: Path) -> None:
+    path, workspace = write_tiny_company(tmp_path / "raw", 2), Workspace(tmp_path / "shop")
+    settings_for(workspace, company_path=path, seed=1).save(workspace)
+    with workspace_lock(workspace), pytest.raises(WorkspaceError, match="in use"):
+        run_line(workspace, None, "small", None, 2)
+    assert (settings_for(workspace).seed, settings_for(workspace).size) == (1, "tiny")
 
 
 def test_a_workspace_remembers_its_processes(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from pipelines.errors import WorkspaceError
 from pipelines.flow.runner import (
@@ -52,6 +54,20 @@ def test_the_session_is_asked_for_the_jars_of_the_sources(
     path = write_company(tmp_path, *tables, files={}, lookups=[{"name": "rates", "source": rates}])
     StageContext(Workspace(tmp_path), RunSettings(company_path=path)).spark()
     assert asked == [("kafka", "postgresql")]
+
+
+def test_an_event_of_the_future_does_not_move_the_cut(
+    workspace: Workspace, settings: RunSettings
+) -> None:
+    now = datetime(2024, 3, 1, tzinfo=UTC)
+    times = [datetime(2024, 2, 10, 13, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)]
+    write_deltalake(str(workspace.table("events")), pa.table({"event_time": times}))
+    context = StageContext(workspace, replace(settings, as_of=None), now=now)
+    assert context.as_of == datetime(2024, 1, 13, tzinfo=UTC)
+    shop_of_the_future = StageContext(
+        workspace, context.settings, now=datetime(2023, 1, 1, tzinfo=UTC)
+    )
+    assert shop_of_the_future.as_of == datetime(2098, 12, 4, tzinfo=UTC)
 
 
 def writer(
