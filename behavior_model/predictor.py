@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from behavior_model.bundle import Bundle, Catalogue, Manifest, open_bundle
 from behavior_model.embedding import UserStates, embed_users, text_embeddings
+from behavior_model.heads.explanation import Explanation, explain
 from behavior_model.heads.propensity import Propensities, PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.search import SearchHead
@@ -27,7 +28,7 @@ from behavior_model.items import ItemContent
 from behavior_model.likeness import ItemLikeness, Likeness
 from behavior_model.model.backbone import Backbone, load_backbone
 from behavior_model.text_encoder import TextEncoder
-from pipelines.errors import UnknownNameError
+from pipelines.errors import UnknownNameError, UserError
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -184,6 +185,38 @@ class Predictor:
             ids=[name(targets) for targets, _ in lists],
             scores=[scores.astype(float).tolist() for _, scores in lists],
         )
+
+    def explain(
+        self, histories: Histories, prediction_times_us: Longs, name: str, *, level: Level = "item"
+    ) -> Explanation:
+        """Why an item or category stands where it does in the list of one user.
+
+        Args:
+            histories: One user, events before the prediction time.
+            prediction_times_us: int64[1].
+            name: Item id or category.
+            level: Which of both.
+
+        Raises:
+            UnknownNameError: the bundle does not rank this level, or does not know the name.
+            UserError: it is not among the user's candidates.
+        """
+        if level not in self.rankers:
+            raise UnknownNameError("level", level, self.rankers)
+        if level == "item":
+            target = int(self._require_items([name])[0])
+        elif name in self.vocabulary.categories:
+            target = self.vocabulary.categories.index(name)
+        else:
+            raise UnknownNameError("category", name, self.vocabulary.categories)
+        states = self.states(histories, prediction_times_us)
+        found = explain(self.rankers[level], histories, states, int(prediction_times_us[0]), target)
+        if found is None:
+            raise UserError(
+                f"{level} '{name}' is not among the candidates of user '{histories.user_ids[0]}': "
+                "nothing that is known of both speaks for it. Ask for one that is recommended."
+            )
+        return found
 
     def require_user_task(self, task: str) -> None:
         """Refuse a task that the bundle does not answer.

@@ -18,6 +18,7 @@ Bools = npt.NDArray[np.bool_]
 
 TREES: Final = "trees/logit"
 TRANSFORMER: Final = "transformer"
+CONSTANT: Final = "constant"
 MEMORY_FEATURES: Final[Mapping[str, tuple[str, ...]]] = {
     "own": (
         "own/decayed_112d", "own/decayed_28d", "own/decayed_visits_0.97", "own/visits",
@@ -77,6 +78,21 @@ class Mixture:
         weights = np.asarray(list(self.weights.values()))
         values = _values(table, list(self.weights), self.trees)
         return np.asarray(np.einsum("ij,j->i", values, weights), dtype=np.float64)
+
+    def contributions(self, table: FeatureTable) -> dict[str, Doubles]:
+        """float64[P] per feature of the table: what it adds to the score; with `CONSTANT` its sum.
+
+        Trees are taken apart into their features.
+        """
+        found = {name: np.zeros(len(table)) for name in (*table.names, CONSTANT)}
+        for name, weight in self.weights.items():
+            if name != TREES:
+                found[name] = found.get(name, 0.0) + weight * _value(table, name, self.trees)
+            elif self.trees is not None:
+                parts = weight * self.trees.contributions(table)
+                for feature, values in zip((*self.trees.names, CONSTANT), parts.T, strict=True):
+                    found[feature] = found[feature] + values
+        return found
 
     def by_member(self) -> list[Mixture]:
         """The same weights with each seed's trees alone; nothing where there are no trees."""

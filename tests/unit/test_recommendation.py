@@ -9,8 +9,10 @@ from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
 from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.evaluation.ranking import evaluate, fit_and_judge
+from behavior_model.heads.explanation import explain
 from behavior_model.heads.mixture import TREES, Mixture
 from behavior_model.heads.pair_features import pair_features
+from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.memory.interactions import Level, read_interactions
 from pipelines.contracts import PURCHASE
@@ -69,6 +71,42 @@ def test_lists_are_ranked_distinct_and_full(
     assert ranking.ranks.min() == 1
     assert ranking.ranks.max() == k
     assert not ranking.fallbacks.any()
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_an_explanation_adds_up_to_the_score(
+    context: ModelContext, heads: dict[Level, RecommendationHead], level: Level
+) -> None:
+    head = heads[level]
+    histories = context.histories(AS_OF_US).select([3])
+    states = embed_users(context.backbone, context.content, histories, np.asarray([AS_OF_US]))
+    _, table = head.candidates(histories, states, AS_OF_US)
+    scores = head.mixture.score(table)
+    parts = sum(head.mixture.contributions(table).values())
+    np.testing.assert_allclose(parts, scores, rtol=1e-6, atol=1e-6)
+    best = int(np.argmax(scores))
+    found = explain(head, histories, states, AS_OF_US, int(table.targets[best]))
+    assert found is not None
+    assert found.lifts.sum() == pytest.approx(scores[best] - scores.mean(), abs=1e-6)
+    assert (np.diff(np.abs(found.lifts)) <= 0).all()
+    place = found.names.index("own/count")
+    assert found.values[place] == table.column("own/count")[best]
+    assert explain(head, histories, states, AS_OF_US, 10**6) is None
+
+
+def test_trees_are_taken_apart_into_their_features(
+    context: ModelContext, heads: dict[Level, RecommendationHead]
+) -> None:
+    _, table = heads[Level.ITEM].candidates(
+        context.histories(AS_OF_US), context.states(AS_OF_US), AS_OF_US
+    )
+    bought = table.column("own/count") > 2
+    trees = RankingTrees.fit([table], [bought], ["own/count", "own/recency"], num_trees=5)
+    mixture = Mixture(weights={TREES: 2.0, "own/recency": -0.5}, trees=trees)
+    parts = mixture.contributions(table)
+    np.testing.assert_allclose(sum(parts.values()), mixture.score(table), rtol=1e-6, atol=1e-6)
+    assert np.corrcoef(parts["own/count"], bought)[0, 1] > 0.9
+    assert not parts["collective/taste"].any()
 
 
 @pytest.mark.parametrize("level", list(Level))
