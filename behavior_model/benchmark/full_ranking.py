@@ -209,7 +209,10 @@ def _model_run(
     speed = float(np.mean([one.events_per_second for one in outputs]))
     judged = ", ".join(f"{name} {value:.4f}" for name, value in mixture.selection.items())
     say(f"seed {seed}: {speed:,.0f} events per second and thread")
-    say(f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged})")
+    say(
+        f"seed {seed}: mixed by {mixture.name} (validation NDCG@10: {judged}); the true item is a "
+        f"candidate of {mixture.reach:.0%} of the users"
+    )
     pairs = zip(for_validation, outputs, strict=True)
     return ModelRun(lists, parts, max(a.peak_memory_bytes + b.peak_memory_bytes for a, b in pairs))
 

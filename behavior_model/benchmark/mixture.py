@@ -56,11 +56,13 @@ class FittedMixture:
         name: "linear", "trees", "both", or the name of the score that stands alone.
         score: float64[P] for a table of candidates.
         selection: NDCG@10 of each kind on validation users that it was not fitted on.
+        reach: Share of validation users whose true item is a candidate; no list can do better.
     """
 
     name: str
     score: Scorer
     selection: dict[str, float]
+    reach: float
 
 
 def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMixture:
@@ -73,7 +75,8 @@ def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMi
     """
     learned = _found(table, truth, np.ones(len(truth), dtype=np.bool_))
     if len(learned) == 0:
-        return FittedMixture(TRANSFORMER, lambda asked: alone(asked, TRANSFORMER), {})
+        return FittedMixture(TRANSFORMER, lambda asked: alone(asked, TRANSFORMER), {}, 0.0)
+    reach = len(np.unique(learned.users)) / np.count_nonzero(truth != NO_ITEM)
     selection = _selection(table, truth, seed)
     best = max(selection, key=lambda name: selection[name], default="linear")
     is_true = _is_true(learned, truth)
@@ -82,7 +85,7 @@ def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMi
     def score(asked: FeatureTable) -> Doubles:
         return _sum(asked, [one(asked) for one in scorers])
 
-    return FittedMixture(best, score, selection)
+    return FittedMixture(best, score, selection, reach)
 
 
 def _selection(table: FeatureTable, truth: Longs, seed: int) -> dict[str, float]:

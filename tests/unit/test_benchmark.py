@@ -235,6 +235,7 @@ def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list
     lists = top_lists(tables[1], mixture.score(tables[1]), NUM_USERS, 3)
     assert (lists[:, 0] == full.last()).mean() > 0.9
     assert set(mixture.selection) == {"linear", "trees", "both"}
+    assert 0.9 < mixture.reach <= 1
     for user in range(NUM_USERS):
         assert not set(lists[user]) & set(full.without_last().of(user))
 
