@@ -277,8 +277,12 @@ def test_a_replica_with_a_bundle_of_before_answers_as_if_users_were_unknown(
 
 
 def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
-    client: TestClient, shop: Workspace
+    client: TestClient,
+    shop: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr("serving.routes.model._log", logging.getLogger("bfm.test"))
     published = Published.load(shop)
     assert published is not None
     assert client.get("/readyz").status_code == 200
@@ -286,7 +290,9 @@ def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
     path = shop.features / "published.json"
     os.utime(path, (1, 1))
     try:
-        assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
+        with caplog.at_level(logging.WARNING):
+            assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
+        assert "restart it" in caplog.text
     finally:
         published.save(shop)
 
