@@ -193,10 +193,15 @@ def _blank(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
 
 
 def prepare_sqlite(shelf: Shelf) -> None:
-    """Let readers go on while a publish writes (write-ahead log)."""
-    if shelf.settings.online_store == "sqlite":
-        with closing(sqlite3.connect(shelf.online_path)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+    """Make the file of the embedded store, with a write-ahead log: readers go on while a publish
+    writes. One that is missing was lost, so that every row is written again."""
+    if shelf.settings.online_store != "sqlite":
+        return
+    if not shelf.online_path.is_file():
+        forget_written(shelf)
+        shelf.online_path.touch()  # by the umask; SQLite itself would keep the group from writing
+    with closing(sqlite3.connect(shelf.online_path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _delete_rows(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:

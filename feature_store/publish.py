@@ -178,6 +178,7 @@ def begin_again(shelf: Shelf) -> None:
 def apply(shelf: Shelf) -> None:
     """Register the definitions and make the online tables, as `feast apply` does."""
     shelf.write_yaml()
+    prepare_sqlite(shelf)
     shelf.store.apply(
         [
             definitions.user,
@@ -189,7 +190,6 @@ def apply(shelf: Shelf) -> None:
             definitions.item_activity,
         ]
     )
-    prepare_sqlite(shelf)
 
 
 def _in_order(table: TableContract, rows: pa.Table) -> pa.Table:

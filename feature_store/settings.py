@@ -13,7 +13,7 @@ from pydantic import AfterValidator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.environment import from_environment
-from pipelines.errors import WorkspaceError
+from pipelines.errors import EnvironmentProblemError, WorkspaceError
 from pipelines.workspace import Workspace, write_bytes_atomically
 
 if TYPE_CHECKING:
@@ -143,10 +143,23 @@ class Shelf:
 
     @cached_property
     def store(self) -> FeatureStore:
-        """Feast on this workspace."""
-        from feast import FeatureStore, RepoConfig
+        """Feast on this workspace.
 
-        return FeatureStore(config=RepoConfig(repo_path=self.root, **self._config()))
+        Raises:
+            EnvironmentProblemError: the online store's client is not installed.
+        """
+        from feast import FeatureStore, RepoConfig
+        from feast.errors import FeastModuleImportError
+
+        try:
+            return FeatureStore(config=RepoConfig(repo_path=self.root, **self._config()))
+        except FeastModuleImportError as error:
+            name = self.settings.online_store
+            raise EnvironmentProblemError(
+                f"BFM_SHELF_ONLINE_STORE is '{name}', whose client is not installed here. In the "
+                "repository's root: .venv/bin/python -m pip install --constraint constraints.txt "
+                f"--editable '.[{name}]'"
+            ) from error
 
     def write_yaml(self) -> None:
         """`feature_store.yaml` for Feast's own command line:

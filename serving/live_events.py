@@ -71,6 +71,7 @@ class LiveEvents:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # by the umask; SQLite itself would keep the group from writing
         self._connection = sqlite3.connect(
             path, check_same_thread=False, timeout=10, isolation_level=None
         )

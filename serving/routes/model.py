@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
@@ -13,6 +16,7 @@ from serving.readiness import mismatch
 from serving.schemas import HealthResponse, ModelResponse, from_micros
 
 router = APIRouter()
+_log: Final = logging.getLogger("bfm.serving")
 
 
 @router.get("/v1/model")
@@ -50,6 +54,7 @@ def readyz(state: State) -> HealthResponse:
     settings = state.settings
     reason = mismatch(settings.opened, state.predictor.manifest, settings.reload_seconds)
     if reason is not None:
+        _log.warning("not ready: %s", reason)
         raise ProblemError(503, reason)
     return HealthResponse(status="ok", model_version=state.model_version)
 

@@ -250,13 +250,15 @@ def test_a_defect_is_a_problem_without_its_cause(
 
 
 def test_a_replica_whose_store_fails_is_not_ready_and_the_log_says_why(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    logger: logging.Logger,
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk gone")
 
-    # import-linter, which another test runs in this process, silences all loggers that it finds.
-    monkeypatch.setattr("serving.problems._log", logging.getLogger("bfm.test"))
+    monkeypatch.setattr("serving.problems._log", logger)
     monkeypatch.setattr("serving.routes.model.online_state", fail)
     with caplog.at_level(logging.ERROR):
         assert_problem(client.get("/readyz"), 503)
@@ -277,8 +279,13 @@ def test_a_replica_with_a_bundle_of_before_answers_as_if_users_were_unknown(
 
 
 def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
-    client: TestClient, shop: Workspace
+    client: TestClient,
+    shop: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    logger: logging.Logger,
 ) -> None:
+    monkeypatch.setattr("serving.routes.model._log", logger)
     published = Published.load(shop)
     assert published is not None
     assert client.get("/readyz").status_code == 200
@@ -286,7 +293,9 @@ def test_a_replica_whose_shelf_is_of_another_training_is_not_ready(
     path = shop.features / "published.json"
     os.utime(path, (1, 1))
     try:
-        assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
+        with caplog.at_level(logging.WARNING):
+            assert "restart it" in assert_problem(client.get("/readyz"), 503)["detail"]
+        assert "restart it" in caplog.text
     finally:
         published.save(shop)
 

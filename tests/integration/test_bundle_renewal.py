@@ -180,9 +180,9 @@ def test_other_event_fields_need_a_restart(
     workspace: Workspace,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    logger: logging.Logger,
 ) -> None:
-    # import-linter, which another test runs in this process, silences all loggers that it finds.
-    monkeypatch.setattr("serving.reload._log", logging.getLogger("bfm.test"))
+    monkeypatch.setattr("serving.reload._log", logger)
     shutil.copytree(rhythm_shop.bundle, workspace.bundle)
     taken: list[Predictor] = []
     reloader = Reloader(workspace, read_manifest(workspace.bundle), taken.append)
@@ -201,8 +201,10 @@ def test_other_event_fields_need_a_restart(
     assert not taken
 
 
-def test_a_look_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.reload._log", logging.getLogger("bfm.test"))
+def test_a_look_that_fails_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch, logger: logging.Logger
+) -> None:
+    monkeypatch.setattr("serving.reload._log", logger)
     looks: list[int] = []
     seen = threading.Event()
 

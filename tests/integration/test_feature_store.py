@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +425,9 @@ def test_a_lost_online_store_is_named_and_filled_again(workspace: Workspace) -> 
         path.unlink()
     with pytest.raises(WorkspaceError, match="bfm publish --again"):
         require_filled(Shelf(workspace))
+    assert put(workspace).written["user_state"] == len(USERS), "the file was lost"
+    with closing(sqlite3.connect(shelf.online_path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_another_online_store_is_filled_by_the_next_publish(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from feature_store.settings import Shelf
@@ -37,6 +39,17 @@ def test_settings_of_the_shelf(
     with pytest.raises(EnvironmentProblemError, match=message) as raised:
         Shelf(workspace)
     assert "secret" not in str(raised.value)
+
+
+def test_a_client_that_is_not_installed_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "feast.infra.online_stores.redis", raising=False)
+    monkeypatch.setenv("BFM_SHELF_ONLINE_STORE", "redis")
+    monkeypatch.setenv("BFM_SHELF_CONNECTION", "cache:6379")
+    with pytest.raises(EnvironmentProblemError, match=r"--editable '\.\[redis\]'"):
+        _ = Shelf(workspace).store
 
 
 @pytest.mark.parametrize(

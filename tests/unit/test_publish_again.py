@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +16,9 @@ from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.workspace import Workspace
 from serving.cli.main import app
 from serving.line import line
+from tests.small_shop import AS_OF_US, CountingPredictor
+
+SETTINGS = RunSettings(company_path=Path("company.yaml"), as_of=datetime(2017, 10, 1, tzinfo=UTC))
 
 
 def test_what_was_published_is_forgotten_first(
@@ -36,13 +40,31 @@ def test_what_was_published_is_forgotten_first(
     assert Refreshed.load(shelf) is None
 
 
+def test_a_publish_removes_live_events_that_it_delivered(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    manifest = CountingPredictor.make().manifest
+    monkeypatch.setattr(
+        "behavior_model.bundle.open_bundle", lambda _: SimpleNamespace(manifest=manifest)
+    )
+    monkeypatch.setattr(
+        "feature_store.publish.publish", lambda *_, **__: SimpleNamespace(written={})
+    )
+    monkeypatch.setattr(
+        "serving.delivered.remove_delivered", lambda *given: calls.append(given[:2])
+    )
+    context = StageContext(workspace, SETTINGS, say=lambda _: None)
+    monkeypatch.setitem(context.__dict__, "retained_from", None)
+    (publish,) = (stage for stage in line() if stage.name == "publish")
+    publish.run(context)
+    assert calls == [(workspace, AS_OF_US)]
+
+
 def test_another_online_store_is_another_input(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = RunSettings(
-        company_path=Path("company.yaml"), as_of=datetime(2017, 10, 1, tzinfo=UTC)
-    )
-    context = StageContext(workspace, settings)
+    context = StageContext(workspace, SETTINGS)
     (publish,) = (stage for stage in line() if stage.name == "publish")
     embedded = publish.inputs(context)
     assert embedded == {"seed": 0, "as_of": "2017-10-01T00:00:00+00:00"}, "as it was before"

@@ -37,10 +37,14 @@ def taken() -> list[Any]:
 
 
 @pytest.fixture
-def reloader(workspace: Workspace, taken: list[Any], monkeypatch: pytest.MonkeyPatch) -> Reloader:
+def reloader(
+    workspace: Workspace,
+    taken: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    logger: logging.Logger,
+) -> Reloader:
     """Of a counter that answers from the first bundle."""
-    # import-linter, which another test runs in this process, silences all loggers that it finds.
-    monkeypatch.setattr("serving.reload._log", logging.getLogger("bfm.test"))
+    monkeypatch.setattr("serving.reload._log", logger)
 
     def load(root: Path) -> CountingPredictor:
         from behavior_model.bundle import read_manifest
