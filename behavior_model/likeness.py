@@ -22,6 +22,7 @@ from behavior_model.largest import largest_columns
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.model.backbone import Backbone
 from behavior_model.text_encoder import TextEncoder
+from behavior_model.unit_rows import unit_rows
 from pipelines.errors import UnknownNameError
 
 Floats = npt.NDArray[np.float32]
@@ -73,7 +74,7 @@ class BehaviourLikeness:
         space = np.asarray(embeddings @ self.embeddings.T, dtype=np.float32)
         position = np.where(item_idx >= 0, self.memory.position[item_idx], -1)
         stands = _stands_at(space, position)
-        tastes = _unit(np.asarray(stands @ self._tastes)) @ self._tastes.T
+        tastes = unit_rows(np.asarray(stands @ self._tastes)) @ self._tastes.T
         together = np.asarray((stands @ self.memory.neighbours.accompany).todense())
         own = self.memory.known == item_idx[:, None]
         mixed = _spread(tastes, own) + TOGETHER_WEIGHT * _spread(together, own)
@@ -82,7 +83,7 @@ class BehaviourLikeness:
 
     @cached_property
     def _tastes(self) -> Floats:
-        return _unit(self.memory.factors)
+        return unit_rows(self.memory.factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ class ItemLikeness:
         if by == "behavior":
             embeddings = text_embeddings(self.backbone, encoded)
             return self._by_behaviour(embeddings, np.full(len(texts), -1), count)
-        return self._nearest_texts(_unit(encoded), count)
+        return self._nearest_texts(unit_rows(encoded), count)
 
     def _by_behaviour(
         self, embeddings: Floats, item_idx: Longs, count: int
@@ -141,7 +142,7 @@ class ItemLikeness:
     @cached_property
     def _unit_texts(self) -> Floats:
         """float32[N, T]; rows of items without a text are zero."""
-        return _unit(self.content.text)
+        return unit_rows(self.content.text)
 
     def _nearest_texts(self, queries: Floats, count: int) -> tuple[Longs, Floats]:
         if not self._unit_texts.any():
@@ -180,8 +181,3 @@ def _spread(scores: Floats, own: npt.NDArray[np.bool_]) -> Floats:
     others = np.ma.masked_array(scores, own)
     deviation = np.maximum(others.std(axis=1, keepdims=True), 1e-6)
     return np.asarray((scores - others.mean(axis=1, keepdims=True)) / deviation)
-
-
-def _unit(rows: Floats) -> Floats:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)

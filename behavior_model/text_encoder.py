@@ -21,6 +21,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from behavior_model.unit_rows import unit_rows
 from pipelines.tokens.binning import words
 
 Floats = npt.NDArray[np.float32]
@@ -72,7 +73,7 @@ class HashedBackend:
             (np.ones(len(flat), dtype=np.float32), columns, rows),
             shape=(len(texts), len(distinct)),
         )
-        return _unit(np.asarray(counts @ self._embed_words(distinct), dtype=np.float32))
+        return unit_rows(np.asarray(counts @ self._embed_words(distinct), dtype=np.float32))
 
     def _embed_words(self, distinct: list[str]) -> Floats:
         whole = HashingVectorizer(n_features=NUM_HASH_BUCKETS, token_pattern=r"\S+")
@@ -80,17 +81,13 @@ class HashedBackend:
             n_features=NUM_HASH_BUCKETS, analyzer="char_wb", ngram_range=(3, 4)
         )
         hashed = hstack([whole.transform(distinct), grams.transform(distinct)], format="csr")
-        return _unit(np.asarray(hashed @ self._projection, dtype=np.float32))
+        return unit_rows(np.asarray(hashed @ self._projection, dtype=np.float32))
 
     @cached_property
     def _projection(self) -> Floats:
         rng = np.random.default_rng(PROJECTION_SEED)
         signs = rng.integers(0, 2, size=(2 * NUM_HASH_BUCKETS, self.width), dtype=np.int8)
         return (signs * 2.0 - 1.0).astype(np.float32)
-
-
-def _unit(rows: Floats) -> Floats:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
 
 
 class NeuralBackend:

@@ -94,6 +94,11 @@ class Workspace:
         return self.root / "logs"
 
     @property
+    def scratch(self) -> Path:
+        """What running Spark sessions put aside, a folder each."""
+        return self.root / ".scratch"
+
+    @property
     def mlflow_uri(self) -> str:
         return f"sqlite:///{self.root / 'mlflow.db'}"
 

@@ -24,6 +24,7 @@ from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.largest import largest_columns
 from behavior_model.likeness import BehaviourLikeness
 from behavior_model.memory.interactions import Longs
+from behavior_model.unit_rows import unit_rows
 from pipelines.tokens.binning import FIRST_IDX
 
 Floats = npt.NDArray[np.float32]
@@ -110,8 +111,7 @@ def _log_lifts(bought: sparse.csr_matrix, asked: Longs, lists: Longs) -> Doubles
 
 def _nearest(rows: Floats, asked: Longs) -> Longs:
     """int64[Q, K]: items of the largest cosine, the item itself left out."""
-    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    unit = np.asarray(rows / lengths, dtype=np.float32)
+    unit = unit_rows(rows)
     products = unit[asked] @ unit.T
     products[:, :FIRST_IDX] = -np.inf
     products[np.arange(len(asked)), asked] = -np.inf

@@ -29,6 +29,7 @@ from behavior_model.heads.recommendation import RecommendationHead, transformer_
 from behavior_model.items import ItemContent
 from behavior_model.memory.interactions import Level, read_interactions
 from behavior_model.text_encoder import TextEncoder
+from behavior_model.unit_rows import unit_rows
 from pipelines.errors import BundleError
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.tokens.history import Histories
@@ -209,7 +210,7 @@ class SearchHead:
         """float32[Q, T1]: unit embeddings of queries in the space of the item texts."""
         width = self.content.descriptors.shape[1]
         rows = self.content.encode_texts(self.encoder, list(queries), is_query=True)[:, :width]
-        return _unit(rows)
+        return unit_rows(rows)
 
     def candidates(
         self, query: str, meaning: Floats, own: OwnCounts | None, item_query: Floats | None = None
@@ -249,7 +250,7 @@ class SearchHead:
 
     @cached_property
     def _unit_descriptors(self) -> Floats:
-        return _unit(self.content.descriptors)
+        return unit_rows(self.content.descriptors)
 
     @cached_property
     def _items_of_text(self) -> list[Longs]:
@@ -335,8 +336,3 @@ def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tu
 def _time(prediction_times_us: int | Longs, row: int) -> int:
     times = np.asarray(prediction_times_us)
     return int(times) if times.ndim == 0 else int(times[row])
-
-
-def _unit(rows: Floats) -> Floats:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)

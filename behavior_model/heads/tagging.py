@@ -22,6 +22,7 @@ from scipy import sparse
 from behavior_model.heads.tag_evidence import neighbour_tags
 from behavior_model.items import ItemContent
 from behavior_model.text_encoder import TextEncoder
+from behavior_model.unit_rows import unit_rows
 from pipelines.errors import BundleError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
@@ -102,8 +103,8 @@ class TaggingHead:
             As `predict`.
         """
         width = content.descriptors.shape[1]
-        asked = _unit(content.encode_texts(encoder, list(texts))[:, :width])
-        likeness = asked @ _unit(content.descriptors[1:]).T
+        asked = unit_rows(content.encode_texts(encoder, list(texts))[:, :width])
+        likeness = asked @ unit_rows(content.descriptors[1:]).T
         count = min(NUM_LIKE_TEXTS, likeness.shape[1])
         nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
         values = np.take_along_axis(likeness, nearest, axis=1)
@@ -183,8 +184,3 @@ def _best(beliefs: Doubles, k: int) -> tuple[Longs, Floats]:
     pad = ((0, 0), (0, k - best.shape[1]))
     found = np.pad(np.where(values > 0, best, -1), pad, constant_values=-1)
     return found.astype(np.int64), np.pad(values, pad).astype(np.float32)
-
-
-def _unit(rows: Floats) -> Floats:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, 1e-6), dtype=np.float32)

@@ -26,11 +26,14 @@ _WIDER_THAN_WEIGHTS: Final = 4.0  # normalised weights stay below the sum of the
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Weights between known targets: float32[R, R], at most NUM_NEIGHBOURS per row.
+    """Weights between known targets: float32[R, R].
 
     `follow` counts what was bought one to three visits after (or before) the row's target, decayed
     by lag; `accompany` what was bought in the same visit. Both are divided by the root of the
     degrees of both ends, as in item-transition graphs (arXiv 2605.07125).
+
+    Counting keeps NUM_NEIGHBOURS per row. `accompany` has no more; `follow` joins both directions,
+    so that the row of a target that follows many others has more.
     """
 
     follow: sparse.csr_matrix

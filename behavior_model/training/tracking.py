@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
 from rich.progress import BarColumn, Progress, TextColumn
 
 from behavior_model.training.worker import PretrainingJob
@@ -88,7 +87,14 @@ def progress_line() -> Iterator[Sink]:
 
 @contextmanager
 def mlflow_run(job: PretrainingJob) -> Iterator[Sink]:
-    """A run in the workspace's MLflow store, with the job's parameters."""
+    """A run in the workspace's MLflow store, with the job's parameters.
+
+    MLflow reports its use to its makers from the import on, unless it is told not to before.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=job.workspace.mlflow_uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)

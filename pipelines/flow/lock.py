@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipelines.errors import WorkspaceError
+from pipelines.flow.scratch import clear_scratch
 from pipelines.workspace import Workspace, exclusive
 
 LOCK_FILE: Final = ".lock"
@@ -25,6 +26,8 @@ def lake_lock(workspace: Workspace) -> Iterator[None]:
 def workspace_lock(workspace: Workspace) -> Iterator[None]:
     """Hold the workspace for this process; the kernel frees it however the process ends.
 
+    What Spark sessions of killed processes have left is removed.
+
     Raises:
         WorkspaceError: another process holds it.
     """
@@ -37,4 +40,5 @@ def workspace_lock(workspace: Workspace) -> Iterator[None]:
                 f"{workspace.root} is in use by another bfm process. Wait for it to end, or choose "
                 "another --workspace."
             ) from error
+        clear_scratch(workspace)
         yield

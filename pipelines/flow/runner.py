@@ -173,6 +173,7 @@ class StageContext:
     def spark(self) -> SparkSession:
         """The run's Spark session, started at the first call."""
         if self._session is None:
+            from pipelines.flow.scratch import scratch_folder
             from pipelines.flow.spark import spark_session
             from pipelines.sources.registry import needed_jars
             from pipelines.sources.request import SourceRequest
@@ -181,7 +182,8 @@ class StageContext:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             path = self.settings.company_path
             jar_sets = needed_jars(SourceRequest.of(one, path) for one in self.company.sources)
-            session = spark_session("bfm", jar_sets=jar_sets, log_path=log_path)
+            scratch = self._spark.enter_context(scratch_folder(self.workspace))
+            session = spark_session("bfm", jar_sets=jar_sets, scratch=scratch, log_path=log_path)
             self._session = self._spark.enter_context(session)
         return self._session
 

@@ -9,6 +9,7 @@ new items are added behind the others (`flow/growth`).
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from pipelines import lake
@@ -158,10 +159,10 @@ def _store_all(context: StageContext, events: UserRanges, vocabulary: Vocabulary
     from pipelines.stages.sequences import token_sequences
 
     _replace(context, TOKEN_SEQUENCES.name, token_sequences(context.spark(), events, vocabulary))
-    labels = _labels(context, events)
     cluster = _CLUSTER[LABELS.name]
-    in_order = labels.repartitionByRange(cluster[0]).sortWithinPartitions(*cluster)
-    _replace(context, LABELS.name, in_order)
+    with _labels(context, events) as labels:
+        in_order = labels.repartitionByRange(cluster[0]).sortWithinPartitions(*cluster)
+        _replace(context, LABELS.name, in_order)
 
 
 def _replace(context: StageContext, name: str, frame: DataFrame) -> None:
@@ -204,26 +205,30 @@ def _renew_sequences(
 def _merge_labels(context: StageContext, events: UserRanges, user_ids: list[str]) -> None:
     """Labels of users with changes before the end of the test window: later ones change none."""
     from pipelines.stages.delta import merge
+    from pipelines.stages.labels import NUM_PREDICTION_TIMES
 
     if not user_ids:
         return
     rows = [(user,) for user in user_ids]
     users = context.spark().createDataFrame(rows, f"{USER_ID} string")
-    written = merge(
-        _labels(context, events, users),
-        context.workspace.table(LABELS.name),
-        LABELS,
-        _CLUSTER[LABELS.name],
-        num_rows=len(user_ids),
-        within=users,
-    )
+    with _labels(context, events, users) as labels:
+        written = merge(
+            labels,
+            context.workspace.table(LABELS.name),
+            LABELS,
+            _CLUSTER[LABELS.name],
+            num_rows=NUM_PREDICTION_TIMES * len(user_ids),
+            within=users,
+        )
     context.say(
         f"  {LABELS.name}: {written.inserted:,} inserted, {written.updated:,} updated, "
         f"{written.deleted:,} deleted"
     )
 
 
-def _labels(context: StageContext, events: UserRanges, users: DataFrame | None = None) -> DataFrame:
+def _labels(
+    context: StageContext, events: UserRanges, users: DataFrame | None = None
+) -> AbstractContextManager[DataFrame]:
     from pipelines.stages.labels import future_labels
 
     return future_labels(

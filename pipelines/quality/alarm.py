@@ -19,7 +19,7 @@ class Alarm:
     """Something unusual about the new rows of a table.
 
     Args:
-        table: Table that the rows went into.
+        table: Source table that the rows came from.
         field: Column that shows it.
         kind: In a few words, what kind of thing it is.
         seen: What the new rows show.

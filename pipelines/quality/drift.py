@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts import AMOUNT, SOURCE_TABLE
+from pipelines.contracts import AMOUNT
 from pipelines.quality.alarm import Alarm, Sample
 from pipelines.quality.profile import BINS_PER_DECADE, MAX_VALUES, Profile, bins_of, middle_of
 
@@ -114,13 +114,11 @@ def _vanished_values(new: Profile, usual: Profile, table: str) -> Iterator[Alarm
                 kind="vanished values",
                 seen=f"{len(gone)} value(s) came no more",
                 usual=_shares(gone, known, total),
-                cause=_cause_of_vanished(field, counts.keys() - known.keys()),
+                cause=_cause_of_vanished(counts.keys() - known.keys()),
             )
 
 
-def _cause_of_vanished(field: str, unseen: set[str]) -> str:
-    if field == SOURCE_TABLE:
-        return "Does the source still deliver?"
+def _cause_of_vanished(unseen: set[str]) -> str:
     if unseen:
         return "Renamed at the source? There are new values, too."
     return "No longer recorded, or a part of the export is missing?"

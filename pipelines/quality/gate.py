@@ -29,9 +29,9 @@ from pipelines.contracts import (
 from pipelines.quality.suites import row_rules
 
 FEW_ROWS: Final = 200_000
+"""So many rows are cheaper to keep, and to look through in this process, than to read again."""
 MAX_HASHES_HERE: Final = 20_000_000
 """So many hashes this process sorts (160 MB); more are dealt out to Spark's tasks."""
-"""So many rows are cheaper to keep, and to look through in this process, than to read again."""
 MAX_SHOWN_CONFLICTS: Final = 3
 _HASH_LENGTH: Final = 32
 _NONE: Final = np.empty(0, dtype=np.int64)

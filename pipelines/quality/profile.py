@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts import SOURCE_TABLE, SemanticType, TableContract
+from pipelines.contracts import SemanticType, TableContract
 from pipelines.workspace import write_json_atomically
 
 MAX_VALUES: Final = 1_000
@@ -105,8 +105,6 @@ def profile_of(
     for column in contract.columns:
         by_meaning.setdefault(column.semantic, []).append(column.name)
     categories = by_meaning.get(SemanticType.CATEGORICAL, [])
-    if SOURCE_TABLE in rows.column_names:
-        categories = [*categories, SOURCE_TABLE]
     counted = {name: _capped(_value_counts(rows.column(name), weight)) for name in categories}
     known = [c.name for c in contract.columns if c.name in rows.column_names]
     return Profile(

@@ -219,6 +219,7 @@ def _watch(
     alarms = watch_new_events(
         workspace,
         events.contract,
+        tables=[ledger.table for ledger in events.ledgers],
         after_version=known_version,
         num_rows=written[EVENTS.name].inserted,
         now=datetime.now(UTC),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,14 +38,16 @@ def prediction_times(as_of: datetime, window_days: int) -> list[datetime]:
     return [as_of - timedelta(days=k * window_days) for k in range(NUM_PREDICTION_TIMES)]
 
 
+@contextmanager
 def future_labels(
     events: DataFrame,
     catalogue: DataFrame | None,
     as_of: datetime,
     window_days: int,
     users: DataFrame | None = None,
-) -> DataFrame:
-    """Rows of `labels`: one per prediction time and user with any history before it.
+) -> Iterator[DataFrame]:
+    """Rows of `labels`, for the time of a block: one per prediction time and user with any history
+    before it. What they are counted from is kept in the session for so long.
 
     Items, categories, purchases and the amount are of purchases; `num_events` counts all events.
 
@@ -59,6 +63,15 @@ def future_labels(
     times = _times_frame(events.sparkSession, as_of, window_days)
     known = _known_users(events, times)
     window = _in_window(events, times, window_days).persist()
+    try:
+        yield _counted(known, window, catalogue, window_days)
+    finally:
+        window.unpersist()
+
+
+def _counted(
+    known: DataFrame, window: DataFrame, catalogue: DataFrame | None, window_days: int
+) -> DataFrame:
     bought = window.where(F.col(EVENT_TYPE) == PURCHASE)
     joined = (
         known.join(_totals(window), _KEY, "left")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from pipelines.errors import EXIT_USER_ERROR, UserError
 
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
 
 WIDTH_OF_A_FILE: Final = 160
 
@@ -28,10 +31,21 @@ out = Console(
 err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+class TerminatedError(BaseException):
+    """The process was asked to end (SIGTERM): what is open is closed, as after Ctrl-C."""
+
+
 def guarded(run: Callable[[], object]) -> int:
-    """Run a command and turn what it raises into an exit code and one clear message."""
+    """Run a command and turn what it raises into an exit code and one clear message.
+
+    SIGTERM, which service managers and containers send, ends it as orderly as Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         run()
+    except TerminatedError:
+        err.print("Ended on request. Finished stages are kept; run the same command to go on.")
+        return EXIT_TERMINATED
     except UserError as error:
         err.print(f"error: {error}", style="red")
         return EXIT_USER_ERROR
@@ -43,6 +57,10 @@ def guarded(run: Callable[[], object]) -> int:
         err.print("This is a defect in bfm, not in your input. The lines above say where.")
         return EXIT_DEFECT
     return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise TerminatedError
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

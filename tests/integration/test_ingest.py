@@ -20,7 +20,9 @@ from pipelines.company import load_company
 from pipelines.contracts import EVENTS
 from pipelines.erasure import suppression_path
 from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
+from pipelines.quality.alarm import Alarm
 from pipelines.quality.profile import Profile
+from pipelines.stages import watch
 from pipelines.stages.ingest import Ingested, ingest
 from pipelines.stages.watch import profile_path, watch_new_events
 from pipelines.workspace import Workspace, write_json_atomically
@@ -96,7 +98,7 @@ def test_a_new_field_of_the_company_becomes_a_column(
     written = take_in_orders(spark, workspace, rows, fields=fields).written["events"]
     assert (written.inserted, written.updated) == (1, 9)
     assert [row["till"] for row in events(workspace)].count("t1") == 10
-    profile = Profile.load(profile_path(workspace))
+    profile = Profile.load(profile_path(workspace, "orders"))
     assert profile is not None
     assert profile.values["till"] == {"t1": 1}
 
@@ -351,23 +353,57 @@ def test_an_intake_unlike_the_ones_before_is_a_warning_everywhere(
     assert "Cents instead of euros?" in alarms["shifted numbers"].cause
     assert "customer" not in alarms["new values"].example
     assert '"store": "west"' in alarms["new values"].example
-    assert sum(line.startswith("warning: events.store: ") for line in said) == 2
+    assert sum(line.startswith("warning: orders.store: ") for line in said) == 2
     folder = workspace.data_quality
     assert len(json.loads((folder / "counts.json").read_text())["alarms"]) == 3
     assert "Unlike the intakes before" in (folder / "index.html").read_text()
-    profile = Profile.load(profile_path(workspace))
+    profile = Profile.load(profile_path(workspace, "orders"))
     assert profile is not None
     assert profile.values["store"] == {"west": 120, "north": 90, "south": 90}
+
+
+def test_a_small_table_is_compared_with_its_own_past(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cents in a table of a tenth of the rows: the sample of the large one is one row of three."""
+    monkeypatch.setattr(watch, "MAX_SAMPLE", 1_000)
+    clicks = events_table(
+        name="clicks", source={"format": "parquet", "path": "clicks.parquet"}, fields={}
+    )
+
+    def take(first: int, factor: int, num_clicks: int = 2_500) -> list[Alarm]:
+        few = [order(i, paid=(1 + i % 7) * factor) for i in range(first, first + 250)]
+        many = [order(i, id=f"c{i}", paid=5.0) for i in range(first, first + num_clicks)]
+        files = {"orders.parquet": few, "clicks.parquet": many}
+        path = write_company(tmp_path / "raw", events_table(), clicks, files=files)
+        return take_in(spark, workspace, path).alarms
+
+    assert take(0, 1) == []
+    shifted = [alarm for alarm in take(10_000, 100) if alarm.kind == "shifted numbers"]
+    assert [(alarm.table, alarm.field) for alarm in shifted] == [("orders", "amount")]
+    assert "100 times larger" in shifted[0].seen
+    profiles = [Profile.load(profile_path(workspace, name)) for name in ("orders", "clicks")]
+    assert [one.num_rows for one in profiles if one] == [475, pytest.approx(4_750, rel=0.1)]
+    write_rows(tmp_path / "raw" / "clicks.parquet", [order(0, id="c0", paid=5.0)])
+    write_rows(tmp_path / "raw" / "orders.parquet", [order(i) for i in range(20_000, 20_100)])
+    alarms = take_in(spark, workspace, tmp_path / "raw" / "company.yaml").alarms
+    (stopped,) = (str(alarm) for alarm in alarms if alarm.field == "source_table")
+    assert stopped.startswith("clicks.source_table: no new event; usual: about 91 beside")
 
 
 def test_rows_that_cannot_be_read_back_are_a_warning_and_no_end(workspace: Workspace) -> None:
     write_deltalake(str(workspace.table("events")), pa.table({"event_id": ["e"]}))
     (alarm,) = watch_new_events(
-        workspace, EVENTS, after_version=-1, num_rows=1, now=datetime.now(UTC)
+        workspace,
+        EVENTS,
+        tables=["orders"],
+        after_version=-1,
+        num_rows=1,
+        now=datetime.now(UTC),
     )
     assert "the new rows could not be read back" in str(alarm)
     assert "change data feed" in alarm.cause
-    assert not profile_path(workspace).exists()
+    assert not profile_path(workspace, "orders").exists()
 
 
 def test_a_source_of_nothing_but_expired_events_is_refused(

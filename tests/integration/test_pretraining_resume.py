@@ -65,8 +65,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, dies_at: int)
 
     with pytest.raises(KilledError):
         run_worker(shop_job(broken, recipe), shop_vocabulary(), {0: HISTORIES}, Rank(report=die))
-    resumed = losses(train(broken, recipe))
-    assert resumed == expected
+    before = len(shop_job(broken, recipe).log_path.read_text().splitlines())
+    log = train(broken, recipe)
+    assert log[before]["step"] == dies_at, "the run began again instead of going on"
+    assert losses(log) == expected
     assert_same_weights(whole, broken)
 
 

@@ -171,7 +171,10 @@ def labels_of(
 ) -> dict[tuple[str, datetime], dict[str, Any]]:
     events = frame(spark, company, rows)
     items = catalogue(spark, i1="food", i2="tools", i3=None)
-    table = future_labels(events, items, CUT, 28).toArrow()
+    kept = spark.sparkContext._jsc.getPersistentRDDs().size()
+    with future_labels(events, items, CUT, 28) as labels:
+        table = labels.toArrow()
+    assert spark.sparkContext._jsc.getPersistentRDDs().size() == kept
     return {(row["user_id"], row["prediction_time"]): row for row in table.to_pylist()}
 
 
@@ -219,5 +222,6 @@ def test_users_have_labels_once_they_have_a_past(
 
 def test_labels_need_no_catalogue(spark: SparkSession, company: CompanyConfig) -> None:
     events = frame(spark, company, [event(1, CUT - DAY), event(2, CUT + DAY)])
-    rows = future_labels(events, None, CUT, 28).toArrow().to_pylist()
+    with future_labels(events, None, CUT, 28) as labels:
+        rows = labels.toArrow().to_pylist()
     assert [(row["item_ids"], row["categories"]) for row in rows] == [(["i1"], [])]

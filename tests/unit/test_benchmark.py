@@ -1,5 +1,6 @@
 """The leave-one-out benchmark on small made-up files: what it reads, hides, mixes and writes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,10 +178,11 @@ def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(
     recipe = small_recipe(shop, epochs=4)
     recipe = replace(recipe, training=replace(recipe.training, checkpoint_every_s=0.0))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(job(shop, whole, recipe=recipe))
 
     from behavior_model.benchmark import training
 
+    monkeypatch.setattr(training, "LOG_EVERY_STEPS", 1)
+    train(job(shop, whole, recipe=recipe))
     saved = []
 
     def save_and_die(folder: Path, run: object, key: str) -> Path:
@@ -199,6 +201,13 @@ def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(
     one, two = Outputs.load(whole), Outputs.load(killed)
     assert np.array_equal(one.queries, two.queries)
     assert np.array_equal(one.items, two.items)
+    assert steps_of(killed) == steps_of(whole), "a step was made twice: the run began again"
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Steps in the order in which they were logged."""
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [int(json.loads(line)["step"]) for line in lines]
 
 
 def test_where_nobody_took_two_things_nothing_is_trained_and_all_is_answered(

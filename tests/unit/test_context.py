@@ -66,3 +66,14 @@ def test_without_flagged_users_the_futures_are_those_of_the_same_people(
     rest = flag(workspace, full.user_ids[:3]).test_futures
     np.testing.assert_array_equal(rest.amounts, full.amounts[3:])
     assert [one.tolist() for one in rest.items] == [one.tolist() for one in full.items[3:]]
+
+
+def test_no_window_that_reaches_past_the_cut_is_learned_from(workspace: Workspace) -> None:
+    context = ModelContext.open(workspace, as_of_us=AS_OF_US)
+    assert len(context.futures(AS_OF_US - WINDOW_US)) > 0
+    for late in (AS_OF_US - WINDOW_US + 1, AS_OF_US):
+        with pytest.raises(ValueError, match="only test_futures may judge it"):
+            context.futures(late)
+    assert len(context.test_futures) > 0
+    with pytest.raises(ValueError, match="only test_futures may judge it"):
+        context.futures(AS_OF_US)  # also where the same futures were read for judging

@@ -1,22 +1,42 @@
-"""A field that only the future knows, planted where a past that is cut at its time ends."""
+"""A field that only the future knows, planted where a past that is cut at its time ends.
+
+Rows, labels and histories come as heads get them: from a workspace, through the model's context.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
+from behavior_model.context import ModelContext
 from behavior_model.evaluation.metrics import auc
-from behavior_model.heads.user_inputs import InputKind, LabelledRows, UserInputs, user_inputs
+from behavior_model.heads.user_inputs import InputKind, labelled_rows
 from behavior_model.heads.user_task import fit_rows
 from behavior_model.tasks import get_user_task
+from pipelines.contracts import (
+    AMOUNT,
+    CATEGORIES,
+    ITEM_COUNTS,
+    ITEM_IDS,
+    LABELS,
+    NUM_EVENTS,
+    NUM_PURCHASES,
+    PREDICTION_TIME,
+    TOKEN_SEQUENCES,
+    USER_ID,
+    WINDOW_DAYS,
+)
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.encoder import encode
 from pipelines.tokens.history import Histories
+from pipelines.workspace import Workspace
 from tests.rhythm_shop import CUT_US, WINDOW_US, shop_vocabulary
 
 NUM_USERS = 8_000
 TIMES = [CUT_US - k * WINDOW_US for k in (3, 2, 1)]
+USERS = [f"user-{user:04d}" for user in range(NUM_USERS)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +46,17 @@ def leaving() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def histories(leaving: np.ndarray) -> Histories:
+def workspace(tmp_path_factory: pytest.TempPathFactory, leaving: np.ndarray) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("planted"))
+    vocabulary = shop_vocabulary()
+    vocabulary.save(workspace.vocabulary_path)
+    sequences = _histories(leaving).to_arrow(vocabulary.vocabulary_id)
+    write_deltalake(str(workspace.table(TOKEN_SEQUENCES.name)), sequences)
+    write_deltalake(str(workspace.table(LABELS.name)), _labels(leaving))
+    return workspace
+
+
+def _histories(leaving: np.ndarray) -> Histories:
     """Purchases at random; one at the very time of prediction, whose amount gives the coin away."""
     rng = np.random.default_rng(1)
     rows = [
@@ -43,28 +73,46 @@ def histories(leaving: np.ndarray) -> Histories:
     ]
     rows.sort(key=lambda row: (int(row["event_id"].split("-")[0]), row["event_time"]))
     offsets = np.arange(NUM_USERS + 1, dtype=np.int64) * 3 * len(TIMES)
-    users = [f"user-{user}" for user in range(NUM_USERS)]
-    return encode(shop_vocabulary(), pa.Table.from_pylist(rows), users, offsets)
+    return encode(shop_vocabulary(), pa.Table.from_pylist(rows), USERS, offsets)
+
+
+def _labels(leaving: np.ndarray) -> pa.Table:
+    """Who leaves buys nothing in the window; nothing else is told of the windows."""
+    num_rows = leaving.size
+    stays = pa.array((~leaving).astype(np.int64).ravel())
+    nothing = pa.array([[]] * num_rows, pa.list_(pa.string()))
+    return pa.table(
+        {
+            USER_ID: USERS * len(TIMES),
+            PREDICTION_TIME: pa.array(np.repeat(TIMES, NUM_USERS), pa.timestamp("us", tz="UTC")),
+            WINDOW_DAYS: pa.array(np.full(num_rows, WINDOW_US // DAY_US, dtype=np.int32)),
+            NUM_EVENTS: stays,
+            NUM_PURCHASES: stays,
+            AMOUNT: np.zeros(num_rows),
+            ITEM_IDS: nothing,
+            ITEM_COUNTS: pa.array([[]] * num_rows, pa.list_(pa.int64())),
+            CATEGORIES: nothing,
+        }
+    )
 
 
 @pytest.mark.parametrize(("peek_us", "lowest", "highest"), [(0, 0.48, 0.52), (1, 0.95, 1.0)])
 def test_churn_is_at_chance_unless_a_history_is_cut_too_late(
-    histories: Histories, leaving: np.ndarray, peek_us: int, lowest: float, highest: float
+    workspace: Workspace,
+    leaving: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    peek_us: int,
+    lowest: float,
+    highest: float,
 ) -> None:
     """With one microsecond more the planted field is seen, so the test can fail."""
-
-    def inputs(k: int) -> UserInputs:
-        past = histories.before(TIMES[k] + peek_us)
-        at = np.full(len(past), TIMES[k] + peek_us)
-        return user_inputs(shop_vocabulary(), past, None, at, InputKind.STATISTICS)
-
-    rows = LabelledRows(
-        inputs=UserInputs.join([inputs(0), inputs(1)]),
-        labels=leaving[:2].astype(float).ravel(),
-        user_ids=histories.user_ids * 2,
-        times=np.repeat([0, 1], NUM_USERS),
-    )
-    head = fit_rows(rows, get_user_task("churn"), InputKind.STATISTICS, shop_vocabulary(), seed=0)
-    now = TIMES[2] + peek_us
-    scores = head.predict(histories.before(now), None, now).scores
-    assert lowest <= auc(leaving[2].astype(float), scores) <= highest
+    cut = Histories.before
+    monkeypatch.setattr(Histories, "before", lambda self, times_us: cut(self, times_us + peek_us))
+    context = ModelContext.open(workspace, as_of_us=TIMES[-1])
+    task, kind = get_user_task("churn"), InputKind.STATISTICS
+    rows = labelled_rows(context, task, kind)
+    assert len(rows.labels) == 2 * NUM_USERS
+    head = fit_rows(rows, task, kind, context.vocabulary, seed=0)
+    now = context.test_time
+    scores = head.predict(context.histories(now), None, now).scores
+    assert lowest <= auc(leaving[-1].astype(float), scores) <= highest

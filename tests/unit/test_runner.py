@@ -43,7 +43,8 @@ def test_the_session_is_asked_for_the_jars_of_the_sources(
     """Of tables and of lookups, each once."""
     asked: list[tuple[str, ...]] = []
 
-    def session(name: str, *, jar_sets: tuple[str, ...], log_path: Path) -> object:
+    def session(name: str, *, jar_sets: tuple[str, ...], scratch: Path, log_path: Path) -> object:
+        assert scratch.parent == Workspace(tmp_path).scratch
         asked.append(jar_sets)
         return contextlib.nullcontext()
 
