@@ -16,7 +16,6 @@ from pipelines.errors import EXIT_USER_ERROR, UserError
 
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
 
 WIDTH_OF_A_FILE: Final = 160
 
@@ -38,14 +37,17 @@ class TerminatedError(BaseException):
 def guarded(run: Callable[[], object]) -> int:
     """Run a command and turn what it raises into an exit code and one clear message.
 
-    SIGTERM, which service managers and containers send, ends it as orderly as Ctrl-C does.
+    SIGTERM, which service managers and containers send, ends it as orderly as Ctrl-C does, and
+    the process then ends by it, so that they see their request fulfilled rather than a failure.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         run()
     except TerminatedError:
-        err.print("Ended on request. Finished stages are kept; run the same command to go on.")
-        return EXIT_TERMINATED
+        err.print("Ended on request. What was finished is kept; run the same command to go on.")
+        sys.stdout.flush()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
     except UserError as error:
         err.print(f"error: {error}", style="red")
         return EXIT_USER_ERROR
