@@ -35,8 +35,8 @@ def recipe_for(
     """The recipe of a size for a history.
 
     Command: `bfm bench leave-one-out --interactions FILE --items FILE --out DIR --size tiny`.
-    Expected time and score of `tiny` on Amazon Beauty: 34 minutes on two cores for three seeds,
-    mean NDCG@10 .0798 (see docs/benchmarks.md). The other sizes have not been run.
+    Expected time and score of `tiny` on Amazon Beauty: ten minutes on two cores, NDCG@10 .0786 (see
+    docs/benchmarks.md). The other sizes have not been run.
 
     Dropout follows from the data and the passes, see `dropout_for`. The context holds nine
     histories in ten whole, within bounds.
