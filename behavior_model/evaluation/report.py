@@ -45,8 +45,8 @@ table { font-size: 13px; } td.wrapped { white-space: normal; text-align: left; }
 <body>
 <h1>Evaluation: {{ company }}</h1>
 <p>Cut {{ cut|replace("+00:00", "Z") }}. Nothing at or after the cut was learned from.
-Intervals are 95 per cent bootstrap intervals over users; the best baseline is the strongest of all
-on the same split.</p>
+Intervals are 95 per cent bootstrap intervals over users, for likeness and tags over products; the
+best baseline is the strongest of all on the same split.</p>
 <table>
 <tr><th>task</th><th class="name">metric</th><th class="name">split</th><th>model</th>
 <th>interval</th><th>best baseline</th><th class="name">which</th><th>gain</th>
