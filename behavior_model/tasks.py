@@ -28,13 +28,17 @@ import numpy.typing as npt
 
 from behavior_model.context import Futures, ModelContext
 from pipelines.contracts import EVENT_TYPE, PURCHASE
-from pipelines.errors import CompanyConfigError, UnknownNameError
+from pipelines.errors import CompanyConfigError, UnknownNameError, UserError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+
+class UserTaskError(UserError, ValueError):
+    """A label function fails, or does not keep what it promises."""
 
 
 class TaskKind(StrEnum):
@@ -207,8 +211,9 @@ def labels_at(context: ModelContext, task: UserTask, prediction_time_us: int) ->
     """float64[U]: labels to learn from, aligned to `context.histories(prediction_time_us)`.
 
     Raises:
-        ValueError: the window reaches past the test cut, or the task gave another shape or, being
-            binary, something other than 0, 1 or NaN.
+        ValueError: the window reaches past the test cut.
+        UserTaskError: the task failed, or gave another shape or, being binary, something other
+            than 0, 1 or NaN.
     """
     return make_labels(
         task, past_at(context, prediction_time_us), context.futures(prediction_time_us)
@@ -229,15 +234,21 @@ def differs(task: UserTask, context: ModelContext) -> bool:
 
 def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
     """A task's labels with its promises checked; errors as in `labels_at`."""
-    labels: Doubles = np.asarray(task.label(past, future), dtype=np.float64)
+    try:
+        labels: Doubles = np.asarray(task.label(past, future), dtype=np.float64)
+    except Exception as error:
+        raise UserTaskError(
+            f"user task '{task.name}' failed with {type(error).__name__}: {error}. Correct its "
+            "function and run the same command."
+        ) from error
     if labels.shape != (len(future),):
-        raise ValueError(
+        raise UserTaskError(
             f"user task '{task.name}' gave labels of shape {labels.shape}; "
             f"return one number per user, shape ({len(future)},)"
         )
     asked = labels[~np.isnan(labels)]
     if task.kind is TaskKind.BINARY and not np.isin(asked, (0.0, 1.0)).all():
-        raise ValueError(
+        raise UserTaskError(
             f"binary user task '{task.name}' gave labels other than 0, 1 and NaN; "
             "return 0 or 1, or register it with kind=TaskKind.REGRESSION"
         )

@@ -180,10 +180,9 @@ class _ModelRooms:
         from behavior_model.evaluation.report import write_page
         from behavior_model.evaluation.results import write_evaluation
         from behavior_model.heads.registry import read_results
-        from behavior_model.tasks import load_tasks
 
         workspace = context.workspace
-        load_tasks(context.company.tasks_path(context.settings.company_path))
+        load_own_tasks(context)
         results = read_results(workspace)
         write_evaluation(workspace.evaluation_path, results)
         write_page(workspace.reports / EVALUATION_PAGE, results, company=context.company.name)
@@ -213,6 +212,7 @@ def open_model(workspace: Workspace) -> ModelContext:
     from behavior_model.context import ModelContext
 
     manifest = read_manifest(workspace.bundle)
+    load_own_tasks(StageContext(workspace, RunSettings.load(workspace)))
     return ModelContext.open(
         workspace, as_of_us=manifest.as_of_us, window_days=manifest.window_days
     )
@@ -220,9 +220,8 @@ def open_model(workspace: Workspace) -> ModelContext:
 
 def _open(context: StageContext) -> ModelContext:
     from behavior_model.context import ModelContext
-    from behavior_model.tasks import load_tasks
 
-    load_tasks(context.company.tasks_path(context.settings.company_path))
+    load_own_tasks(context)
     return ModelContext.open(
         context.workspace,
         as_of_us=micros(context.as_of),
@@ -333,9 +332,24 @@ def _seed_and_cut(context: StageContext) -> Mapping[str, Any]:
     return {"seed": context.settings.seed, "as_of": context.as_of.isoformat()}
 
 
+def load_own_tasks(context: StageContext) -> None:
+    """Register the company's own questions about users.
+
+    Raises:
+        CompanyConfigError: their file is missing or wrong.
+    """
+    from behavior_model.tasks import load_tasks
+
+    load_tasks(_tasks_path(context))
+
+
+def _tasks_path(context: StageContext) -> Path | None:
+    return context.company.tasks_path(context.settings.company_path)
+
+
 def _task_stamp(context: StageContext) -> Parts:
     """The file of the company's own tasks, where there is one."""
-    path = context.company.tasks_path(context.settings.company_path)
+    path = _tasks_path(context)
     return {} if path is None or not path.is_file() else {"tasks": file_stamp(path)}
 
 

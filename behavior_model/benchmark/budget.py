@@ -37,8 +37,8 @@ SLACK: Final = 0.95
 NUM_PROBED_USERS: Final = 64
 SCORING_S: Final = 7e-6
 FITTING_S: Final = 30e-6
-"""Seconds per candidate pair for the mixture to score it and to learn from it, on two cores (about
-5 and 16 on Amazon Beauty, where a third of the users have their true item among the candidates)."""
+"""Seconds per candidate pair for the mixture to score it and to learn from it, on two cores: rough,
+and rather more than less."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def run_line(
 ) -> None:
     """Run the line, or one room of it, and say what became of each room."""
     from pipelines.flow.runner import StageContext, run_stages
-    from serving.line import NO_CORE, line, settings_for
+    from serving.line import NO_CORE, line, load_own_tasks, settings_for
 
     settings = settings_for(
         workspace,
@@ -93,6 +93,8 @@ def run_line(
         core=core if core in (None, NO_CORE) else core.expanduser().resolve(),
     )
     context = StageContext(workspace, settings, say=out.print)
+    if context.company.tasks is not None:
+        load_own_tasks(context)  # what is wrong with them is told before anything is trained
     reports = run_stages(line(), context, first=only, remember=True)
     seconds = sum(report.seconds for report in reports)
     skipped = sum(report.skipped for report in reports)

@@ -12,6 +12,7 @@ from behavior_model.tasks import (
     Past,
     TaskKind,
     UserTask,
+    UserTaskError,
     get_user_task,
     make_labels,
     user_task,
@@ -84,9 +85,10 @@ def test_a_name_is_registered_once() -> None:
     [
         (lambda past, future: np.zeros(2), "one number per user"),
         (lambda past, future: np.full(NUM_USERS, 0.5), "other than 0, 1 and NaN"),
+        (lambda past, future: future.nothing, "'wrong' failed with AttributeError.*'nothing'"),
     ],
 )
 def test_wrong_labels_are_refused(label: object, message: str) -> None:
     task = UserTask(name="wrong", kind=TaskKind.BINARY, label=label)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserTaskError, match=message):
         make_labels(task, past(), future([0.0] * 3, [0] * 3))
