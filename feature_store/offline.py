@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -173,11 +173,9 @@ def keep_newest(
     return int(rows.num_rows - kept.num_rows)
 
 
-@contextmanager
-def _changing(shelf: Shelf, table: TableContract) -> Iterator[None]:
+def _changing(shelf: Shelf, table: TableContract) -> AbstractContextManager[None]:
     """Hold a table's file from reading it to writing it; a second change waits for the first."""
-    with exclusive(shelf.root / f".{table.name}.lock"):
-        yield
+    return exclusive(shelf.root / f".{table.name}.lock")
 
 
 def _newest(rows: pa.Table, key: str, ids: Set[str], since_us: int | None) -> pa.Table:

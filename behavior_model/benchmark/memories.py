@@ -17,6 +17,7 @@ from behavior_model.benchmark.baselines.ranking import weight_matrix
 from behavior_model.benchmark.baselines.task import Floats
 from behavior_model.benchmark.interactions import Bools, Interactions, Longs
 from behavior_model.memory.neighbours import DEGREE_SHRINKAGE, Neighbours
+from behavior_model.unit_rows import unit_rows
 
 FOLLOW_DECAY: Final = 0.6
 LASTING_DECAY: Final = 0.7
@@ -128,9 +129,3 @@ def _successions(history: Interactions) -> sparse.csr_matrix:
 
 def _counts(history: Interactions, chosen: Bools) -> Longs:
     return np.bincount(history.items[chosen], minlength=history.num_items).astype(np.int64)
-
-
-def unit_rows(rows: Floats) -> Floats:
-    """The same rows at length 1; rows of 0 stay."""
-    length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    return np.asarray(rows / length, dtype=np.float32)

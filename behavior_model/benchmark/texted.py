@@ -16,7 +16,7 @@ from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chunks
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
-from behavior_model.benchmark.memories import LASTING_DECAY, profile, unit_rows
+from behavior_model.benchmark.memories import LASTING_DECAY, profile
 from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
 from behavior_model.benchmark.shop import (
     Outputs,
@@ -28,6 +28,7 @@ from behavior_model.benchmark.shop import (
 )
 from behavior_model.recipes import Recipe
 from behavior_model.training.loop import TrainingRun
+from behavior_model.unit_rows import unit_rows
 from pipelines.errors import SourceError
 
 CONTENT: Final = "content"

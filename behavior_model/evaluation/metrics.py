@@ -25,13 +25,20 @@ def hits_at_k(
         ranked: int[U, >= k], best first; -1 fills lists that are too short.
         truths: The true items of each user.
         k: Length of the list that is judged.
+
+    Raises:
+        ValueError: lists and users differ in number.
     """
     top = ranked[:, :k]
     if top.shape[1] < k:
         top = np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
-    if all(len(truth) == 1 for truth in truths):
-        return np.asarray(top == np.reshape(truths, (len(top), 1)), dtype=np.bool_)
-    return np.stack([np.isin(row, truth) for row, truth in zip(top, truths, strict=True)])
+    if len(truths) != len(top):
+        raise ValueError(f"{len(top)} lists and {len(truths)} users with true items came")
+    true_items = np.concatenate([np.zeros(0, np.int64), *truths]).astype(np.int64)
+    owners = np.repeat(np.arange(len(top)), [len(truth) for truth in truths])
+    span = max(int(top.max(initial=0)), int(true_items.max(initial=0))) + 1
+    keys = np.arange(len(top))[:, None] * span + top
+    return np.asarray(np.isin(keys, owners * span + true_items) & (top >= 0), dtype=np.bool_)
 
 
 def ndcg_at_k(

@@ -37,7 +37,8 @@ def explain(
     prediction_time_us: int,
     target: int,
 ) -> Explanation | None:
-    """Why a target is ranked as it is; None where it is no candidate of the user.
+    """Why a target is ranked as it is; None where it is no candidate of the user, or nothing is
+    known of the user, so that the list is what is popular.
 
     Args:
         head: The ranking.
@@ -46,9 +47,9 @@ def explain(
         prediction_time_us: UTC microseconds.
         target: Item index, or position of the category.
     """
-    _, table = head.candidates(histories, states, prediction_time_us)
+    interactions, table = head.candidates(histories, states, prediction_time_us)
     (rows,) = np.nonzero(table.targets == target)
-    if len(rows) == 0:
+    if len(rows) == 0 or interactions.empty_users[0]:
         return None
     row = int(rows[0])
     added = head.mixture.contributions(table)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -96,11 +96,9 @@ def finish(workspace: Workspace, request: ErasureRequest, now: datetime) -> Eras
     return replace(request, erased=now)
 
 
-@contextmanager
-def _changing(workspace: Workspace) -> Iterator[None]:
+def _changing(workspace: Workspace) -> AbstractContextManager[None]:
     """Hold the list from reading it to writing it; a second change waits for the first."""
-    with exclusive(workspace.root / _LOCK_FILE):
-        yield
+    return exclusive(workspace.root / _LOCK_FILE)
 
 
 def _put(workspace: Workspace, request: ErasureRequest) -> None:

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from behavior_model.context import ModelContext
 from behavior_model.evaluation import user_tasks
+from behavior_model.evaluation.results import Result
 from behavior_model.heads import registry
 from behavior_model.tasks import get_user_task, load_tasks, user_task, user_task_names
 from pipelines.company import load_company
 from pipelines.errors import CompanyConfigError
 from pipelines.workspace import Workspace
+from tests.rhythm_shop import CUT_US, WINDOW_US, shop_vocabulary
 
 BIG_BASKET = """
 from behavior_model.tasks import Doubles, Futures, Past, TaskKind, user_task
@@ -91,11 +93,11 @@ class TestHeads:
         names: list[str] = []
 
         def fake(name: str) -> registry.FitAndJudge:
-            def fit(context: object, folder: Path, *, seed: int) -> list[object]:
+            def fit(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
                 names.append(name)
                 return []
 
-            return fit  # type: ignore[return-value]
+            return fit
 
         monkeypatch.setattr(registry, "_RANKINGS", {"recommendation": fake("recommendation")})
         monkeypatch.setattr(registry, "_WORDS", {})
@@ -105,8 +107,10 @@ class TestHeads:
 
     def fit(self, workspace: Workspace, made_from: str) -> list[str]:
         said: list[str] = []
-        context = SimpleNamespace(workspace=workspace)
-        registry.fit_all(context, seed=0, say=said.append, made_from=made_from)  # type: ignore[arg-type]
+        context = ModelContext(
+            workspace=workspace, vocabulary=shop_vocabulary(), as_of_us=CUT_US, window_us=WINDOW_US
+        )
+        registry.fit_all(context, seed=0, say=said.append, made_from=made_from)
         return said
 
     def test_a_new_question_fits_one_head(
@@ -145,7 +149,7 @@ class TestHeads:
     ) -> None:
         workspace = Workspace(tmp_path / "workspace")
 
-        def killed(context: object, folder: Path, *, seed: int) -> list[object]:
+        def killed(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:

@@ -92,6 +92,10 @@ def test_an_explanation_adds_up_to_the_score(
     place = found.names.index("own/count")
     assert found.values[place] == table.column("own/count")[best]
     assert explain(head, histories, states, AS_OF_US, 10**6) is None
+    unknown = nobody(context)
+    states = embed_users(context.backbone, context.content, unknown, np.asarray([AS_OF_US]))
+    popular = int(head.rank(unknown, states, AS_OF_US, 1).of(0)[0][0])
+    assert explain(head, unknown, states, AS_OF_US, popular) is None
 
 
 def test_trees_are_taken_apart_into_their_features(
