@@ -23,7 +23,7 @@ def hits_at_k(
 
     Args:
         ranked: int[U, >= k], best first; -1 fills lists that are too short.
-        truths: The true items of each user.
+        truths: The true items of each user; -1 fills those of users without one.
         k: Length of the list that is judged.
 
     Raises:
@@ -38,7 +38,8 @@ def hits_at_k(
     owners = np.repeat(np.arange(len(top)), [len(truth) for truth in truths])
     span = max(int(top.max(initial=0)), int(true_items.max(initial=0))) + 1
     keys = np.arange(len(top))[:, None] * span + top
-    return np.asarray(np.isin(keys, owners * span + true_items) & (top >= 0), dtype=np.bool_)
+    true_keys = (owners * span + true_items)[true_items >= 0]
+    return np.asarray(np.isin(keys, true_keys) & (top >= 0), dtype=np.bool_)
 
 
 def ndcg_at_k(

@@ -20,6 +20,12 @@ def test_hits_are_those_of_a_look_at_each_list() -> None:
     assert hits_at_k(ranked[:0], [], 5).shape == (0, 5)
 
 
+def test_what_fills_a_truth_is_nobodys_hit() -> None:
+    ranked = np.asarray([[2, -1], [0, -1]])
+    truths = [np.asarray([0]), np.asarray([-1])]
+    assert not hits_at_k(ranked, truths, 2).any()
+
+
 def test_lists_and_users_are_as_many() -> None:
     with pytest.raises(ValueError, match="2 lists and 1 users"):
         hits_at_k(np.zeros((2, 3), dtype=np.int64), [np.zeros(1, dtype=np.int64)], 3)
