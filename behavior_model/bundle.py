@@ -186,6 +186,8 @@ class BundleParts:
 def write_bundle(target: Path, parts: BundleParts) -> Manifest:
     """Write a whole bundle or nothing; an equal one that stands there already is kept.
 
+    What killed processes have left beside it is removed: one process at a time writes a bundle.
+
     Args:
         target: The bundle's folder.
         parts: What goes into it.
@@ -202,6 +204,8 @@ def write_bundle(target: Path, parts: BundleParts) -> Manifest:
         write_json_atomically(folder / MANIFEST_FILE, asdict(manifest))
         if not _same(target, manifest):
             _replace(target, folder)
+    for leftover in target.parent.glob(f"{_prefix(target)}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     return manifest
 
 
@@ -358,11 +362,16 @@ def _same(target: Path, manifest: Manifest) -> bool:
         return False
 
 
+def _prefix(target: Path) -> str:
+    """How folders beside a bundle begin that are gone when it is written."""
+    return f".{target.name}."
+
+
 @contextmanager
 def _fresh_folder(target: Path) -> Iterator[Path]:
     """A folder beside the target that is gone afterwards, unless it was moved into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
     folder.chmod(0o755)
     try:
         yield folder

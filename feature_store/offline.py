@@ -145,6 +145,17 @@ def published_ids(shelf: Shelf, table: TableContract, *, since_us: int | None = 
     return set(rows.column(0).unique().to_pylist())
 
 
+def newest_ids(shelf: Shelf, table: TableContract, num: int) -> list[str]:
+    """Keys of a table in its newest rows, at most so many, the newest first."""
+    path = shelf.offline_path(table.name)
+    if not path.is_file():
+        return []
+    rows = pq.read_table(path, columns=[table.key[0], EVENT_TIMESTAMP])
+    order = [(EVENT_TIMESTAMP, "descending"), (table.key[0], "ascending")]
+    ids: list[str] = rows.take(pc.select_k_unstable(rows, num, order)).column(0).to_pylist()
+    return list(dict.fromkeys(ids))
+
+
 def drop_publishes_before(shelf: Shelf, table: TableContract, oldest_us: int) -> int:
     """Take publishes of earlier prediction times out; the number of rows removed."""
     path = shelf.offline_path(table.name)
@@ -171,6 +182,18 @@ def keep_newest(
         if kept.num_rows < rows.num_rows:
             _write(path, kept, _versions_of(kept, versions(shelf, table)))
     return int(rows.num_rows - kept.num_rows)
+
+
+def remove_leftovers(shelf: Shelf) -> int:
+    """Remove unfinished files that killed processes left; their number."""
+    removed = 0
+    for table in FEATURE_TABLES:
+        path = shelf.offline_path(table.name)
+        with _changing(shelf, table):
+            for leftover in path.parent.glob(f".{path.name}.*"):
+                leftover.unlink()
+                removed += 1
+    return removed
 
 
 def _changing(shelf: Shelf, table: TableContract) -> AbstractContextManager[None]:

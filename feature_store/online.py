@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,8 +15,9 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_store.offline import published_ids
+from feature_store.offline import newest_ids
 from feature_store.published import is_same_store
+from feature_store.reach import reached
 from feature_store.settings import Shelf
 from feature_store.tables import (
     AS_OF_US,
@@ -35,7 +35,6 @@ from pipelines.workspace import write_json_atomically
 BATCH_ROWS: Final = 2_000
 _LEDGER: Final = "online.json"
 _SAMPLE: Final = 100
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,9 @@ def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: i
         table: Which table.
         rows: Columns of the table, keys distinct.
         as_of_us: Prediction time of the rows.
+
+    Raises:
+        StoreError: the online store does not answer; the same call goes on where it is up again.
     """
     version = f"{as_of_us}-{content_hash(rows)}"
     if _ledger(shelf).get(table.name, _Entry()).finished == version:
@@ -75,7 +77,8 @@ def write_online(shelf: Shelf, table: TableContract, rows: pa.Table, as_of_us: i
     stamped = stamp(rows, now_us, now_us)
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = stamped.slice(start, BATCH_ROWS).to_pandas()
-        shelf.store.write_to_online_store(table.name, df=batch)
+        with reached(shelf):
+            shelf.store.write_to_online_store(table.name, df=batch)
     _remember(shelf, table, as_of_us, finished=version)
     return int(rows.num_rows)
 
@@ -90,10 +93,13 @@ def online_features(
         key: The entity's key column, `user_id` or `item_id`.
         ids: Outside ids.
         features: References "table:feature".
+
+    Raises:
+        StoreError: the online store does not answer.
     """
     if not ids:
         return []
-    with _lock:  # Feast's SQLite store keeps one connection
+    with reached(shelf):
         response = shelf.store.get_online_features(
             features=list(features), entity_rows=[{key: one} for one in ids]
         )
@@ -120,31 +126,58 @@ def online_state(
     return OnlineState(histories=histories, vocabulary_id=vocabulary_id, as_of_us=as_of_us)
 
 
-def require_filled(shelf: Shelf) -> None:
-    """Refuse an online store that another publish filled, or that was lost since.
+def require_same_store(shelf: Shelf) -> None:
+    """Refuse an online store that another publish filled.
 
     Raises:
-        WorkspaceError: it is another one than that of the last publish, or holds none of its users.
+        WorkspaceError: it is another one than that of the last publish.
     """
     if not is_same_store(shelf):
         raise WorkspaceError(
             f"The shelf in {shelf.root} was published to another online store than BFM_SHELF_... "
             f"names now. Fill this one first: bfm publish --workspace {shelf.workspace.root}"
         )
-    users = sorted(published_ids(shelf, USER_STATE))[:_SAMPLE]
-    if users and not _holds_any(shelf, users):
+
+
+def require_filled(shelf: Shelf) -> None:
+    """Refuse an online store that holds none of the users who were published last.
+
+    Raises:
+        WorkspaceError: it was lost, or is another one.
+        StoreError: it does not answer.
+    """
+    users = newest_ids(shelf, USER_STATE, _SAMPLE)
+    if users and not held_online(shelf, users):
         raise WorkspaceError(
-            f"The online store of {shelf.root} holds none of the users that were published: it was "
-            f"lost or emptied. Fill it again: bfm publish --again --workspace "
-            f"{shelf.workspace.root}"
+            f"The online store ({shelf.settings.online_store}, project '{shelf.settings.project}') "
+            f"holds none of the users that {shelf.root} was published with: it was lost or "
+            "emptied, or BFM_SHELF_... names another one than bfm publish wrote to. Correct them, "
+            f"or fill it again: bfm publish --again --workspace {shelf.workspace.root}"
         )
 
 
-def _holds_any(shelf: Shelf, users: Sequence[str]) -> bool:
-    if shelf.settings.online_store == "sqlite" and not shelf.online_path.is_file():
+def held_online(shelf: Shelf, users: Sequence[str]) -> list[str]:
+    """Those of the users of whom the online store holds a state.
+
+    Raises:
+        StoreError: it does not answer.
+    """
+    if _is_lost(shelf):
+        return []
+    held: list[str] = []
+    for start in range(0, len(users), BATCH_ROWS):
+        batch = users[start : start + BATCH_ROWS]
+        found = online_features(shelf, USER_ID, batch, [f"{USER_STATE.name}:{AS_OF_US}"])
+        held += [user for user, row in zip(batch, found, strict=True) if row[AS_OF_US]]
+    return held
+
+
+def _is_lost(shelf: Shelf) -> bool:
+    """Whether the embedded store's file is gone; who merely looks at it leaves an empty one."""
+    if shelf.settings.online_store != "sqlite":
         return False
-    found = online_features(shelf, USER_ID, users, [f"{USER_STATE.name}:{AS_OF_US}"])
-    return any(row[AS_OF_US] for row in found)
+    path = shelf.online_path
+    return not path.is_file() or not path.stat().st_size
 
 
 def forget_written(shelf: Shelf) -> None:
@@ -157,10 +190,17 @@ def remove_online(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int
 
     Feast has no such call. In SQLite the rows are deleted, in Redis the entities' hashes; in
     Postgres the values are overwritten with empty ones, which every read here treats as absent.
+
+    Raises:
+        StoreError: the online store does not answer.
     """
     remove = {"sqlite": _delete_rows, "redis": _delete_hashes, "postgres": _blank}
-    batches = [ids[start : start + BATCH_ROWS] for start in range(0, len(ids), BATCH_ROWS)]
-    return sum(remove[shelf.settings.online_store](shelf, table, batch) for batch in batches)
+    removed = 0
+    for start in range(0, len(ids), BATCH_ROWS):
+        with reached(shelf):
+            batch = ids[start : start + BATCH_ROWS]
+            removed += remove[shelf.settings.online_store](shelf, table, batch)
+    return removed
 
 
 def _stored_keys(table: TableContract, ids: Sequence[str]) -> list[bytes]:
@@ -197,7 +237,7 @@ def prepare_sqlite(shelf: Shelf) -> None:
     writes. One that is missing was lost, so that every row is written again."""
     if shelf.settings.online_store != "sqlite":
         return
-    if not shelf.online_path.is_file():
+    if _is_lost(shelf):
         forget_written(shelf)
         shelf.online_path.touch()  # by the umask; SQLite itself would keep the group from writing
     with closing(sqlite3.connect(shelf.online_path)) as connection:
@@ -205,7 +245,7 @@ def prepare_sqlite(shelf: Shelf) -> None:
 
 
 def _delete_rows(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
-    if not shelf.online_path.is_file():
+    if _is_lost(shelf):
         return 0
     query = f'DELETE FROM "{shelf.settings.project}_{table.name}" WHERE entity_key = ?'
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
@@ -229,7 +269,7 @@ class _Entry:
 
 def _ledger(shelf: Shelf) -> dict[str, _Entry]:
     path = shelf.root / _LEDGER
-    if shelf.settings.online_store != "sqlite" or not shelf.online_path.is_file():
+    if shelf.settings.online_store != "sqlite" or _is_lost(shelf):
         return {}  # others may be emptied or filled by somebody else
     if not path.is_file():
         return {}

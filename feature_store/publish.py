@@ -15,7 +15,8 @@ from feature_store.erasure import USER_TABLES, erase_offline, erase_online
 from feature_store.offline import append
 from feature_store.online import forget_written, prepare_sqlite, write_online
 from feature_store.published import Published, is_same_store
-from feature_store.refreshed import forget_refreshes, make_way
+from feature_store.reach import reached
+from feature_store.refreshed import forget_refreshes, held_model, make_way
 from feature_store.repo import definitions
 from feature_store.settings import Shelf, ShelfSettings
 from feature_store.tables import (
@@ -79,6 +80,7 @@ def publish(
     Raises:
         WorkspaceError: an input is missing.
         VocabularyMismatchError: token sequences were made with another vocabulary.
+        StoreError: the online store does not answer; the same call finishes it.
     """
     users, items = _exported(user_embeddings), _exported(item_embeddings)
     tables = {
@@ -88,9 +90,10 @@ def publish(
     }
     shelf = Shelf(workspace, settings)
     apply(shelf)
-    if not is_same_store(shelf):
+    same = is_same_store(shelf)
+    if not same:
         begin_again(shelf)
-    make_way(shelf, model_version, as_of_us)
+    make_way(shelf, model_version, as_of_us, held=held_model(shelf) if same else None)
     publication = _put(shelf, tables, as_of_us, created_us)
     published = Published(model_version=model_version, online_store=shelf.settings.identity)
     published.save(workspace)
@@ -122,6 +125,7 @@ def renew(
     Raises:
         WorkspaceError: an input is missing.
         VocabularyMismatchError: token sequences were made with another vocabulary.
+        StoreError: the online store does not answer; the same call finishes it.
     """
     users = frozenset(user_embeddings.column(_EXPORTED_ID).to_pylist())
     embeddings = _embeddings(USER_EMBEDDING, user_embeddings, model_version, as_of_us)
@@ -176,20 +180,25 @@ def begin_again(shelf: Shelf) -> None:
 
 
 def apply(shelf: Shelf) -> None:
-    """Register the definitions and make the online tables, as `feast apply` does."""
+    """Register the definitions and make the online tables, as `feast apply` does.
+
+    Raises:
+        StoreError: the online store does not answer.
+    """
     shelf.write_yaml()
     prepare_sqlite(shelf)
-    shelf.store.apply(
-        [
-            definitions.user,
-            definitions.item,
-            definitions.user_embedding,
-            definitions.user_activity,
-            definitions.user_state,
-            definitions.item_embedding,
-            definitions.item_activity,
-        ]
-    )
+    with reached(shelf):
+        shelf.store.apply(
+            [
+                definitions.user,
+                definitions.item,
+                definitions.user_embedding,
+                definitions.user_activity,
+                definitions.user_state,
+                definitions.item_embedding,
+                definitions.item_activity,
+            ]
+        )
 
 
 def _in_order(table: TableContract, rows: pa.Table) -> pa.Table:

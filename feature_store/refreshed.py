@@ -50,7 +50,7 @@ class Refreshed:
         write_json_atomically(shelf.root / _FILE, asdict(self))
 
 
-def make_way(shelf: Shelf, model_version: str, as_of_us: int) -> None:
+def make_way(shelf: Shelf, model_version: str, as_of_us: int, held: str | None) -> None:
     """Before another model is published: take rows since its cut off the online store.
 
     Newer rows are never overwritten, so those of a refresh or of a later cut would stay, in the
@@ -60,8 +60,9 @@ def make_way(shelf: Shelf, model_version: str, as_of_us: int) -> None:
         shelf: What it holds may be another model's.
         model_version: The model that is published.
         as_of_us: Its cut; earlier rows are overwritten anyway.
+        held: The model whose rows the online store holds; None where it is not known.
     """
-    if _held_model(shelf) == model_version:
+    if held == model_version:
         return
     Published(model_version="", online_store=shelf.settings.identity).save(shelf.workspace)
     for table in FEATURE_TABLES:
@@ -74,8 +75,8 @@ def forget_refreshes(shelf: Shelf) -> None:
     (shelf.root / _FILE).unlink(missing_ok=True)
 
 
-def _held_model(shelf: Shelf) -> str | None:
-    """The model whose rows the shelf holds; None where it is not known."""
+def held_model(shelf: Shelf) -> str | None:
+    """The model whose rows the last publish and refresh left; None where it is not known."""
     published, last = Published.load(shelf.workspace), Refreshed.load(shelf)
     if published is not None:
         return published.model_version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,11 @@ _POSTGRES_KEYS: Final = (
     "sslcert_path",
     "sslrootcert_path",
 )
+
+
+_REDIS_TIMEOUTS_S: Final = {"socket_connect_timeout": 2, "socket_timeout": 10}
+_POSTGRES_TIMEOUT: Final = ("PGCONNECT_TIMEOUT", "5")
+"""How long a store may take to answer, unless the connection or the environment says otherwise."""
 
 
 def _project_name(name: str) -> str:
@@ -76,7 +82,7 @@ class ShelfSettings(BaseSettings):
     @property
     def identity(self) -> str:
         """Sixteen hex digits that tell one online store from another; no password is in them."""
-        parts = re.split(r"[\s,]+", self.connection)
+        parts = re.split(r"[\s,]+", "" if self.online_store == "sqlite" else self.connection)
         open_parts = [part for part in parts if not part.lower().startswith("password=")]
         text = " ".join([self.online_store, self.project, *open_parts])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -151,6 +157,7 @@ class Shelf:
         from feast import FeatureStore, RepoConfig
         from feast.errors import FeastModuleImportError
 
+        os.environ.setdefault(*_POSTGRES_TIMEOUT)
         try:
             return FeatureStore(config=RepoConfig(repo_path=self.root, **self._config()))
         except FeastModuleImportError as error:
@@ -169,10 +176,15 @@ class Shelf:
         text = yaml.safe_dump(self._config(), sort_keys=True)
         write_bytes_atomically(self.yaml_path, text.encode(), mode=0o600)
 
+    def forget_store(self) -> None:
+        """Let the next call open Feast anew, with new connections."""
+        self.__dict__.pop("store", None)
+
     @property
     def is_published(self) -> bool:
         """Whether anything was published here."""
-        return (self.root / REGISTRY_FILE).is_file()
+        is_registered = (self.root / REGISTRY_FILE).is_file()
+        return is_registered and any(self.offline_path("*").parent.glob("*.parquet"))
 
     def require_published(self) -> None:
         """Refuse a workspace without a shelf.
@@ -203,7 +215,11 @@ class Shelf:
         if self.settings.online_store == "sqlite":
             return {"type": "sqlite", "path": str(self.online_path)}
         if self.settings.online_store == "redis":
-            return {"type": "redis", "connection_string": self.settings.connection}
+            connection = self.settings.connection
+            for name, seconds in _REDIS_TIMEOUTS_S.items():
+                if f",{name}=" not in connection:
+                    connection += f",{name}={seconds}"
+            return {"type": "redis", "connection_string": connection}
         options = dict(pair.split("=", 1) for pair in self.settings.connection.split())
         names = {"dbname": "database"}
         typed: dict[str, Any] = {names.get(key, key): value for key, value in options.items()}

@@ -22,9 +22,14 @@ class Workspace:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
 
+    @property
+    def lake(self) -> Path:
+        """All Delta tables."""
+        return self.root / "lake"
+
     def table(self, name: str) -> Path:
         """Folder of the Delta table `name`."""
-        return self.root / "lake" / name
+        return self.lake / name
 
     @property
     def vocabulary_path(self) -> Path:

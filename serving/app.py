@@ -52,21 +52,25 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
         BundleError: no bundle, or a changed one.
     """
     manifest = predictor.manifest if predictor else read_manifest(settings.opened.bundle)
+    given = [predictor] if predictor else []
+    del predictor
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
-        loaded = predictor or Predictor.load(settings.opened.bundle)
+        loaded = given.pop() if given else Predictor.load(settings.opened.bundle)
         app.state.bfm = AppState.open(settings, loaded, metrics)
-        metrics.name_model(loaded.manifest.model_version)
+        answers = loaded.manifest
+        del loaded  # it goes when another takes over
+        metrics.name_model(answers.model_version)
 
         def take(renewed: Predictor) -> None:
             before: AppState = app.state.bfm
             app.state.bfm = replace(before, predictor=renewed)
             metrics.name_model(renewed.manifest.model_version, before.model_version)
 
-        reloader = Reloader(settings.opened, loaded.manifest, take)
+        reloader = Reloader(settings.opened, answers, take)
         try:
             with looking(reloader, settings.reload_seconds):
                 yield
@@ -108,7 +112,7 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
 
 @contextmanager
 def running(workspace: Workspace) -> Iterator[str]:
-    """Serve a workspace on a free loopback port for the length of a `with` block.
+    """Serve a workspace on a free loopback port, without a token, for the length of a `with` block.
 
     Yields:
         The base address, "http://127.0.0.1:PORT".
@@ -120,7 +124,7 @@ def running(workspace: Workspace) -> Iterator[str]:
             allowed.
     """
     Shelf(workspace).require_published()
-    settings = _settings(workspace=workspace.root)
+    settings = _settings(workspace=workspace.root, admin_token=None)
     app = create_app(settings, Predictor.load(workspace.bundle))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -12,15 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import escape
 
 from behavior_model.scoring_tables import EMBEDDED_SCHEMA, write_table
 from feature_store.erasure import erase_offline, erase_online, published_users, wipe_online
+from feature_store.offline import remove_leftovers
 from feature_store.settings import Shelf
 from pipelines.contracts import USER_ID
 from pipelines.erasure import scrub_sqlite
+from pipelines.errors import WorkspaceError
 from pipelines.flow.lake_erasure import (
     USER_TABLES,
     Owner,
@@ -99,12 +102,11 @@ def _from_logs(person: Person) -> int:
 
 def _from_leftovers(person: Person) -> int:
     """Temporary files that a killed process left behind."""
-    workspace = person.workspace
-    folders = (workspace.embeddings, workspace.features / "offline", workspace.logs)
+    folders = (person.workspace.embeddings, person.workspace.logs)
     files = [path for folder in folders for path in folder.glob(".*") if path.is_file()]
     for path in files:
         path.unlink()
-    return len(files)
+    return len(files) + remove_leftovers(person.shelf)
 
 
 def _from_exports(person: Person) -> int:
@@ -126,7 +128,13 @@ def _exports(workspace: Workspace) -> Iterator[tuple[Path, str]]:
     that nobody is left: the line of an item that has the user's id would go too.
     """
     for path in _files(workspace, "*.parquet"):
-        names = pq.read_schema(path).names
+        try:
+            names = pq.read_schema(path).names
+        except pa.ArrowInvalid as error:
+            raise WorkspaceError(
+                f"{path} is not the Parquet file that its name says, so that nobody can tell whose "
+                "rows it holds. Delete or move it, then run again."
+            ) from error
         if USER_ID in names:
             yield path, USER_ID
         elif names == EMBEDDED_SCHEMA.names and path != workspace.embeddings / ITEM_EMBEDDINGS:
@@ -135,9 +143,12 @@ def _exports(workspace: Workspace) -> Iterator[tuple[Path, str]]:
 
 def _files(workspace: Workspace, pattern: str) -> Iterator[Path]:
     """Files that commands were told to write into the workspace, and the line's embeddings."""
-    for path in sorted(workspace.root.rglob(pattern)):
-        if path.relative_to(workspace.root).parts[0] not in ("lake", "features", "bundle"):
-            yield path
+    elsewhere = (workspace.lake, workspace.features, workspace.bundle, workspace.scratch)
+    for place in sorted(workspace.root.iterdir()):
+        if place in elsewhere:
+            continue
+        found = place.rglob(pattern) if place.is_dir() else [place]
+        yield from sorted(path for path in found if path.is_file() and path.match(pattern))
 
 
 def _from_exported_quarantine(person: Person) -> int:

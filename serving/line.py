@@ -243,19 +243,19 @@ def _publish(context: StageContext) -> None:
     from serving.delivered import remove_delivered
 
     workspace = context.workspace
-    shelf, version = Shelf(workspace), open_bundle(workspace.bundle).manifest.lineage
+    shelf, manifest = Shelf(workspace), open_bundle(workspace.bundle).manifest
     publication = publish(
         workspace,
-        as_of_us=micros(context.as_of),
+        as_of_us=manifest.as_of_us,
         user_embeddings=workspace.embeddings / USER_EMBEDDINGS,
         item_embeddings=workspace.embeddings / ITEM_EMBEDDINGS,
-        model_version=version,
+        model_version=manifest.lineage,
     )
     written = ", ".join(f"{name} {rows:,}" for name, rows in publication.written.items())
     context.say(f"  online: {written}")
-    remove_delivered(workspace, micros(context.as_of), context.say)
+    remove_delivered(workspace, manifest.as_of_us, context.say)
     if context.retained_from is not None:
-        holders = published_ids(shelf, USER_STATE, since_us=micros(context.as_of))
+        holders = published_ids(shelf, USER_STATE, since_us=manifest.as_of_us)
         expire_features(workspace, micros(context.retained_from), holders, context.say)
 
 

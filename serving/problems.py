@@ -14,12 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feature_store.reach import StoreError
 from pipelines.errors import BfmError, UnknownNameError, UserError
 
 PROBLEM_JSON: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:bfm:problem:"
 _MAX_ERRORS: Final = 20
 _MAX_NAME: Final = 64
+_STORE_RETRY_S: Final = "5"
 _log: Final = logging.getLogger("bfm.serving")
 
 _TITLES: Final = {
@@ -122,6 +124,9 @@ def _on_user_error(_: Request, error: Exception) -> Response:
     if isinstance(error, UnknownNameError):
         return problem(404, ascii_text(str(error), limit=500))
     _log.error("a request met a problem of the installation: %s", error)
+    if isinstance(error, StoreError):
+        headers = {"Retry-After": _STORE_RETRY_S}
+        return problem(503, "The online store does not answer; try again.", headers=headers)
     return problem(503, "The server's data is not in order; its log says what to do.")
 
 

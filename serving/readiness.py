@@ -49,5 +49,5 @@ def mismatch(workspace: Workspace, answers: Manifest, reload_seconds: float) -> 
 def _lineage_on_disk(workspace: Workspace) -> str | None:
     try:
         return read_manifest(workspace.bundle).lineage
-    except BundleError:  # it is just being written
+    except (BundleError, OSError):  # it is just being written
         return None

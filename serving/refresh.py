@@ -15,14 +15,14 @@ from behavior_model.item_index import ItemIndex
 from behavior_model.renewal import renew_bundle
 from behavior_model.scoring import embed
 from behavior_model.scoring_tables import EMBEDDED_SCHEMA, embedding_table
-from feature_store.erasure import erase_online, published_users
-from feature_store.online import require_filled
+from feature_store.erasure import USER_TABLES, published_users
+from feature_store.online import held_online, remove_online, require_filled, require_same_store
 from feature_store.publish import renew
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines import lake
 from pipelines.contracts import CATALOGUE, TIMES_US, TOKEN_SEQUENCES, USER_ID
-from pipelines.errors import UserError
+from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow.lock import workspace_lock
 from pipelines.flow.markers import reissue, standings
 from pipelines.flow.rooms import ROOMS
@@ -33,6 +33,7 @@ from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 from pipelines.workspace import Workspace
 from serving.delivered import remove_delivered
 from serving.line import expire_features, line, micros
+from serving.readiness import is_published_for
 
 Mask = npt.NDArray[np.bool_]
 
@@ -78,8 +79,9 @@ def refresh(
 
     Raises:
         WorkspaceError: nothing was trained here, this machine lacks the text encoder of the
-            training, another process works here, the online store is another one or was lost, or
-            the company's columns have changed since.
+            training, another process works here, the online store is another one or was lost, the
+            shelf is not published for the bundle, or the company's columns have changed since.
+        StoreError: the online store does not answer.
         BundleError: no bundle, or a changed one.
         UserError: the shelf or the model is of a later time than `as_of`.
     """
@@ -88,7 +90,13 @@ def refresh(
     bundle.vocabulary.require(known.vocabulary_id, f"{workspace.vocabulary_path}")
     shelf = Shelf(workspace)
     shelf.require_published()
+    require_same_store(shelf)
     require_filled(shelf)
+    if not is_published_for(workspace, bundle.manifest):
+        raise WorkspaceError(
+            f"The shelf in {shelf.root} is not published for the bundle in {workspace.bundle} yet. "
+            f"First: bfm publish --workspace {workspace.root}"
+        )
     _check_time(as_of, _known_to(shelf, bundle))
     cut = datetime.fromtimestamp(bundle.manifest.as_of_us / 1e6, UTC)
     settings = replace(RunSettings.load(workspace), as_of=cut)
@@ -187,8 +195,9 @@ def _bring_forward(
             item_embeddings=items,
             model_version=state.model_version,
         )
-    gone = sorted(published_users(shelf) - {*times.user_ids})
-    removed = sum(erase_online(shelf, user) > 0 for user in gone)
+    gone = held_online(shelf, sorted(published_users(shelf) - {*times.user_ids}))
+    for contract in USER_TABLES:
+        remove_online(shelf, contract, gone)
     if context.retained_from is not None:
         oldest_us = micros(context.retained_from)
         expire_features(workspace, oldest_us, {*times.user_ids}, context.say)
@@ -198,7 +207,7 @@ def _bring_forward(
         as_of_us=moment,
         num_embedded=rows.num_rows,
         num_users=len(known),
-        num_removed=removed,
+        num_removed=len(gone),
         num_new_items=vocabulary.num_added,
         is_renewed=renewed,
         model_version=bundle.manifest.model_version,

@@ -270,10 +270,11 @@ class EventsResponse(_Response):
 
 
 class ErasureResponse(_Response):
-    """What this call erased; rows in the lake's own tables stay."""
+    """What this call erased; the lake's own tables follow when `bfm erase --due` runs."""
 
     user_id: str
     num_live_events: int
+    request_id: str
     lake_erased: Literal[False] = False
 
 

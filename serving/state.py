@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from behavior_model.predictor import Predictor
-from feature_store.online import online_state
+from feature_store.online import online_state, require_filled
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines.contracts import SemanticType
@@ -72,10 +72,12 @@ class AppState:
         """Open the shelf and the live events beside a loaded bundle.
 
         Raises:
-            WorkspaceError: nothing was published yet.
+            WorkspaceError: nothing was published yet, or into another online store.
+            StoreError: the online store does not answer.
         """
         shelf = Shelf(settings.opened)
         shelf.require_published()
+        require_filled(shelf)
         return cls(
             settings=settings,
             predictor=predictor,

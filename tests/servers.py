@@ -93,6 +93,19 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
             )
 
 
+@contextlib.contextmanager
+def redis_server() -> Iterator[int]:
+    """The port of an empty Redis server; its program must be on this machine."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no Redis server here (on Debian and Ubuntu: apt-get install redis-server)")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bfm-redis-") as name:
+        command = [program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", name]
+        with _running(command, port, Path(name) / "server.log"):
+            yield port
+
+
 @dataclass(frozen=True, kw_only=True)
 class KafkaBroker:
     """A running broker: an open address, and one behind TLS that asks for the password.

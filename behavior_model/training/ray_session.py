@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,14 +51,26 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
         return
     _read_environment_again()
-    if address is not None:
-        ray.init(address=address, logging_level=logging.WARNING)
-    else:
-        _start_local(num_cpus)
+    with _own_signals():
+        if address is not None:
+            ray.init(address=address, logging_level=logging.WARNING)
+        else:
+            _start_local(num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Let the process decide how SIGTERM ends it: Ray takes it over when it starts."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def quiet_ray_data() -> None:

@@ -80,6 +80,16 @@ class RunSettings:
         write_json_atomically(workspace.root / SETTINGS_FILE, row)
         write_bytes_atomically(workspace.company_path, self.company_path.read_bytes())
 
+    def is_remembered(self, workspace: Workspace) -> bool:
+        """Whether the workspace holds just these settings and the description as it is now."""
+        held = workspace.company_path
+        return (
+            (workspace.root / SETTINGS_FILE).is_file()
+            and self == RunSettings.load(workspace)
+            and held.is_file()
+            and held.read_bytes() == self.company_path.read_bytes()
+        )
+
     @classmethod
     def load(cls, workspace: Workspace) -> RunSettings:
         """The remembered settings.

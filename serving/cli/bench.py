@@ -34,8 +34,8 @@ BaselineMinutesOption = Annotated[
     float | None,
     typer.Option(
         "--baseline-minutes",
-        help="Time of each trained baseline (SASRec, GRU4Rec), beside the budget. By default a "
-        "tenth of the budget, within it.",
+        help="Time of each baseline, beside the budget: SASRec and GRU4Rec train as long, others "
+        "are left out if they need more. By default a tenth of the budget, within it.",
     ),
 ]
 

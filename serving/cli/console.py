@@ -16,6 +16,7 @@ from pipelines.errors import EXIT_USER_ERROR, UserError
 
 EXIT_DEFECT: Final = 1
 EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 
 WIDTH_OF_A_FILE: Final = 160
 
@@ -48,6 +49,7 @@ def guarded(run: Callable[[], object]) -> int:
         sys.stdout.flush()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
+        return EXIT_TERMINATED  # the first process of a container outlives its own signal
     except UserError as error:
         err.print(f"error: {error}", style="red")
         return EXIT_USER_ERROR

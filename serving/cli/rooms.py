@@ -12,7 +12,13 @@ from pipelines.errors import UserError
 from pipelines.sources import complete_journey
 from pipelines.workspace import Workspace
 from serving.cli.console import out
-from serving.cli.options import AsOfOption, CompanyOption, WorkspaceOption, parse_time
+from serving.cli.options import (
+    AsOfOption,
+    CompanyOption,
+    WorkspaceOption,
+    existing_workspace,
+    parse_time,
+)
 
 BUILT_IN_COMPANY: Final = "complete-journey"
 LINE_HELP: Final = (
@@ -158,7 +164,7 @@ def _publish(
     from serving.line import forget_publish
 
     if again:
-        forget_publish(Workspace(workspace))
+        forget_publish(existing_workspace(workspace))
     run_line(Workspace(workspace), company, size, as_of, seed, only="publish")
 
 

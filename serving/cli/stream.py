@@ -35,21 +35,23 @@ def stream(
 
     It goes on where it ended, also after a kill: no event is lost, none counts twice.
     """
+    from pipelines.flow.lock import workspace_lock
     from pipelines.flow.runner import StageContext
     from pipelines.flow.stream import run_streams
     from serving.line import settings_for
 
-    place = Workspace(workspace)
-    settings = settings_for(
-        place, company_path=company_path(company), size=None, as_of=None, seed=None
-    )
-    settings.save(place)
+    place, chosen = Workspace(workspace), {"company_path": company_path(company)}
+    settings = settings_for(place, **chosen)
+    if not settings.is_remembered(place):
+        with workspace_lock(place):  # a run may have remembered others meanwhile
+            settings = settings_for(place, **chosen)
+            settings.save(place)
     context = StageContext(place, settings, say=out.print)
     asked_to_stop = threading.Event()
-    context.spark()  # a session that starts takes the handler of SIGINT for itself
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked_to_stop.set())
     try:
+        context.spark()  # a session that starts takes the handler of SIGINT for itself
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: asked_to_stop.set())
         done = run_streams(
             context,
             names=table or (),

@@ -26,6 +26,8 @@ def events(request: EventsRequest, state: State) -> EventsResponse:
         raise _conflict(
             error.positions, "this event_id is stored with another content; use a new one"
         ) from error
+    for user_id in {event.user_id for event in request.events if state.is_erased(event.user_id)}:
+        state.live_events.remove_user(user_id)  # the erasure came while they were stored
     state.metrics.live_events.inc(accepted.stored)
     return EventsResponse(
         model_version=state.model_version, stored=accepted.stored, known=accepted.known

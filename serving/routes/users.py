@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
 from feature_store.erasure import erase_user
+from pipelines.erasure import suppress, user_hash
+from pipelines.flow.erasure_requests import ask
 from serving.dependencies import State, require_admin
 from serving.problems import PROBLEM_JSON
 from serving.schemas import MAX_ID, ErasureResponse, Problem
@@ -23,13 +26,19 @@ def erase(
     user_id: Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")],
     state: State,
 ) -> ErasureResponse:
-    """Erase a user from the shelf and the live events, and keep the user out of later publishes.
+    """Erase a user from the shelf and the live events, and keep the user out from now on.
 
-    Rows that stand in the lake's own tables are not touched (later intake leaves the user out), and
-    only training again takes the user's part out of the weights.
+    The lake's own tables, exports and logs go when `bfm erase --due` carries the request out; only
+    training again takes the user's part out of the weights.
     """
+    workspace, digest, now = state.shelf.workspace, user_hash(user_id), datetime.now(UTC)
+    suppress(workspace, digest)
+    request = ask(workspace, digest, now, now)
     erase_user(state.shelf, user_id)
     removed = state.live_events.remove_user(user_id)
     return ErasureResponse(
-        model_version=state.model_version, user_id=user_id, num_live_events=removed
+        model_version=state.model_version,
+        user_id=user_id,
+        num_live_events=removed,
+        request_id=request.request_id,
     )

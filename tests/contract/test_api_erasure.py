@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from feature_store.publish import publish
-from pipelines.erasure import is_suppressed, suppression_path
+from pipelines.erasure import is_suppressed, suppress, suppression_path, user_hash
+from pipelines.flow.erasure_requests import PENDING_FILE, pending
 from pipelines.workspace import Workspace
 from serving.app import create_app
+from serving.live_events import Accepted, LiveEvents
 from serving.settings import ServingSettings
 from tests import small_shop
 from tests.small_shop import live_event
@@ -35,18 +43,55 @@ def test_erasing_needs_the_token_of_the_settings(shop: Workspace) -> None:
         assert is_suppressed(shop, "nobody")
         assert client.post("/v1/recommendations", json={"user_id": "ada"}).status_code == 200
     suppression_path(shop).unlink()
+    (shop.root / PENDING_FILE).unlink()
 
 
-def test_an_erased_user_is_unknown_and_stays_unknown(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+def published(folder: Path) -> Workspace:
+    workspace = Workspace(folder)
     small_shop.write_lake(workspace, small_shop.histories())
     publish(
         workspace,
         as_of_us=small_shop.AS_OF_US,
-        user_embeddings=small_shop.write_embeddings(tmp_path, small_shop.USERS),
-        item_embeddings=small_shop.write_embeddings(tmp_path, small_shop.vocabulary().items),
+        user_embeddings=small_shop.write_embeddings(folder, small_shop.USERS),
+        item_embeddings=small_shop.write_embeddings(folder, small_shop.vocabulary().items),
         model_version=small_shop.MODEL_VERSION,
     )
+    return workspace
+
+
+def test_events_of_a_user_who_is_erased_while_they_are_stored_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = published(tmp_path)
+    add = LiveEvents.add
+
+    def erased_meanwhile(self: LiveEvents, events: Any) -> Accepted:
+        suppress(workspace, user_hash("ada"))
+        return add(self, events)
+
+    monkeypatch.setattr(LiveEvents, "add", erased_meanwhile)
+    settings = ServingSettings(workspace=tmp_path)
+    with TestClient(create_app(settings, small_shop.CountingPredictor.make())) as client:
+        sent = {"events": [live_event(), live_event("bob", 101)]}
+        assert client.post("/v1/events", json=sent).status_code == 200
+    with closing(LiveEvents(workspace.live_events_path)) as events:
+        assert (len(events.of_user("ada")), len(events.of_user("bob"))) == (0, 1)
+
+
+def test_the_bundle_of_before_goes_when_another_takes_over(tmp_path: Path) -> None:
+    published(tmp_path)
+    first = small_shop.CountingPredictor.make()
+    known = weakref.ref(first)
+    app = create_app(ServingSettings(workspace=tmp_path), first)
+    del first
+    with TestClient(app):
+        app.state.bfm = replace(app.state.bfm, predictor=small_shop.CountingPredictor.make())
+        gc.collect()
+        assert known() is None
+
+
+def test_an_erased_user_is_unknown_and_stays_unknown(tmp_path: Path) -> None:
+    workspace = published(tmp_path)
     settings = ServingSettings(workspace=tmp_path)
     with TestClient(create_app(settings, small_shop.CountingPredictor.make())) as client:
         client.post("/v1/events", json={"events": [live_event()]})
@@ -54,6 +99,9 @@ def test_an_erased_user_is_unknown_and_stays_unknown(tmp_path: Path) -> None:
         assert erased.status_code == 200
         assert erased.json()["num_live_events"] == 1
         assert erased.json()["lake_erased"] is False
+        (request,) = pending(workspace)
+        assert request.request_id == erased.json()["request_id"]
+        assert request.user == user_hash("ada")
         after = client.post("/v1/recommendations", json={"user_id": "ada"}).json()
         assert (after["num_events"], after["fallback"]) == (0, True)
         refused = client.post("/v1/events", json={"events": [live_event(number=101)]})

@@ -13,18 +13,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feast import FeatureStore
 
 from feature_store.erasure import erase_user
-from feature_store.offline import historical_features, published_ids, versions
+from feature_store.offline import historical_features, newest_ids, published_ids, versions
 from feature_store.online import (
+    held_online,
     online_features,
     online_state,
     remove_online,
     require_filled,
+    require_same_store,
     write_online,
 )
 from feature_store.publish import Publication, begin_again, publish, renew
 from feature_store.published import Published
+from feature_store.reach import StoreError
 from feature_store.refreshed import Refreshed
 from feature_store.retention import expire
 from feature_store.settings import Shelf, ShelfSettings
@@ -88,6 +92,10 @@ def model_on_shelf(workspace: Workspace) -> str | None:
 
 def fail(*_: object, **__: object) -> None:
     raise OSError("disk full")
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise sqlite3.OperationalError("refused")
 
 
 def files(workspace: Workspace) -> dict[str, bytes]:
@@ -430,6 +438,74 @@ def test_a_lost_online_store_is_named_and_filled_again(workspace: Workspace) -> 
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_an_online_store_that_was_lost_is_known_after_a_look_into_it(workspace: Workspace) -> None:
+    put(workspace)
+    shelf = Shelf(workspace)
+    for path in shelf.root.glob("online.db*"):
+        path.unlink()
+    with pytest.raises(StoreError, match="no such table"):
+        online_features(shelf, USER_ID, USERS, [NUM_EVENTS])
+    assert shelf.online_path.is_file(), "Feast makes an empty one"
+    with pytest.raises(WorkspaceError, match="lost or emptied"):
+        require_filled(Shelf(workspace))
+    assert put(workspace).written["user_state"] == len(USERS)
+
+
+def test_a_store_that_does_not_answer_is_named_and_asked_anew(workspace: Workspace) -> None:
+    put(workspace)
+    shelf = Shelf(workspace)
+    kept = {path: path.read_bytes() for path in shelf.root.glob("online.db*")}
+    for path in kept:
+        path.write_bytes(b"no database" * 1_000)
+    with pytest.raises(StoreError, match=r"\(sqlite, project 'bfm'\).*bfm publish --again"):
+        online_features(shelf, USER_ID, USERS, [NUM_EVENTS])
+    with pytest.raises(StoreError):
+        erase_user(shelf, "bob")
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert online_features(shelf, USER_ID, ["ada"], [NUM_EVENTS])[0]["num_events"] == 4
+
+
+def test_a_shelf_whose_first_publish_met_no_store_is_not_published(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FeatureStore, "apply", refuse)
+    with pytest.raises(StoreError, match="refused"):
+        put(workspace)
+    (workspace.features / "registry.db").touch()
+    assert not Shelf(workspace).is_published
+
+
+def test_the_store_of_before_is_filled_again_when_it_is_set_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace, as_of_us=AS_OF_US + DAY_US, version="old")
+    monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
+    put(workspace, version="new")
+    monkeypatch.delenv("BFM_SHELF_PROJECT")
+    put(workspace, version="new")
+    rows = online_features(Shelf(workspace), USER_ID, USERS, [VERSION])
+    assert {row["model_version"] for row in rows} == {"new"}
+
+
+def test_users_who_are_gone_do_not_make_a_store_look_lost(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace)
+    shelf = Shelf(workspace)
+    renew(
+        workspace,
+        as_of_us=AS_OF_US + DAY_US,
+        user_embeddings=pq.read_table(small_shop.write_embeddings(workspace.root, ["bob"])),
+        model_version="v1",
+    )
+    assert newest_ids(shelf, USER_STATE, 1) == ["bob"]
+    remove_online(shelf, USER_STATE, [user for user in USERS if user != "bob"])
+    assert held_online(shelf, list(USERS)) == ["bob"]
+    monkeypatch.setattr("feature_store.online._SAMPLE", 1)
+    require_filled(shelf)
+
+
 def test_another_online_store_is_filled_by_the_next_publish(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,6 +515,8 @@ def test_another_online_store_is_filled_by_the_next_publish(
     )
     monkeypatch.setenv("BFM_SHELF_PROJECT", "shop_b")
     with pytest.raises(WorkspaceError, match="another online store"):
+        require_same_store(Shelf(workspace))
+    with pytest.raises(StoreError, match="project 'shop_b'"):
         require_filled(Shelf(workspace))
     assert put(workspace).written["user_state"] == len(USERS)
     assert Refreshed.load(Shelf(workspace)) is None, "the next refresh publishes everybody"

@@ -52,6 +52,12 @@ def parts(tmp_path: Path) -> BundleParts:
     )
 
 
+def test_what_a_killed_writer_left_beside_it_goes(tmp_path: Path, parts: BundleParts) -> None:
+    (tmp_path / ".bundle.killed" / "backbone").mkdir(parents=True)
+    write_bundle(tmp_path / "bundle", parts)
+    assert not (tmp_path / ".bundle.killed").exists()
+
+
 @pytest.fixture
 def root(tmp_path: Path, parts: BundleParts) -> Path:
     write_bundle(tmp_path / "bundle", parts)

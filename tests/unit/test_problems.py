@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from feature_store.reach import StoreError
 from pipelines.errors import UnknownNameError, WorkspaceError
 from serving import problems
 from serving.problems import ProblemError, ascii_text
@@ -41,6 +42,7 @@ def application(error: Exception) -> TestClient:
         (ProblemError(409, "taken", {"Retry-After": "3"}), 409),
         (UnknownNameError("task", "chrun", ["churn"]), 404),
         (WorkspaceError("/secret/path: no table"), 503),
+        (StoreError("redis at secret:6379 refused"), 503),
         (ValueError("secret value"), 500),
     ],
 )
@@ -55,6 +57,12 @@ def test_every_error_has_its_status_and_form(error: Exception, status: int) -> N
 def test_an_unknown_name_is_guessed() -> None:
     response = application(UnknownNameError("task", "chrun", ["churn"])).get("/")
     assert "Did you mean 'churn'?" in response.json()["detail"]
+
+
+def test_a_store_that_is_down_is_asked_again_soon() -> None:
+    response = application(StoreError("redis at secret:6379 refused")).get("/")
+    assert int(response.headers["retry-after"]) > 0
+    assert "online store" in response.json()["detail"]
 
 
 def test_headers_of_a_problem_are_sent() -> None:

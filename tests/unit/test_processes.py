@@ -65,6 +65,17 @@ def test_a_run_that_is_refused_changes_nothing_under_the_running_one(tmp_path: P
     assert (settings_for(workspace).seed, settings_for(workspace).size) == (1, "tiny")
 
 
+def test_settings_are_remembered_until_they_or_the_description_change(tmp_path: Path) -> None:
+    path, workspace = write_tiny_company(tmp_path / "raw", 2), Workspace(tmp_path / "shop")
+    settings = settings_for(workspace, company_path=path)
+    assert not settings.is_remembered(workspace)
+    settings.save(workspace)
+    assert settings_for(workspace).is_remembered(workspace)
+    assert not settings_for(workspace, seed=2).is_remembered(workspace)
+    path.write_text(f"{path.read_text()}\n# changed\n")
+    assert not settings_for(workspace).is_remembered(workspace)
+
+
 def test_a_workspace_remembers_its_processes(tmp_path: Path) -> None:
     path = write_tiny_company(tmp_path / "raw", 2)
     workspace = Workspace(tmp_path / "shop")

@@ -40,6 +40,12 @@ def test_what_was_published_is_forgotten_first(
     assert Refreshed.load(shelf) is None
 
 
+def test_a_workspace_with_a_typing_error_is_not_made(tmp_path: Path) -> None:
+    command = ["publish", "--again", "--workspace", str(tmp_path / "typo")]
+    assert CliRunner().invoke(app, command).exit_code != 0
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_publish_removes_live_events_that_it_delivered(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

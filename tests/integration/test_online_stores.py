@@ -1,0 +1,124 @@
+"""The shelf on the stores of production: a real PostgreSQL and a real Redis on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store.erasure import erase_user
+from feature_store.online import held_online, online_features, online_state, require_filled
+from feature_store.publish import Publication, publish, renew
+from feature_store.reach import StoreError
+from feature_store.settings import Shelf, ShelfSettings
+from pipelines.contracts import USER_ID
+from pipelines.tokens.binning import DAY_US
+from pipelines.workspace import Workspace
+from tests import small_shop
+from tests.servers import PostgresqlServer, free_port, postgresql_server, redis_server
+from tests.small_shop import AS_OF_US, USERS
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+VERSION = "user_embedding:model_version"
+
+
+def on_postgres(server: PostgresqlServer, port: int | None = None) -> ShelfSettings:
+    options = {"host": "127.0.0.1", "port": port or server.port, "dbname": "postgres"}
+    options |= {"user": server.user, "password": server.password, "sslmode": "disable"}
+    connection = " ".join(f"{name}={value}" for name, value in options.items())
+    return ShelfSettings(online_store="postgres", connection=connection)
+
+
+def on_redis(port: int) -> ShelfSettings:
+    return ShelfSettings(online_store="redis", connection=f"127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgresqlServer]:
+    with postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["postgres", "redis"])
+def settings(request: pytest.FixtureRequest) -> Iterator[ShelfSettings]:
+    """Of a store that runs."""
+    if request.param == "postgres":
+        yield on_postgres(request.getfixturevalue("postgresql"))
+    else:
+        with redis_server() as port:
+            yield on_redis(port)
+
+
+def put(
+    workspace: Workspace, settings: ShelfSettings, as_of_us: int = AS_OF_US, version: str = "v1"
+) -> Publication:
+    small_shop.write_lake(workspace, small_shop.histories())
+    return publish(
+        workspace,
+        as_of_us=as_of_us,
+        user_embeddings=small_shop.write_embeddings(workspace.root, USERS),
+        item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
+        model_version=version,
+        settings=settings,
+    )
+
+
+def models_of_users(shelf: Shelf) -> list[object]:
+    rows = online_features(shelf, USER_ID, list(USERS), [VERSION])
+    return [row["model_version"] for row in rows]
+
+
+def test_a_publish_a_refresh_another_model_and_an_erasure(
+    workspace: Workspace, settings: ShelfSettings
+) -> None:
+    shelf, later_us = Shelf(workspace, settings), AS_OF_US + DAY_US
+    assert put(workspace, settings).written["user_state"] == len(USERS)
+    require_filled(shelf)
+    assert put(workspace, settings, AS_OF_US - DAY_US).written["user_state"] == 0
+    bob = pq.read_table(small_shop.write_embeddings(workspace.root, ["bob"]))
+    renew(
+        workspace, as_of_us=later_us, user_embeddings=bob, model_version="v1", settings=settings
+    )
+    state = online_state(shelf, "bob")
+    assert state is not None
+    assert state.as_of_us == later_us
+    put(workspace, settings, version="v2")
+    assert models_of_users(shelf) == ["v2"] * len(USERS), "newer rows of another model make way"
+    erase_user(shelf, "bob")
+    assert held_online(shelf, list(USERS)) == [user for user in USERS if user != "bob"]
+
+
+def test_a_connection_that_the_server_ends_is_opened_anew(
+    workspace: Workspace, postgresql: PostgresqlServer
+) -> None:
+    settings = on_postgres(postgresql)
+    put(workspace, settings)
+    shelf = Shelf(workspace, settings)
+    assert held_online(shelf, list(USERS))
+    postgresql.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+        "AND datname = 'postgres'"
+    )
+    with pytest.raises(StoreError, match="postgres, project 'bfm'"):
+        held_online(shelf, list(USERS))
+    assert held_online(shelf, list(USERS)), "the next call"
+
+
+@pytest.mark.parametrize("store", ["postgres", "redis"])
+def test_a_store_that_is_down_is_named(tmp_path: Path, store: str) -> None:
+    nobody = free_port()
+    settings = {
+        "postgres": ShelfSettings(
+            online_store="postgres",
+            connection=f"host=127.0.0.1 port={nobody} dbname=d user=u password=sesame",
+        ),
+        "redis": on_redis(nobody),
+    }[store]
+    workspace = Workspace(tmp_path / "shop")
+    with pytest.raises(StoreError, match=rf"{store}, project 'bfm'.*BFM_SHELF_") as failed:
+        put(workspace, settings)
+    assert "sesame" not in str(failed.value)
+    assert not Shelf(workspace, settings).is_published or store == "redis"
