@@ -187,7 +187,13 @@ class Predictor:
         )
 
     def explain(
-        self, histories: Histories, prediction_times_us: Longs, name: str, *, level: Level = "item"
+        self,
+        histories: Histories,
+        prediction_times_us: Longs,
+        name: str,
+        k: int,
+        *,
+        level: Level = "item",
     ) -> Explanation:
         """Why an item or category stands where it does in the list of one user.
 
@@ -195,6 +201,7 @@ class Predictor:
             histories: One user, events before the prediction time.
             prediction_times_us: int64[1].
             name: Item id or category.
+            k: Length of the list.
             level: Which of both.
 
         Raises:
@@ -210,11 +217,14 @@ class Predictor:
         else:
             raise UnknownNameError("category", name, self.vocabulary.categories)
         states = self.states(histories, prediction_times_us)
-        found = explain(self.rankers[level], histories, states, int(prediction_times_us[0]), target)
+        moment = int(prediction_times_us[0])
+        found = explain(self.rankers[level], histories, states, moment, target, k)
         if found is None:
             raise UserError(
-                f"{level} '{name}' is not among the candidates of user '{histories.user_ids[0]}': "
-                "nothing that is known of both speaks for it. Ask for one that is recommended."
+                f"{level} '{name}' was not weighed for a list of {k} for user "
+                f"'{histories.user_ids[0]}': nothing that is known of both speaks for it, or the "
+                "user is unknown and the list is what is popular. Ask for one of a known user's "
+                "list, with the k of that list."
             )
         return found
 

@@ -93,14 +93,16 @@ class Session:
         ranking = self.predictor.recommend(histories, self._moments(histories), k, level=level)
         return self._frame(histories.user_ids, ranking, USER_ID)
 
-    def explain(self, user_id: str, name: str, *, level: Level = "item") -> pd.DataFrame:
-        """Why an item (or category) stands where it does in a user's list, by feature.
+    def explain(
+        self, user_id: str, name: str, *, level: Level = "item", k: int = 10
+    ) -> pd.DataFrame:
+        """Why an item (or category) stands where it does in a user's list of k, by feature.
 
         `value` is what is known of user and item, `lift` what it adds to the score beyond the mean
         of the user's candidates; the strongest come first.
         """
         histories = self._of([user_id])
-        found = self.predictor.explain(histories, self._moments(histories), name, level=level)
+        found = self.predictor.explain(histories, self._moments(histories), name, k, level=level)
         index = pd.Index(found.names, name="feature")
         return pd.DataFrame({"value": found.values, "lift": found.lifts}, index=index)
 

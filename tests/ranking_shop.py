@@ -40,11 +40,17 @@ _NOTHING_BOUGHT = {NUM_PURCHASES: 0, AMOUNT: 0.0, ITEM_IDS: [], ITEM_COUNTS: [],
 
 
 def ranking_context(
-    workspace: Workspace, num_users: int = NUM_USERS, *, bare: bool = False, sells: bool = True
+    workspace: Workspace,
+    num_users: int = NUM_USERS,
+    *,
+    bare: bool = False,
+    sells: bool = True,
+    sells_from_us: int = 0,
 ) -> ModelContext:
     """A context whose futures are those of the shop's users, with four windows to learn from.
 
-    One that does not sell has page views alone, and labels without purchases.
+    One that does not sell has page views alone, and labels without purchases; windows that begin
+    before it sells are labelled as without purchases.
     """
     shop_workspace(workspace, num_users, bare=bare, sells=sells)
     vocabulary, histories = Vocabulary.load(workspace.vocabulary_path), shop_histories(num_users)
@@ -53,7 +59,8 @@ def ranking_context(
         time_us = AS_OF_US - number * WINDOW_US
         for user in np.flatnonzero(histories.before(time_us).lengths > 0):
             label = _label(vocabulary, histories.select([user]), time_us)
-            rows.append(label if sells else {**label, **_NOTHING_BOUGHT})
+            is_sold = sells and time_us >= sells_from_us
+            rows.append(label if is_sold else {**label, **_NOTHING_BOUGHT})
     table = pa.Table.from_pylist(rows)
     times = pa.array([row[PREDICTION_TIME] for row in rows], pa.timestamp("us", tz="UTC"))
     at = table.column_names.index(PREDICTION_TIME)

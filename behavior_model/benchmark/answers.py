@@ -35,8 +35,8 @@ class Options:
         seeds: One run of the model each; predictions are the first one's.
         budget_minutes: Wall time to aim at, all runs and baselines together.
         with_baselines: Whether baselines are run too.
-        baseline_minutes: Wall time of each baseline that is trained step by step, beside the
-            budget; None: a tenth of the budget, within it.
+        baseline_minutes: Wall time of each baseline, beside the budget: SASRec and GRU4Rec train as
+            long, others are left out if they need more. None: a tenth of the budget, within it.
     """
 
     interactions: Path

@@ -58,7 +58,7 @@ JUDGED_AT: Final = (10, 5, 20)
 NUM_SIDE_BY_SIDE: Final = 2
 MIXTURE: Final = "mixture"
 BASELINE_SHARE: Final = 0.1
-"""Of the budget, for each baseline that is trained step by step."""
+"""Of the budget, for each baseline."""
 
 PREDICTIONS_FILE: Final = "predictions.parquet"
 
@@ -177,7 +177,8 @@ def _within_budget(
     """The training with as many epochs as are affordable, and what else each seed may do."""
     cost = UserCost.measured(test.task, test.memories, job.recipe.model.width)
     epoch_s = seconds_per_epoch(job)
-    for_baselines = options.budget_minutes * 60 * BASELINES_SHARE * options.with_baselines
+    within = options.with_baselines and options.baseline_minutes is None
+    for_baselines = options.budget_minutes * 60 * BASELINES_SHARE * within
     history = test.fold.history
     spending = plan(
         deadline.left_s - for_baselines, epoch_s, cost, len(history), len(options.seeds)

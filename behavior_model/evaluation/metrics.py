@@ -51,7 +51,7 @@ def ndcg_at_k(
     """
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideals = np.concatenate([[np.nan], np.cumsum(discounts)])
-    sizes = np.asarray([min(k, len(truth)) for truth in truths])
+    sizes = np.minimum(_num_true(truths), k)
     gains = hits_at_k(ranked, truths, k) @ discounts
     return np.asarray(gains / ideals[sizes], dtype=np.float64)
 
@@ -60,8 +60,14 @@ def recall_at_k(
     ranked: npt.NDArray[np.integer], truths: Sequence[npt.NDArray[np.integer]], k: int
 ) -> Doubles:
     """float64[U]: share of a user's true items within the first k. NaN without truth."""
-    sizes = np.asarray([len(truth) or np.nan for truth in truths], dtype=np.float64)
+    sizes = _num_true(truths).astype(np.float64)
+    sizes[sizes == 0] = np.nan
     return np.asarray(hits_at_k(ranked, truths, k).sum(axis=1) / sizes, dtype=np.float64)
+
+
+def _num_true(truths: Sequence[npt.NDArray[np.integer]]) -> npt.NDArray[np.int64]:
+    """int64[U]: true items of each user."""
+    return np.asarray([np.count_nonzero(truth >= 0) for truth in truths], dtype=np.int64)
 
 
 def auc(labels: Doubles, scores: Doubles) -> float:

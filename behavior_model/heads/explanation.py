@@ -36,6 +36,7 @@ def explain(
     states: UserStates,
     prediction_time_us: int,
     target: int,
+    k: int,
 ) -> Explanation | None:
     """Why a target is ranked as it is; None where it is no candidate of the user, or nothing is
     known of the user, so that the list is what is popular.
@@ -46,8 +47,9 @@ def explain(
         states: The backbone's states of the user.
         prediction_time_us: UTC microseconds.
         target: Item index, or position of the category.
+        k: Length of the list; a longer one has more candidates.
     """
-    interactions, table = head.candidates(histories, states, prediction_time_us)
+    interactions, table = head.candidates(histories, states, prediction_time_us, k)
     (rows,) = np.nonzero(table.targets == target)
     if len(rows) == 0 or interactions.empty_users[0]:
         return None

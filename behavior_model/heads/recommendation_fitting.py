@@ -129,7 +129,8 @@ class _Fitting:
                 exact = item_embeddings(context.backbone, context.content)
                 items = exact.astype(np.float16).astype(np.float32)
         times = context.training_times[:NUM_TRAINING_TIMES]
-        earlier = [self._window(time, content, items) for time in times]
+        windows = (self._window(time, content, items) for time in times)
+        earlier = [one for one in windows if one.bought.any()]
         latest = self._window(context.validation_time, content, items)
         linear = _mix([latest], self._names(LINEAR))
         selection = {"linear": self._linear_selection(earlier, latest)}

@@ -179,8 +179,8 @@ def _source(name: str) -> str:
 
 def _held_ingredients(workspace: Workspace, name: str) -> str | None:
     """What a head that is there was made from."""
-    path = _ingredients_path(workspace, name)
-    if not (path.is_file() and (workspace.heads / name).is_dir()):
+    path, results = _ingredients_path(workspace, name), _results_path(workspace, name)
+    if not (path.is_file() and results.is_file() and (workspace.heads / name).is_dir()):
         return None
     held: str = json.loads(path.read_text(encoding="utf-8"))["made_from"]
     return held

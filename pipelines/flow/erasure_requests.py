@@ -73,9 +73,11 @@ def ask(workspace: Workspace, user: str, now: datetime, due: datetime) -> Erasur
 
 
 def save(workspace: Workspace, request: ErasureRequest) -> None:
-    """Remember a request, in place of what was known of it."""
+    """Remember how far a request got; where it was asked for again meanwhile, the earlier time
+    counts."""
     with _changing(workspace):
-        _put(workspace, request)
+        dues = [one.due for one in pending(workspace) if one.request_id == request.request_id]
+        _put(workspace, replace(request, due=min([request.due, *dues])))
 
 
 def finish(workspace: Workspace, request: ErasureRequest, now: datetime) -> ErasureRequest:

@@ -27,7 +27,7 @@ def _ingest_inputs(context: StageContext) -> Parts:
     streamed = streamed_tables(context.workspace)
     return {
         "retained_from": oldest.isoformat() if oldest else None,
-        "company": context.company.model_dump(mode="json"),
+        "company": context.company.model_dump(mode="json", exclude={"tasks"}),
         "sources": {
             table.name: source_fingerprint(SourceRequest.of(table, path))
             for table in context.company.sources

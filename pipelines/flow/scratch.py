@@ -13,8 +13,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from pipelines.workspace import Workspace
+
+_NOT_OURS: Final = (BlockingIOError, FileNotFoundError, PermissionError)
+"""A session that runs, has just ended, or belongs to another account."""
 
 
 @contextlib.contextmanager
@@ -37,7 +41,7 @@ def clear_scratch(workspace: Workspace) -> None:
         return
     with _locked(workspace.scratch):
         for folder in workspace.scratch.iterdir():
-            with contextlib.suppress(BlockingIOError), _locked(folder, waits=False):
+            with contextlib.suppress(*_NOT_OURS), _locked(folder, waits=False):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -233,8 +233,14 @@ def _conflicts(sound: DataFrame, twins: DataFrame, contract: TableContract) -> l
 
 
 def row_hash() -> Column:
-    """What identifies a raw row of a source table."""
-    text = F.concat_ws(" ", SOURCE_TABLE, RAW_ROW)
+    """What identifies a raw row of a source table: the values that it holds, by name.
+
+    Columns that other rows gain, and the order in which a file has them, do not count. A row that
+    is too large to be taken apart is known by its text.
+    """
+    values = F.map_entries(F.from_json(RAW_ROW, "map<string, string>"))
+    held = F.array_sort(F.filter(values, lambda one: one["value"].isNotNull()))
+    text = F.concat_ws(" ", SOURCE_TABLE, F.coalesce(F.to_json(held), RAW_ROW))
     return F.left(F.sha2(text, 256), F.lit(_HASH_LENGTH)).alias(ROW_HASH)
 
 

@@ -76,6 +76,11 @@ class Profile:
             hours={hour: hours[hour] for hour in sorted(hours)[-KEPT_HOURS:]},
         )
 
+    def faded(self) -> Profile:
+        """This profile after an intake that brought nothing."""
+        none = dict.fromkeys(self.nulls, 0)
+        return self.faded_into(Profile(num_rows=0, nulls=none, values={}, others={}, bins={}))
+
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
         write_json_atomically(path, json.loads(json.dumps(asdict(self))))

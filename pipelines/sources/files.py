@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,6 +26,7 @@ from pipelines.sources.request import (
     files_below,
     path_of,
     quoted,
+    reason_of,
     stamp_of_files,
 )
 
@@ -38,6 +40,7 @@ _CSV_OPTIONS: Final = {
     "null_value": "nullValue",
     "quote": "quote",
 }
+_EMPTY_LINE: Final = b"\r\n"
 _CSV_DEFAULTS: Final = {"header": "true", "escape": '"', "multiLine": "true"}
 
 
@@ -105,15 +108,16 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
         whole = spark.read.options(**options).csv(str(path))
         if not whole.columns:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
-        groups = _by_header(whole.inputFiles()) if options["header"] == "true" else []
+        empty = _EMPTY_LINE if options["multiLine"] == "true" else _EMPTY_LINE + b" "
+        groups = _by_header(whole.inputFiles(), empty) if options["header"] == "true" else []
         if len(groups) < 2:
             return _csv_rows(spark, [str(path)], options)
         options |= {"basePath": str(path)}
         frames = [_csv_rows(spark, group, options) for group in groups]
         for group, frame in zip(groups, frames, strict=True):
-            request.refuse_without_needed(frame.columns, path_of(group[0]))
+            request.refuse_without_needed(frame.columns, Path(group[0]))
         return reduce(lambda left, right: left.unionByName(right, True), frames)
-    except PySparkException as error:
+    except (PySparkException, Py4JError, OSError) as error:
         raise _unreadable(request, path, error) from error
 
 
@@ -126,12 +130,21 @@ def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]
     )
 
 
-def _by_header(files: Sequence[str]) -> list[list[str]]:
-    """Files by their first line, in the order of their names; those without one are left out."""
+def _by_header(files: Sequence[str], empty: bytes) -> list[list[str]]:
+    """Paths by their first line that is not empty, in the order of their names; files without one
+    are left out.
+
+    Args:
+        files: URIs.
+        empty: What a line may hold that Spark takes for an empty one.
+
+    Raises:
+        OSError: a file is not packed as its name says.
+    """
     groups: dict[bytes, list[str]] = {}
-    for file in sorted(files):
-        with pa.input_stream(str(path_of(file))) as stream:  # unpacks what ends in .gz or .bz2
-            line = BufferedReader(stream).readline()
+    for file in sorted(str(path_of(uri)) for uri in files):
+        with pa.input_stream(file) as stream:  # unpacks what ends in .gz or .bz2
+            line = next((line for line in BufferedReader(stream) if line.strip(empty)), b"")
         if line:
             groups.setdefault(line.rstrip(b"\r\n"), []).append(file)
     return list(groups.values())
@@ -142,7 +155,7 @@ def _read_jsonl(spark: SparkSession, request: SourceRequest) -> DataFrame:
     try:
         lines = spark.read.text(str(path)).where(F.trim("value") != "")
         return json_rows(lines, request)
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         raise _unreadable(request, path, error) from error
 
 
@@ -165,10 +178,9 @@ def _stamp(request: SourceRequest) -> Stamp:
     return stamp_of_files(files_below(request.path()))
 
 
-def _unreadable(request: SourceRequest, path: Path, error: PySparkException) -> SourceError:
-    reason = str(error).splitlines()[0]
+def _unreadable(request: SourceRequest, path: Path, error: Exception) -> SourceError:
     return SourceError(
-        f"{request.place}: {path} cannot be read as {request.source.format}: {reason}. "
+        f"{request.place}: {path} cannot be read as {request.source.format}: {reason_of(error)}. "
         "Correct the path, the format or its options."
     )
 

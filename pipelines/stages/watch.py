@@ -57,7 +57,8 @@ def watch_new_events(
 ) -> list[Alarm]:
     """Compare the events that an intake added with those before, and remember them as usual.
 
-    The first intake of a table has nothing to be compared with.
+    The first intake of a table has nothing to be compared with. A table that brings nothing while
+    others do is expected less each time, until nothing of it is.
 
     Args:
         workspace: Holds the events and the profiles.
@@ -85,6 +86,9 @@ def watch_new_events(
             sample = Sample.of(one.rows, contract)
             alarms += drift(sample, new, known, name)
             alarms += rhythm(sample, new, known, name, now)
+    for name, known in usual.items():
+        if known is not None and name not in added:
+            known.faded().save(profile_path(workspace, name))
     return alarms
 
 
@@ -102,7 +106,7 @@ def _unseen(error: Exception) -> Alarm:
 def _stopped(counts: Mapping[str, int], usual: Mapping[str, Profile | None]) -> list[Alarm]:
     """Tables without any new event, where other tables' new events let some be expected."""
     known = {name: one.num_rows for name, one in usual.items() if one is not None}
-    share = sum(counts.values()) / max(sum(known.values()), 1)
+    share = sum(counts.get(name, 0) for name in known) / max(sum(known.values()), 1)
     return [
         Alarm(
             table=name,

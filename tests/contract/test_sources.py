@@ -380,9 +380,13 @@ def test_a_folder_of_files_is_one_table(spark: SparkSession, tmp_path: Path) -> 
     assert canonical(spark, path).count() == len(ROWS)
 
 
-def _months(folder: Path, **texts: str) -> Path:
+JANUARY = "customer,sku,time\nu1,i1,2024-01-01\n"
+FEBRUARY = "sku,customer,time,store\ni2,u2,2024-02-01,north\n"
+
+
+def _months(folder: Path, options: dict[str, Any] | None = None, **texts: str) -> Path:
     """A folder of CSV files, described with the columns of their orders."""
-    (folder / "orders").mkdir()
+    (folder / "orders").mkdir(parents=True)
     for name, text in texts.items():
         (folder / "orders" / f"{name}.csv").write_text(text)
     columns = {
@@ -392,7 +396,7 @@ def _months(folder: Path, **texts: str) -> Path:
         "item_id": "sku",
     }
     fields = {"store": {"type": "categorical"}}
-    return described(folder, "csv", "orders", columns=columns, fields=fields)
+    return described(folder, "csv", "orders", options, columns=columns, fields=fields)
 
 
 def test_csv_files_of_a_folder_are_read_by_their_own_header_lines(
@@ -400,8 +404,8 @@ def test_csv_files_of_a_folder_are_read_by_their_own_header_lines(
 ) -> None:
     path = _months(
         tmp_path,
-        january="customer,sku,time\nu1,i1,2024-01-01\n",
-        february="sku,customer,time,store\ni2,u2,2024-02-01,north\n",
+        january=JANUARY,
+        february=FEBRUARY,
         march="customer,sku,time\nu3,i3,2024-03-01\nu4,i4\n",
         april="",
     )
@@ -420,9 +424,50 @@ def test_csv_files_of_a_folder_are_read_by_their_own_header_lines(
 def test_a_csv_file_without_a_needed_column_is_named(spark: SparkSession, tmp_path: Path) -> None:
     path = _months(
         tmp_path,
-        january="customer,sku,time\nu1,i1,2024-01-01\n",
+        january=JANUARY,
         february="article,customer,time\ni2,u2,2024-02-01\n",
     )
     needed = r"february\.csv: no column 'sku', which .*It has: article, customer, time\."
     with pytest.raises(SourceError, match=needed):
         canonical(spark, path)
+
+
+def test_csv_files_in_a_folder_with_a_space_in_its_name(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = _months(tmp_path / "the shop's 100% export", january=JANUARY, february=FEBRUARY)
+    rows = canonical(spark, path).orderBy("user_id").toArrow().to_pylist()
+    assert [(row["user_id"], row["store"]) for row in rows] == [("u1", None), ("u2", "north")]
+
+
+@pytest.mark.parametrize(("multiline", "empty"), [(True, "\n\n"), (False, " \n")])
+def test_csv_files_that_begin_with_an_empty_line_are_read_by_their_header_lines(
+    spark: SparkSession, tmp_path: Path, multiline: bool, empty: str
+) -> None:
+    options = {"multiline": multiline}
+    path = _months(tmp_path, options, january=empty + JANUARY, february=empty + FEBRUARY)
+    rows = canonical(spark, path).orderBy("user_id").toArrow().to_pylist()
+    assert [(row["item_id"], row["store"], row["rule"]) for row in rows] == [
+        ("i1", None, None),
+        ("i2", "north", None),
+    ]
+
+
+@pytest.mark.parametrize("others", [{}, {"january": JANUARY}], ids=["alone", "beside another"])
+def test_a_csv_file_that_is_not_packed_as_its_name_says_is_refused(
+    spark: SparkSession, tmp_path: Path, others: dict[str, str]
+) -> None:
+    path = _months(tmp_path, **others)
+    (tmp_path / "orders" / "may.csv.gz").write_text(JANUARY)
+    with pytest.raises(SourceError, match=rf"{tmp_path}/orders cannot be read as csv"):
+        canonical(spark, path)
+
+
+def test_json_lines_that_are_not_packed_as_their_name_says_are_refused(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = described(tmp_path, "jsonl", "orders.jsonl.gz")
+    write_rows(tmp_path / "orders.jsonl", ROWS)
+    (tmp_path / "orders.jsonl").rename(tmp_path / "orders.jsonl.gz")
+    with pytest.raises(SourceError, match=r"orders\.jsonl\.gz cannot be read as jsonl"):
+        read_source(spark, request_of(path))

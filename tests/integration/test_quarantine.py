@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyspark.sql import functions as F
 from typer.testing import CliRunner
 
 from pipelines import lake
 from pipelines.company import load_company
+from pipelines.contracts import RAW_ROW, SOURCE_TABLE
 from pipelines.errors import UserError
 from pipelines.flow.runner import RunSettings
+from pipelines.quality.gate import row_hash
 from pipelines.stages.ingest import ingest
 from pipelines.workspace import Workspace
 from serving.cli.main import app
-from tests.tiny_company import events_table, order, orders, write_company
+from tests.tiny_company import events_table, order, orders, write_company, write_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,11 +36,21 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Works
     """A workspace with three refused rows."""
     folder = tmp_path_factory.mktemp("quarantine")
     path = write_company(folder, events_table(), files={"orders.parquet": [*orders(10), *BAD]})
-    workspace = Workspace(folder / "workspace")
-    RunSettings(company_path=path).save(workspace)
+    return filled(spark, folder / "workspace", path)
+
+
+def filled(spark: SparkSession, root: Path, company_path: Path) -> Workspace:
+    """A workspace after its first intake."""
+    workspace = Workspace(root)
+    RunSettings(company_path=company_path).save(workspace)
     workspace.state.mkdir()
-    ingest(spark, workspace, load_company(path), path, say=lambda line: None)
+    take_in(spark, workspace)
     return workspace
+
+
+def take_in(spark: SparkSession, workspace: Workspace) -> None:
+    path = RunSettings.load(workspace).company_path
+    ingest(spark, workspace, load_company(path), path, say=lambda line: None)
 
 
 def bfm(workspace: Workspace, *arguments: str) -> str:
@@ -130,8 +143,7 @@ def test_repaired_rows_come_in_and_stay_out_of_quarantine(
     assert (taken["user_id"], taken["store"]) == ("u8", ODD)
     said = bfm(shop, "--replay", path, "--table", "orders")
     assert "0 inserted, 0 updated in events; 0 row(s) left quarantine" in said
-    source = RunSettings.load(shop).company_path
-    ingest(spark, shop, load_company(source), source, say=lambda line: None)
+    take_in(spark, shop)
     assert refused(shop) == left  # the source still holds all three as they were
 
 
@@ -142,3 +154,49 @@ def test_one_id_with_two_contents_is_refused(shop: Workspace, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"the same event_id came with different content; nothing"):
         bfm(shop, "--replay", write(tmp_path / "rows.jsonl", *both), "--table", "orders")
     assert lake.version_of(shop, "events") == before
+
+
+@pytest.mark.parametrize(
+    ("raw_row", "is_same"),
+    [
+        pytest.param('{"id":"o1","pieces":-1,"store":null,"till":null}', True, id="a new column"),
+        pytest.param('{"pieces":-1,"store":null,"id":"o1"}', True, id="another order"),
+        pytest.param('{"id":"o1","pieces":-2,"store":null}', False, id="another value"),
+        pytest.param('{"id":"o1","pieces":-1,"store":""}', False, id="an empty text"),
+        pytest.param('{"id":"o1","sold":-1,"store":null}', False, id="another column's value"),
+    ],
+)
+def test_a_raw_row_is_known_by_the_values_that_it_holds(
+    spark: SparkSession, raw_row: str, is_same: bool
+) -> None:
+    rows = [("orders", '{"id":"o1","pieces":-1,"store":null}'), ("orders", raw_row)]
+    frame = spark.createDataFrame(rows, f"{SOURCE_TABLE} string, {RAW_ROW} string")
+    one, other = (row[0] for row in frame.select(row_hash()).collect())
+    assert (one == other) is is_same
+
+
+def test_raw_rows_too_large_to_be_taken_apart_are_told_apart(spark: SparkSession) -> None:
+    """What a quote that is never closed makes of a large file; Spark reads texts up to 20 MB."""
+    text = F.repeat(F.char(F.col("id") + ord("a")), F.lit(20_000_001))
+    rows = spark.range(2).select(
+        F.lit("orders").alias(SOURCE_TABLE),
+        F.to_json(F.struct(text.alias("paid"))).alias(RAW_ROW),
+    )
+    one, other = (row[0] for row in rows.select(row_hash()).collect())
+    assert one != other
+
+
+def test_a_repaired_row_stays_out_when_another_file_has_a_column_more(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    table = events_table(source={"format": "csv", "path": "orders"})
+    files = {"orders/january.csv": [*orders(10), order(50, customer=None)]}
+    shop = filled(spark, tmp_path / "workspace", write_company(tmp_path, table, files=files))
+    (row,) = exported(shop, tmp_path / "rows.jsonl").values()
+    path = write(tmp_path / "rows.jsonl", {**row, "customer": "u8"})
+    bfm(shop, "--replay", path, "--table", "orders")
+    assert refused(shop) == set()
+    write_rows(tmp_path / "orders" / "february.csv", [{"till": "t1", **order(60)}])
+    take_in(spark, shop)
+    assert lake.read(shop, "events").num_rows == 12
+    assert refused(shop) == set()

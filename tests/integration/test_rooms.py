@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from pipelines import lake
 from pipelines.errors import WorkspaceError
 from pipelines.flow.growth import grow
-from pipelines.flow.rooms import ROOMS
+from pipelines.flow.rooms import INGEST, ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, StageReport, run_stages
 from pipelines.flow.tokenized import JUDGED, LEARNED, tokenized_stamp
 from pipelines.stages.sequences import encode_sorted
@@ -132,6 +132,18 @@ def test_another_cut_tokenizes_again_and_takes_nothing_in(
     after = versions(workspace)
     assert after["events"] == before["events"]
     assert after["labels"] == before["labels"] + 1
+
+
+def test_questions_of_a_company_are_no_input_of_its_intake(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    path = write_tiny_company(tmp_path / "raw")
+    settings = RunSettings(company_path=path, as_of=AS_OF, window_days=WINDOW_DAYS)
+    before = INGEST.inputs(StageContext(workspace, settings))
+    path.write_text(f"{path.read_text()}tasks: questions.py\n")
+    asking = StageContext(workspace, settings)
+    assert asking.company.tasks == "questions.py"
+    assert INGEST.inputs(asking) == before
 
 
 def test_new_rows_at_the_source_run_everything_again(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -17,12 +17,13 @@ from behavior_model.benchmark.baselines import (
     item_knn,
     own_frequency,
     popularity,
+    ranking,
     sasrec,
     tuning,
 )
 from behavior_model.benchmark.baselines.als import fold_in_quickly
 from behavior_model.benchmark.baselines.gru4rec import Gru4Rec, Gru4RecConfig
-from behavior_model.benchmark.baselines.ranking import best_columns, filled
+from behavior_model.benchmark.baselines.ranking import best_columns, filled, rank_users
 from behavior_model.benchmark.baselines.registry import (
     BENCHMARK_BASELINES,
     get_benchmark_baseline,
@@ -36,6 +37,7 @@ from behavior_model.benchmark.baselines.sequence_training import (
 )
 from behavior_model.benchmark.baselines.task import (
     Baseline,
+    Floats,
     LeaveOneOutTask,
     Ranked,
     TooSlowError,
@@ -118,6 +120,16 @@ def answer(name: str, repeats: bool) -> tuple[LeaveOneOutTask, Ranked]:
     return task, quick(name)(task, K, seed=3)
 
 
+@dataclass
+class Clock:
+    """Stands still but for what a test says that something took."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 @pytest.mark.parametrize("repeats", [False, True])
 @pytest.mark.parametrize("name", sorted(BENCHMARK_BASELINES))
 class TestEveryBaseline:
@@ -193,6 +205,27 @@ class TestRanking:
         order = np.array([0, 2, 5, 1, 3, 4])
         np.testing.assert_array_equal(filled(task, lists, order), [[2, 5, 3], [0, 2, 5]])
 
+    def test_chunks_whose_pace_is_too_slow_are_given_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ten users at a time, 5 s for the first ten, then 2 s each; the last two take as long."""
+        clock = Clock()
+        monkeypatch.setattr(ranking, "perf_counter", clock)
+        monkeypatch.setattr(ranking, "_MAX_CHUNK_USERS", 10)
+        task = task_of(shoppers(repeats=False))
+        seen: list[int] = []
+
+        def score(users: slice) -> Floats:
+            seen.append(users.start)
+            clock.seconds += 2 if users.start else 5
+            return np.zeros((users.stop - users.start, NUM_ITEMS), dtype=np.float32)
+
+        assert (rank_users(replace(task, budget_s=15.0), K, score) >= 0).all()
+        seen.clear()
+        with pytest.raises(TooSlowError, match="it takes about 12 s, 10 s are allowed"):
+            rank_users(replace(task, budget_s=10.0), K, score)
+        assert seen == [0, 10], "the first ten warm up, the second tell"
+
 
 class TestTuning:
     def test_only_users_with_three_items_judge_a_knob(self) -> None:
@@ -230,7 +263,7 @@ class TestTuning:
 
     def test_what_would_take_too_long_says_so(self) -> None:
         task = replace(task_of(shoppers(repeats=False)), budget_s=1e-9)
-        with pytest.raises(TooSlowError, match=r"it takes about \d+ s, 0 s are left"):
+        with pytest.raises(TooSlowError, match=r"it takes about \d+ s, 0 s are allowed"):
             item_knn.rank(task, K)
 
     def test_the_first_users_decide_and_all_are_ranked(
@@ -247,6 +280,22 @@ class TestTuning:
         ranked = tuned(task, K, ranker, item_knn.KNOBS)
         assert asked == [20, 20, 20, 20, None]
         assert (ranked.lists >= 0).all()
+
+    def test_a_fit_takes_no_longer_where_more_users_are_ranked(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = Clock()
+        monkeypatch.setattr(tuning, "perf_counter", clock)
+        monkeypatch.setattr(tuning, "MAX_TUNING_USERS", 2)
+        task = replace(task_of(shoppers(repeats=False)), budget_s=3.5)
+
+        def ranker(asked: LeaveOneOutTask, knob: RingKnob, k: int) -> Longs:
+            del knob
+            clock.seconds += 1
+            return np.tile(np.arange(k), (len(asked.history), 1))
+
+        knobs = [RingKnob(first=n, second=0, third=0) for n in (1, 2)]
+        assert tuned(task, K, ranker, knobs).seconds == 3
 
     def test_ndcg_of_one_true_item(self) -> None:
         lists = np.arange(10)[None].repeat(3, axis=0)

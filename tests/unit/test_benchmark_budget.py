@@ -1,9 +1,13 @@
 """How a benchmark run divides its wall time."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from behavior_model.benchmark import full_ranking
+from behavior_model.benchmark.answers import Options
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.budget import (
     MAX_LEARNED_USERS,
@@ -13,9 +17,12 @@ from behavior_model.benchmark.budget import (
     UserCost,
     plan,
 )
-from behavior_model.benchmark.interactions import Interactions
+from behavior_model.benchmark.interactions import Interactions, read_interactions
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.recipe import EPOCHS
+from behavior_model.benchmark.split import leave_one_out
+from behavior_model.benchmark.training import BenchmarkJob
+from tests.ring_shop import ring_recipe, write_shop
 
 CHEAP = UserCost(listing_s=1e-4, learning_s=1e-3)
 DEAR = UserCost(listing_s=5e-3, learning_s=5e-2)
@@ -72,3 +79,41 @@ def test_the_cost_of_a_user_is_measured_on_a_few() -> None:
 def test_a_deadline_that_passed_leaves_nothing() -> None:
     assert Deadline.after(-1.0).left_s == 0
     assert 50 < Deadline.after(1.0).left_s <= 60
+
+
+def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_ranking, "seconds_per_epoch", lambda job: 10.0)
+    interactions, _ = write_shop(tmp_path)
+    full = read_interactions(interactions)
+    fold = leave_one_out(full).test
+    job = BenchmarkJob(
+        interactions=interactions,
+        items=None,
+        cutoff=fold.cutoff,
+        folder=tmp_path,
+        text_cache=tmp_path / "texts",
+        recipe=ring_recipe(full),
+        seed=0,
+    )
+    test = full_ranking.Question(
+        fold=fold,
+        task=LeaveOneOutTask(history=fold.history),
+        memories=HistoryMemories.fit(fold.history, None, None),
+    )
+
+    def epochs(**asked: float | None) -> int:
+        options = Options(
+            interactions=interactions,
+            items=None,
+            out=tmp_path,
+            split=leave_one_out,
+            budget_minutes=2.0,
+            **asked,  # type: ignore[arg-type]
+        )
+        deadline = Deadline.after(options.budget_minutes)
+        return full_ranking._within_budget(options, job, test, deadline, print)[1].epochs
+
+    assert epochs(baseline_minutes=1.0) == epochs(with_baselines=False)
+    assert epochs(baseline_minutes=1.0) > epochs(baseline_minutes=None)

@@ -160,6 +160,17 @@ class TestHeads:
         self.fit(workspace, "model 1")
         assert fitted == ["recommendation", *PLATFORMS]
 
+    def test_a_head_whose_results_are_gone_is_fitted_again(
+        self, fitted: list[str], tmp_path: Path
+    ) -> None:
+        workspace = Workspace(tmp_path / "workspace")
+        self.fit(workspace, "model 1")
+        (workspace.reports / registry.RESULTS_FOLDER / "churn.json").unlink()
+        fitted.clear()
+        self.fit(workspace, "model 1")
+        assert fitted == ["churn"]
+        assert registry.read_results(workspace) == []
+
     def test_a_task_with_the_name_of_a_head_is_refused(self, fitted: list[str], file: Path) -> None:
         file.write_text(BIG_BASKET.replace("big_basket", "recommendation"))
         load_tasks(file)

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
-from pipelines.contracts import EVENTS, Column, SemanticType
+from pipelines.contracts import CONTENT_HASH, EVENTS, SOURCE_TABLE, Column, SemanticType
 from pipelines.quality.alarm import Alarm, Sample
 from pipelines.quality.drift import drift
 from pipelines.quality.profile import MAX_VALUES, Profile, bins_of, middle_of, profile_of
 from pipelines.quality.rhythm import rhythm
+from pipelines.stages.schemas import stored
+from pipelines.stages.watch import profile_path, watch_new_events
+from pipelines.workspace import Workspace
 
 CONTRACT = EVENTS.with_fields(
     (
@@ -63,7 +67,7 @@ def table(columns: Columns) -> pa.Table:
             "store": columns["store"].tolist(),
             **{
                 name: pa.nulls(num, pa.float64() if name == "quantity" else pa.string())
-                for name in ("quantity", "channel", "market", "locale")
+                for name in ("item_id", "quantity", "session_id", "channel", "market", "locale")
             },
         }
     )
@@ -227,3 +231,50 @@ def test_a_bin_holds_numbers_of_about_its_middle() -> None:
     assert (np.diff(bins) > 0).all()
     middles = np.array([middle_of(int(one)) for one in bins])
     assert np.allclose(middles, numbers, rtol=0.13)
+
+
+def take_in(workspace: Workspace, source: str, columns: Columns) -> list[str]:
+    """Add events of one of two tables; which tables are said to have stopped."""
+    path, rows = str(workspace.table(EVENTS.name)), table(columns)
+    version = DeltaTable(path).version() if DeltaTable.is_deltatable(path) else -1
+    hashes = pa.array(np.arange(rows.num_rows))
+    rows = rows.append_column(CONTENT_HASH, hashes)
+    rows = rows.append_column(SOURCE_TABLE, pa.array([source] * rows.num_rows))
+    feed = {"delta.enableChangeDataFeed": "true"}
+    write_deltalake(path, rows, mode="append", configuration=feed)
+    found = watch_new_events(
+        workspace,
+        stored(CONTRACT),
+        tables=["orders", "clicks"],
+        after_version=version,
+        num_rows=rows.num_rows,
+        now=NOW,
+    )
+    assert profile_path(workspace, source).is_file(), "they were looked at"
+    return [alarm.table for alarm in found if alarm.field == SOURCE_TABLE]
+
+
+def test_a_table_that_stopped_is_warned_of_for_a_while(workspace: Workspace) -> None:
+    take_in(workspace, "orders", history(0, 3, seed=1))
+    take_in(workspace, "clicks", history(0, 1, seed=2))
+    stopped = [take_in(workspace, "clicks", history(1, 1, seed=3)) for _ in range(25)]
+    assert stopped[0] == ["orders"]
+    assert stopped[-1] == []
+    assert stopped == sorted(stopped, reverse=True), "it does not come back"
+
+
+def test_the_first_events_of_a_table_are_not_expected_of_those_that_are_known(
+    workspace: Workspace,
+) -> None:
+    assert take_in(workspace, "orders", history(0, 3, seed=1)) == []
+    assert take_in(workspace, "clicks", history(0, 1, seed=2)) == []
+
+
+def test_a_profile_that_faded_has_the_same_shares() -> None:
+    faded = USUAL.faded()
+    assert faded.num_rows == round(0.9 * USUAL.num_rows)
+    assert faded.values["store"] == {
+        name: round(0.9 * count) for name, count in USUAL.values["store"].items()
+    }
+    assert faded.nulls["amount"] == round(0.9 * USUAL.nulls["amount"])
+    assert faded.hours == USUAL.hours

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,8 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines.erasure import is_suppressed, names_user, user_hash, without_suppressed
-from pipelines.errors import UserError
-from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE, ask, pending
+from pipelines.errors import UserError, WorkspaceError
+from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE, ask, pending, save
 from pipelines.flow.lock import workspace_lock
 from pipelines.workspace import Workspace
 from serving.cli.main import app
@@ -96,6 +97,18 @@ def test_requests_of_many_threads_are_all_remembered(empty: Workspace) -> None:
     assert sorted(one.user for one in pending(empty)) == sorted(user_hash(user) for user in users)
 
 
+def test_an_earlier_time_asked_for_while_a_request_is_carried_out_is_kept(
+    empty: Workspace,
+) -> None:
+    now = datetime(2024, 3, 1, tzinfo=UTC)
+    ada, sooner = user_hash("ada"), now + timedelta(days=1)
+    begun = ask(empty, ada, now, now + timedelta(days=7))
+    ask(empty, ada, now, sooner)
+    save(empty, replace(begun, removed={"logs": 1}))
+    (request,) = pending(empty)
+    assert (request.due, request.removed) == (sooner, {"logs": 1})
+
+
 def test_exports_inside_the_workspace_are_searched(empty: Workspace) -> None:
     embedded = write_embeddings(empty.root / "exports", ["ada", "bob"])
     items = write_embeddings(empty.embeddings, ["ada", "item-1"])
@@ -112,6 +125,19 @@ def test_exports_inside_the_workspace_are_searched(empty: Workspace) -> None:
     assert pq.read_table(items).num_rows == 2, "items are nobody"
     assert [json.loads(line)["customer"] for line in broken.read_text().splitlines()] == ["bob"]
     assert len(source.read_text().splitlines()) == 3, "a source is its owner's"
+
+
+def test_the_parts_of_an_export_in_a_folder_are_searched(empty: Workspace) -> None:
+    part = write_embeddings(empty.root / "scores.parquet", ["ada", "bob"])
+    assert bfm(empty, "--user", "ada").exit_code == 0
+    assert pq.read_table(part).column("id").to_pylist() == ["bob"]
+
+
+def test_a_file_that_is_not_parquet_as_its_name_says_is_named(empty: Workspace) -> None:
+    (empty.root / "notes.parquet").write_text("ada bought tea")
+    result = bfm(empty, "--user", "ada")
+    assert isinstance(result.exception, WorkspaceError)
+    assert "notes.parquet is not the Parquet file" in str(result.exception)
 
 
 def test_a_row_names_a_user_by_a_whole_word() -> None:

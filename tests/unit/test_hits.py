@@ -1,9 +1,13 @@
 """Which ranked items are true, whatever the number of true items of each user."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from behavior_model.evaluation.metrics import hits_at_k
+from behavior_model.evaluation.metrics import Doubles, hits_at_k, ndcg_at_k, recall_at_k
+
+Metric = Callable[..., Doubles]
 
 
 def test_hits_are_those_of_a_look_at_each_list() -> None:
@@ -29,3 +33,10 @@ def test_what_fills_a_truth_is_nobodys_hit() -> None:
 def test_lists_and_users_are_as_many() -> None:
     with pytest.raises(ValueError, match="2 lists and 1 users"):
         hits_at_k(np.zeros((2, 3), dtype=np.int64), [np.zeros(1, dtype=np.int64)], 3)
+
+
+@pytest.mark.parametrize("metric", [ndcg_at_k, recall_at_k])
+def test_a_truth_of_fillers_alone_is_judged_like_none(metric: Metric) -> None:
+    ranked = np.asarray([[2, 0], [2, 0], [0, 1]])
+    truths = [np.asarray([-1, -1]), np.zeros(0, dtype=np.int64), np.asarray([0, -1])]
+    np.testing.assert_array_equal(metric(ranked, truths, 2), [np.nan, np.nan, 1.0])

@@ -9,20 +9,22 @@ from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
 from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.evaluation.ranking import evaluate, fit_and_judge
+from behavior_model.heads import candidates
 from behavior_model.heads.explanation import explain
 from behavior_model.heads.mixture import TREES, Mixture
 from behavior_model.heads.pair_features import pair_features
 from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.memory.interactions import Level, read_interactions
+from behavior_model.session import Session
 from pipelines.contracts import PURCHASE
-from pipelines.errors import BundleError, VocabularyMismatchError
+from pipelines.errors import BundleError, UserError, VocabularyMismatchError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.encoder import encode
 from pipelines.tokens.history import Histories, merge
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
-from tests.rhythm_shop import NUM_ITEMS, NUM_UNSOLD
+from tests.rhythm_shop import NUM_ITEMS, NUM_UNSOLD, WINDOW_US
 
 K = 5
 UNSOLD = set(range(FIRST_IDX + NUM_ITEMS - NUM_UNSOLD, FIRST_IDX + NUM_ITEMS))
@@ -85,17 +87,30 @@ def test_an_explanation_adds_up_to_the_score(
     parts = sum(head.mixture.contributions(table).values())
     np.testing.assert_allclose(parts, scores, rtol=1e-6, atol=1e-6)
     best = int(np.argmax(scores))
-    found = explain(head, histories, states, AS_OF_US, int(table.targets[best]))
+    found = explain(head, histories, states, AS_OF_US, int(table.targets[best]), K)
     assert found is not None
     assert found.lifts.sum() == pytest.approx(scores[best] - scores.mean(), abs=1e-6)
     assert (np.diff(np.abs(found.lifts)) <= 0).all()
     place = found.names.index("own/count")
     assert found.values[place] == table.column("own/count")[best]
-    assert explain(head, histories, states, AS_OF_US, 10**6) is None
+    assert explain(head, histories, states, AS_OF_US, 10**6, K) is None
     unknown = nobody(context)
     states = embed_users(context.backbone, context.content, unknown, np.asarray([AS_OF_US]))
     popular = int(head.rank(unknown, states, AS_OF_US, 1).of(0)[0][0])
-    assert explain(head, unknown, states, AS_OF_US, popular) is None
+    assert explain(head, unknown, states, AS_OF_US, popular, K) is None
+
+
+def test_an_item_that_a_longer_list_brings_is_explained_with_that_length(
+    rhythm_shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NUM_POPULAR", "NUM_COLLECTIVE", "NUM_TRANSFORMER", "NUM_UNSOLD"):
+        monkeypatch.setattr(candidates, name, 1)
+    session = Session(rhythm_shop.root)
+    user = session.users[0]
+    last = session.recommend([user], k=30)["id"].iloc[-1]
+    with pytest.raises(UserError, match="was not weighed for a list of 10"):
+        session.explain(user, last)
+    assert session.explain(user, last, k=30).lift.any()
 
 
 def test_trees_are_taken_apart_into_their_features(
@@ -286,3 +301,12 @@ def test_a_head_without_transformer_is_judged_without_states(context: ModelConte
     ndcg, _ = evaluate(context, head, baselines={})
     assert "transformer" not in ndcg.parts
     assert ndcg.task == "category_recommendation"
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_earlier_windows_without_a_purchase_are_left_out(tmp_path: Path, level: Level) -> None:
+    latest = AS_OF_US - WINDOW_US
+    context = ranking_context(Workspace(tmp_path), num_users=24, sells_from_us=latest)
+    assert context.training_times, "there are earlier windows"
+    head = RecommendationHead.fit(context, level)
+    assert head.selection.keys() == {"linear"}

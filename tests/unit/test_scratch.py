@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.flow.lock import workspace_lock
-from pipelines.flow.scratch import scratch_folder
+from pipelines.flow.scratch import clear_scratch, scratch_folder
 from pipelines.workspace import Workspace
 
 SESSION = """
@@ -81,3 +82,22 @@ def test_what_a_kill_leaves_goes_when_the_workspace_is_next_held(workspace: Work
     running.communicate()
     with workspace_lock(workspace):
         assert put_aside(workspace) == []
+
+
+@pytest.mark.parametrize("reason", [PermissionError, FileNotFoundError])
+def test_a_folder_that_is_not_ours_or_has_just_gone_is_passed_over(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, reason: type[OSError]
+) -> None:
+    shut, left = workspace.scratch / "shut", workspace.scratch / "left"
+    shut.mkdir(parents=True)
+    left.mkdir()
+    opened = os.open
+
+    def open_others(path: Any, *given: Any, **named: Any) -> int:
+        if path == shut:
+            raise reason(path)
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr(os, "open", open_others)
+    clear_scratch(workspace)
+    assert list(workspace.scratch.iterdir()) == [shut]

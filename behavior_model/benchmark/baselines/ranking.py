@@ -6,13 +6,14 @@ Legend: U users, B users of a chunk, N items, k length of the lists.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Final
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
+from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask, refuse_too_slow
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
 
 Scorer = Callable[[slice], Floats]
@@ -24,9 +25,13 @@ _MAX_CHUNK_USERS: Final = 512
 
 
 def rank_users(task: LeaveOneOutTask, k: int, score: Scorer) -> Longs:
-    """int64[U, k]: the items of the highest scores, then the most popular ones."""
+    """int64[U, k]: the items of the highest scores, then the most popular ones.
+
+    Raises:
+        TooSlowError: the task's time is not enough.
+    """
     lists = np.full((len(task.history), k), NO_ITEM, dtype=np.int64)
-    for users in chunks(task):
+    for users in chunks_in_time(task):
         lists[users] = best_columns(masked(task, users, score(users)), k)
     return filled(task, lists, popular_items(task.history))
 
@@ -37,6 +42,22 @@ def chunks(task: LeaveOneOutTask) -> Iterator[slice]:
     num_users = len(task.history) if task.num_asked is None else task.num_asked
     for start in range(0, num_users, size):
         yield slice(start, min(start + size, num_users))
+
+
+def chunks_in_time(task: LeaveOneOutTask) -> Iterator[slice]:
+    """The same chunks, as long as their pace fits into the task's time; the first warms up.
+
+    Raises:
+        TooSlowError: the task's time is not enough.
+    """
+    warm_s, num_warm = 0.0, 0
+    for users in chunks(task):
+        yield users
+        if not num_warm:
+            warm_s, num_warm = perf_counter(), users.stop
+            continue
+        per_user_s = (perf_counter() - warm_s) / (users.stop - num_warm)
+        refuse_too_slow(per_user_s * len(task.history), task)
 
 
 def popular_items(history: Interactions) -> Longs:

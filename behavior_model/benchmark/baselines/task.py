@@ -73,6 +73,16 @@ class Ranked:
     train_events_per_second: float | None = None
 
 
+def refuse_too_slow(needed_s: float, task: LeaveOneOutTask) -> None:
+    """Give up what would not end in time.
+
+    Raises:
+        TooSlowError: more seconds are needed than the task allows.
+    """
+    if needed_s > task.budget_s:
+        raise TooSlowError(f"it takes about {needed_s:.0f} s, {task.budget_s:.0f} s are allowed")
+
+
 class Baseline(Protocol):
     """Ranks the items of a task; the same seed gives the same lists."""
 

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from behavior_model.benchmark.baselines.ranking import (
     best_columns,
-    chunks,
+    chunks_in_time,
     filled,
     masked,
     popular_items,
@@ -96,7 +96,7 @@ def rank_by_rings(task: LeaveOneOutTask, knob: RingKnob, k: int) -> Longs:
     sources = np.maximum(task.history.last(), 0)
     texts = _normed(task.text_embeddings)
     lists = np.full((len(sources), k), NO_ITEM, dtype=np.int64)
-    for users in chunks(task):
+    for users in chunks_in_time(task):
         rings = [
             best_columns(masked(task, users, scores), k)
             for scores in _ring_scores(counts, sources[users], texts)

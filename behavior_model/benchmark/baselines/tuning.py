@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked, TooSlowError
+from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked, refuse_too_slow
 from behavior_model.benchmark.interactions import NO_ITEM, Longs
 from behavior_model.evaluation.metrics import ndcg_at_k
 
@@ -37,7 +37,7 @@ def tuned(task: LeaveOneOutTask, k: int, ranker: Ranker[Knob], knobs: Sequence[K
         knobs: Values to try, the first wins ties.
 
     Raises:
-        TooSlowError: trying the first value shows that the task's time is not enough.
+        TooSlowError: the task's time is not enough for all values and the last fit.
     """
     started = perf_counter()
     num_asked = min(len(task.history), MAX_TUNING_USERS)
@@ -49,10 +49,7 @@ def tuned(task: LeaveOneOutTask, k: int, ranker: Ranker[Knob], knobs: Sequence[K
     for knob, mask in tried:
         lists = ranker(replace(earlier, mask_history=mask), knob, K)
         found.append(mean_ndcg(lists[:num_asked], truth))
-        per_knob_s = (perf_counter() - started) / len(found)
-        needed_s = per_knob_s * (len(tried) + len(task.history) / max(num_asked, 1))
-        if needed_s > task.budget_s:
-            raise TooSlowError(f"it takes about {needed_s:.0f} s, {task.budget_s:.0f} s are left")
+        refuse_too_slow((perf_counter() - started) / len(found) * (len(tried) + 1), task)
     best, mask = tried[int(np.argmax(found))]
     lists = ranker(replace(task, mask_history=mask), best, k)
     knob_values = asdict(best) if task.mask_history else {**asdict(best), "mask_history": mask}
