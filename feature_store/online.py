@@ -15,9 +15,9 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_store.offline import newest_ids
+from feature_store.offline import sample_ids
 from feature_store.published import is_same_store
-from feature_store.reach import reached
+from feature_store.reach import named, reached
 from feature_store.settings import Shelf
 from feature_store.tables import (
     AS_OF_US,
@@ -140,13 +140,13 @@ def require_same_store(shelf: Shelf) -> None:
 
 
 def require_filled(shelf: Shelf) -> None:
-    """Refuse an online store that holds none of the users who were published last.
+    """Refuse an online store that holds none of a sample of the users who were published.
 
     Raises:
         WorkspaceError: it was lost, or is another one.
         StoreError: it does not answer.
     """
-    users = newest_ids(shelf, USER_STATE, _SAMPLE)
+    users = sample_ids(shelf, USER_STATE, _SAMPLE)
     if users and not held_online(shelf, users):
         raise WorkspaceError(
             f"The online store ({shelf.settings.online_store}, project '{shelf.settings.project}') "
@@ -154,6 +154,15 @@ def require_filled(shelf: Shelf) -> None:
             "emptied, or BFM_SHELF_... names another one than bfm publish wrote to. Correct them, "
             f"or fill it again: bfm publish --again --workspace {shelf.workspace.root}"
         )
+
+
+def require_answer(shelf: Shelf) -> None:
+    """Refuse an online store that is down; one that is empty will do.
+
+    Raises:
+        StoreError: it does not answer.
+    """
+    online_features(shelf, USER_ID, [""], [f"{USER_STATE.name}:{AS_OF_US}"])
 
 
 def held_online(shelf: Shelf, users: Sequence[str]) -> list[str]:
@@ -195,9 +204,10 @@ def remove_online(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int
         StoreError: the online store does not answer.
     """
     remove = {"sqlite": _delete_rows, "redis": _delete_hashes, "postgres": _blank}
+    asked = named if shelf.settings.online_store == "sqlite" else reached
     removed = 0
     for start in range(0, len(ids), BATCH_ROWS):
-        with reached(shelf):
+        with asked(shelf):
             batch = ids[start : start + BATCH_ROWS]
             removed += remove[shelf.settings.online_store](shelf, table, batch)
     return removed

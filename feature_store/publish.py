@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from feature_store import activity
 from feature_store.erasure import USER_TABLES, erase_offline, erase_online
 from feature_store.offline import append
-from feature_store.online import forget_written, prepare_sqlite, write_online
+from feature_store.online import forget_written, prepare_sqlite, require_answer, write_online
 from feature_store.published import Published, is_same_store
 from feature_store.reach import reached
 from feature_store.refreshed import forget_refreshes, held_model, make_way
@@ -90,6 +90,7 @@ def publish(
     }
     shelf = Shelf(workspace, settings)
     apply(shelf)
+    require_answer(shelf)
     same = is_same_store(shelf)
     if not same:
         begin_again(shelf)

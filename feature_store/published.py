@@ -31,14 +31,14 @@ class Published:
     @classmethod
     def load(cls, workspace: Workspace) -> Published | None:
         """What `save` wrote; None where nothing was published, or before this was written down."""
-        path = _path(workspace)
+        path = published_path(workspace)
         if not path.is_file():
             return None
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def save(self, workspace: Workspace) -> None:
         """Write whole or not at all."""
-        write_json_atomically(_path(workspace), asdict(self))
+        write_json_atomically(published_path(workspace), asdict(self))
 
     @property
     def is_under_way(self) -> bool:
@@ -56,9 +56,10 @@ def is_same_store(shelf: Shelf) -> bool:
 
 def seconds_since_publish(workspace: Workspace) -> float:
     """How long ago `save` wrote; 0 where it has not."""
-    path = _path(workspace)
+    path = published_path(workspace)
     return max(time.time() - path.stat().st_mtime, 0.0) if path.is_file() else 0.0
 
 
-def _path(workspace: Workspace) -> Path:
+def published_path(workspace: Workspace) -> Path:
+    """Where it is written down."""
     return workspace.features / _FILE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 from feature_store.settings import Shelf
@@ -20,10 +20,22 @@ class StoreError(EnvironmentProblemError):
 
 @contextmanager
 def reached(shelf: Shelf) -> Iterator[None]:
-    """Ask the online store for the length of a `with` block.
+    """Ask the online store through Feast for the length of a `with` block.
 
     Feast keeps one connection to SQLite and to Postgres, which one thread at a time may use, and
-    keeps it when it is dead: after an error it is forgotten.
+    keeps it when it is dead: after an error it is forgotten. Blocks do not nest.
+
+    Raises:
+        StoreError: the store's client failed.
+    """
+    shared = shelf.settings.online_store != "redis"
+    with named(shelf), _lock if shared else nullcontext():
+        yield
+
+
+@contextmanager
+def named(shelf: Shelf) -> Iterator[None]:
+    """The same without Feast's own connection.
 
     Raises:
         StoreError: the store's client failed.
@@ -31,11 +43,7 @@ def reached(shelf: Shelf) -> Iterator[None]:
     from feast.errors import FeastObjectNotFoundException
 
     try:
-        if shelf.settings.online_store == "redis":
-            yield
-        else:
-            with _lock:
-                yield
+        yield
     except Exception as error:
         client = type(error).__module__.partition(".")[0]
         if client not in _CLIENTS and not isinstance(error, FeastObjectNotFoundException):

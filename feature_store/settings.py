@@ -37,7 +37,7 @@ _POSTGRES_KEYS: Final = (
 )
 
 
-_REDIS_TIMEOUTS_S: Final = {"socket_connect_timeout": 2, "socket_timeout": 10}
+_REDIS_TIMEOUTS_S: Final = {"socket_connect_timeout": 2, "socket_timeout": 5}
 _POSTGRES_TIMEOUT: Final = ("PGCONNECT_TIMEOUT", "5")
 """How long a store may take to answer, unless the connection or the environment says otherwise."""
 
@@ -86,6 +86,15 @@ class ShelfSettings(BaseSettings):
         open_parts = [part for part in parts if not part.lower().startswith("password=")]
         text = " ".join([self.online_store, self.project, *open_parts])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _ask_redis_twice_at_most(store: FeatureStore) -> None:
+    """Its client would wait for seconds between several attempts, and with it who asks."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    online: Any = store._get_provider().online_store
+    online._get_client(store.config.online_store).set_retry(Retry(NoBackoff(), 1))
 
 
 def _check_redis(connection: str) -> None:
@@ -159,7 +168,10 @@ class Shelf:
 
         os.environ.setdefault(*_POSTGRES_TIMEOUT)
         try:
-            return FeatureStore(config=RepoConfig(repo_path=self.root, **self._config()))
+            store = FeatureStore(config=RepoConfig(repo_path=self.root, **self._config()))
+            if self.settings.online_store == "redis":
+                _ask_redis_twice_at_most(store)
+            return store
         except FeastModuleImportError as error:
             name = self.settings.online_store
             raise EnvironmentProblemError(

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from behavior_model.bundle import read_manifest
 from behavior_model.predictor import Predictor
+from feature_store.online import require_filled
 from feature_store.settings import Shelf
 from pipelines.contracts import SemanticType
 from pipelines.environment import from_environment
@@ -101,11 +102,12 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
     Raises:
         EnvironmentProblemError: the port is taken, or a variable has a value that is not allowed.
         BundleError: no bundle, or a changed one.
-        WorkspaceError: nothing was published yet.
+        WorkspaceError: nothing was published yet, or into another online store.
+        StoreError: the online store does not answer.
     """
     settings = _settings(workspace=workspace.root, host=host, port=port)
     require_free_port(host, port)
-    Shelf(workspace).require_published()
+    _require_shelf(workspace)
     app = create_app(settings, Predictor.load(workspace.bundle))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 
@@ -119,11 +121,12 @@ def running(workspace: Workspace) -> Iterator[str]:
 
     Raises:
         BundleError: no bundle, or a changed one.
-        WorkspaceError: nothing was published yet.
+        WorkspaceError: nothing was published yet, or into another online store.
+        StoreError: the online store does not answer.
         EnvironmentProblemError: the server did not come up, or a variable has a value that is not
             allowed.
     """
-    Shelf(workspace).require_published()
+    _require_shelf(workspace)
     settings = _settings(workspace=workspace.root, admin_token=None)
     app = create_app(settings, Predictor.load(workspace.bundle))
     with socket.socket() as listener:
@@ -152,6 +155,12 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
 def create_app_from_environment() -> FastAPI:
     """For process managers: `uvicorn --factory serving.app:create_app_from_environment`."""
     return create_app(_settings())
+
+
+def _require_shelf(workspace: Workspace) -> None:
+    shelf = Shelf(workspace)
+    shelf.require_published()
+    require_filled(shelf)
 
 
 def _settings(**given: Any) -> ServingSettings:

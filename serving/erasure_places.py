@@ -145,7 +145,7 @@ def _files(workspace: Workspace, pattern: str) -> Iterator[Path]:
     """Files that commands were told to write into the workspace, and the line's embeddings."""
     elsewhere = (workspace.lake, workspace.features, workspace.bundle, workspace.scratch)
     for place in sorted(workspace.root.iterdir()):
-        if place in elsewhere:
+        if place in elsewhere or place.is_symlink():  # what lies elsewhere is its owner's
             continue
         found = place.rglob(pattern) if place.is_dir() else [place]
         yield from sorted(path for path in found if path.is_file() and path.match(pattern))

@@ -114,7 +114,7 @@ def line() -> tuple[Stage, ...]:
             version=1,
             needs=("tokenize", "embed"),
             inputs=_publish_inputs,
-            outputs=lambda context: file_stamp(context.workspace.features / "offline"),
+            outputs=_publish_outputs,
             run=_publish,
         ),
     )
@@ -232,6 +232,12 @@ def _open(context: StageContext) -> ModelContext:
 def micros(moment: datetime) -> int:
     """UTC microseconds since 1970."""
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _publish_outputs(context: StageContext) -> Parts:
+    from feature_store.published import published_path
+
+    return file_stamp(context.workspace.features / "offline", published_path(context.workspace))
 
 
 def _publish(context: StageContext) -> None:

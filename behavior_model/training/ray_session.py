@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 from pipelines.errors import EnvironmentProblemError
@@ -51,26 +52,46 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
         return
     _read_environment_again()
-    with _own_signals():
+    sigterm = _Sigterm()
+    try:
         if address is not None:
             ray.init(address=address, logging_level=logging.WARNING)
         else:
             _start_local(num_cpus)
-    try:
+        sigterm.watch()
         yield
     finally:
         ray.shutdown()
+        sigterm.hand_back()
 
 
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Let the process decide how SIGTERM ends it: Ray takes it over when it starts."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+class _Sigterm:
+    """SIGTERM while Ray runs, which takes the signal for itself when it starts.
+
+    Whoever waits for Ray hears of no exception but `KeyboardInterrupt`: so that one ends the block,
+    and after it the signal does what it did before.
+    """
+
+    def __init__(self) -> None:
+        self._is_ours = threading.current_thread() is threading.main_thread()
+        self._before = signal.getsignal(signal.SIGTERM)
+        self._came = False
+
+    def watch(self) -> None:
+        """Once Ray has started."""
+        if self._is_ours:
+            signal.signal(signal.SIGTERM, self._interrupt)
+
+    def hand_back(self) -> None:
+        """Once Ray has ended, or could not start."""
+        if self._is_ours:
+            signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+            if self._came:
+                signal.raise_signal(signal.SIGTERM)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        raise KeyboardInterrupt
 
 
 def quiet_ray_data() -> None:

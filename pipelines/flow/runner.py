@@ -87,6 +87,7 @@ class RunSettings:
             (workspace.root / SETTINGS_FILE).is_file()
             and self == RunSettings.load(workspace)
             and held.is_file()
+            and self.company_path.is_file()
             and held.read_bytes() == self.company_path.read_bytes()
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +43,7 @@ class Profile:
         others: Rows with a value beyond those, by column.
         bins: Rows by bin (see `bins_of`), for each column of numbers.
         hours: Rows by hour since 1970-01-01 UTC.
+        num_absent: Intakes since then that brought no row.
     """
 
     num_rows: int
@@ -51,6 +52,7 @@ class Profile:
     others: dict[str, int]
     bins: dict[str, dict[int, int]]
     hours: dict[int, int] = field(default_factory=dict)
+    num_absent: int = 0
 
     def faded_into(self, newer: Profile) -> Profile:
         """This profile, faded, and a newer one together."""
@@ -76,10 +78,14 @@ class Profile:
             hours={hour: hours[hour] for hour in sorted(hours)[-KEPT_HOURS:]},
         )
 
-    def faded(self) -> Profile:
-        """This profile after an intake that brought nothing."""
-        none = dict.fromkeys(self.nulls, 0)
-        return self.faded_into(Profile(num_rows=0, nulls=none, values={}, others={}, bins={}))
+    @property
+    def num_expected(self) -> float:
+        """Rows that are still usual, less with each intake that brought none."""
+        return self.num_rows * FADING**self.num_absent
+
+    def absent(self) -> Profile:
+        """This profile after an intake that brought no row."""
+        return replace(self, num_absent=self.num_absent + 1)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""

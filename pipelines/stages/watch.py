@@ -57,8 +57,8 @@ def watch_new_events(
 ) -> list[Alarm]:
     """Compare the events that an intake added with those before, and remember them as usual.
 
-    The first intake of a table has nothing to be compared with. A table that brings nothing while
-    others do is expected less each time, until nothing of it is.
+    The first intake of a table has nothing to be compared with. Of a table that brings nothing
+    while others do less is expected each time.
 
     Args:
         workspace: Holds the events and the profiles.
@@ -88,7 +88,7 @@ def watch_new_events(
             alarms += rhythm(sample, new, known, name, now)
     for name, known in usual.items():
         if known is not None and name not in added:
-            known.faded().save(profile_path(workspace, name))
+            known.absent().save(profile_path(workspace, name))
     return alarms
 
 
@@ -105,7 +105,7 @@ def _unseen(error: Exception) -> Alarm:
 
 def _stopped(counts: Mapping[str, int], usual: Mapping[str, Profile | None]) -> list[Alarm]:
     """Tables without any new event, where other tables' new events let some be expected."""
-    known = {name: one.num_rows for name, one in usual.items() if one is not None}
+    known = {name: one.num_expected for name, one in usual.items() if one is not None}
     share = sum(counts.get(name, 0) for name in known) / max(sum(known.values()), 1)
     return [
         Alarm(

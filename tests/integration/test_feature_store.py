@@ -16,7 +16,7 @@ import pytest
 from feast import FeatureStore
 
 from feature_store.erasure import erase_user
-from feature_store.offline import historical_features, newest_ids, published_ids, versions
+from feature_store.offline import historical_features, published_ids, sample_ids, versions
 from feature_store.online import (
     held_online,
     online_features,
@@ -499,10 +499,14 @@ def test_users_who_are_gone_do_not_make_a_store_look_lost(
         user_embeddings=pq.read_table(small_shop.write_embeddings(workspace.root, ["bob"])),
         model_version="v1",
     )
-    assert newest_ids(shelf, USER_STATE, 1) == ["bob"]
+    assert sample_ids(shelf, USER_STATE, 2) == ["bob", USERS[0]], "the newest, and one of all"
+    monkeypatch.setattr("feature_store.online._SAMPLE", 2)
     remove_online(shelf, USER_STATE, [user for user in USERS if user != "bob"])
     assert held_online(shelf, list(USERS)) == ["bob"]
-    monkeypatch.setattr("feature_store.online._SAMPLE", 1)
+    require_filled(shelf)
+    for user in USERS:
+        erase_user(shelf, user)
+    assert sample_ids(shelf, USER_STATE, 2) == []
     require_filled(shelf)
 
 

@@ -9,8 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.erasure import erase_user
-from feature_store.online import held_online, online_features, online_state, require_filled
+from feature_store.online import (
+    held_online,
+    online_features,
+    online_state,
+    require_filled,
+    require_same_store,
+)
 from feature_store.publish import Publication, publish, renew
+from feature_store.published import Published
 from feature_store.reach import StoreError
 from feature_store.settings import Shelf, ShelfSettings
 from pipelines.contracts import USER_ID
@@ -79,9 +86,7 @@ def test_a_publish_a_refresh_another_model_and_an_erasure(
     require_filled(shelf)
     assert put(workspace, settings, AS_OF_US - DAY_US).written["user_state"] == 0
     bob = pq.read_table(small_shop.write_embeddings(workspace.root, ["bob"]))
-    renew(
-        workspace, as_of_us=later_us, user_embeddings=bob, model_version="v1", settings=settings
-    )
+    renew(workspace, as_of_us=later_us, user_embeddings=bob, model_version="v1", settings=settings)
     state = online_state(shelf, "bob")
     assert state is not None
     assert state.as_of_us == later_us
@@ -108,7 +113,9 @@ def test_a_connection_that_the_server_ends_is_opened_anew(
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"])
-def test_a_store_that_is_down_is_named(tmp_path: Path, store: str) -> None:
+def test_a_store_that_is_down_is_named_and_the_one_of_before_goes_on(
+    tmp_path: Path, store: str
+) -> None:
     nobody = free_port()
     settings = {
         "postgres": ShelfSettings(
@@ -117,8 +124,14 @@ def test_a_store_that_is_down_is_named(tmp_path: Path, store: str) -> None:
         ),
         "redis": on_redis(nobody),
     }[store]
-    workspace = Workspace(tmp_path / "shop")
+    workspace, embedded = Workspace(tmp_path / "shop"), ShelfSettings()
     with pytest.raises(StoreError, match=rf"{store}, project 'bfm'.*BFM_SHELF_") as failed:
         put(workspace, settings)
     assert "sesame" not in str(failed.value)
-    assert not Shelf(workspace, settings).is_published or store == "redis"
+    assert not Shelf(workspace, settings).is_published
+    put(workspace, embedded)
+    before = Published.load(workspace)
+    with pytest.raises(StoreError):
+        put(workspace, settings)
+    assert Published.load(workspace) == before
+    require_same_store(Shelf(workspace, embedded))

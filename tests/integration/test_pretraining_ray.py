@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,3 +121,30 @@ def test_a_session_starts_where_ray_was_imported_before_it() -> None:
         timeout=240,
     )
     assert done.stdout.strip() == "42", done.stderr
+
+
+_ENDED_WHILE_IT_WAITS = """
+import os, signal, threading, time
+from behavior_model.training.ray_session import ray_session
+from serving.cli.console import guarded
+
+def wait():
+    with ray_session(1):
+        import ray
+        threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        ray.get(ray.remote(lambda: time.sleep(600)).remote())
+
+guarded(wait)
+"""
+
+
+def test_who_waits_for_ray_is_ended_by_sigterm() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDED_WHILE_IT_WAITS],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert "Ended on request" in done.stderr

@@ -270,11 +270,15 @@ def test_the_first_events_of_a_table_are_not_expected_of_those_that_are_known(
     assert take_in(workspace, "clicks", history(0, 1, seed=2)) == []
 
 
-def test_a_profile_that_faded_has_the_same_shares() -> None:
-    faded = USUAL.faded()
-    assert faded.num_rows == round(0.9 * USUAL.num_rows)
-    assert faded.values["store"] == {
-        name: round(0.9 * count) for name, count in USUAL.values["store"].items()
-    }
-    assert faded.nulls["amount"] == round(0.9 * USUAL.nulls["amount"])
-    assert faded.hours == USUAL.hours
+def test_who_brings_nothing_is_expected_less_and_looks_the_same_afterwards(
+    tmp_path: Path,
+) -> None:
+    absent = USUAL
+    for _ in range(3):
+        absent = absent.absent()
+        absent.save(tmp_path / "profile.json")
+        loaded = Profile.load(tmp_path / "profile.json")
+        assert loaded == absent
+    assert absent.num_expected == pytest.approx(0.9**3 * USUAL.num_rows)
+    assert replace(absent, num_absent=0) == USUAL
+    assert absent.faded_into(USUAL).num_expected == USUAL.faded_into(USUAL).num_rows

@@ -55,9 +55,9 @@ def chunks_in_time(task: LeaveOneOutTask) -> Iterator[slice]:
         yield users
         if not num_warm:
             warm_s, num_warm = perf_counter(), users.stop
-            continue
-        per_user_s = (perf_counter() - warm_s) / (users.stop - num_warm)
-        refuse_too_slow(per_user_s * len(task.history), task)
+        elif users.stop < len(task.history):
+            per_user_s = (perf_counter() - warm_s) / (users.stop - num_warm)
+            refuse_too_slow(per_user_s * len(task.history), task)
 
 
 def popular_items(history: Interactions) -> Longs:

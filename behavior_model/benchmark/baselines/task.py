@@ -5,6 +5,7 @@ Legend: U users, N items, T width of a text embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -33,7 +34,7 @@ class LeaveOneOutTask:
         history: What is known; the item to be found is not in it.
         mask_history: Whether items that a user took already are left out of the user's list.
         text_embeddings: float32[N, T], one per item, or None where nothing is written about them.
-        budget_s: Seconds that a baseline may take, tuning included.
+        budget_s: Seconds that a baseline may take, tuning included; without limit by default.
         num_asked: Only the first so many users are ranked, the lists of others stay empty; None:
             all are.
     """
@@ -41,7 +42,7 @@ class LeaveOneOutTask:
     history: Interactions
     mask_history: bool = True
     text_embeddings: Floats | None = None
-    budget_s: float = 600.0
+    budget_s: float = math.inf
     num_asked: int | None = None
 
     def validation(self) -> LeaveOneOutTask:

@@ -51,7 +51,8 @@ def tuned(task: LeaveOneOutTask, k: int, ranker: Ranker[Knob], knobs: Sequence[K
         found.append(mean_ndcg(lists[:num_asked], truth))
         refuse_too_slow((perf_counter() - started) / len(found) * (len(tried) + 1), task)
     best, mask = tried[int(np.argmax(found))]
-    lists = ranker(replace(task, mask_history=mask), best, k)
+    left_s = task.budget_s - (perf_counter() - started)
+    lists = ranker(replace(task, mask_history=mask, budget_s=left_s), best, k)
     knob_values = asdict(best) if task.mask_history else {**asdict(best), "mask_history": mask}
     return Ranked(lists=lists, seconds=perf_counter() - started, knob=knob_values)
 
