@@ -35,7 +35,7 @@ def reached(shelf: Shelf) -> Iterator[None]:
 
 @contextmanager
 def named(shelf: Shelf) -> Iterator[None]:
-    """The same without Feast's own connection.
+    """Name the store in what its client raises; for calls beside Feast's own connection.
 
     Raises:
         StoreError: the store's client failed.

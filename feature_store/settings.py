@@ -196,7 +196,7 @@ class Shelf:
     def is_published(self) -> bool:
         """Whether anything was published here."""
         is_registered = (self.root / REGISTRY_FILE).is_file()
-        return is_registered and any(self.offline_path("*").parent.glob("*.parquet"))
+        return is_registered and any((self.root / "offline").glob("*.parquet"))
 
     def require_published(self) -> None:
         """Refuse a workspace without a shelf.
