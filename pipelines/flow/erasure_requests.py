@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from pipelines.flow.markers import Standing
+from pipelines.flow.standing import Standing
 from pipelines.workspace import Workspace, exclusive, write_bytes_atomically, write_json_atomically
 
 PENDING_FILE: Final = "erasures.json"

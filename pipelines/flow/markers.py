@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError, WorkspaceError
+from pipelines.flow.standing import Standing
 from pipelines.workspace import Workspace, write_json_atomically
 
 if TYPE_CHECKING:
@@ -59,19 +59,6 @@ def write_marker(workspace: Workspace, name: str, marker: Mapping[str, Any]) -> 
 def forget_marker(workspace: Workspace, name: str) -> None:
     """Let a stage run again, although nothing that it reads has changed."""
     _marker_path(workspace, name).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a stage stood before a change.
-
-    Args:
-        marker: Hash of its marker, whose outputs were as it says.
-        inputs: Hash of its inputs when nothing was to do for it, else None.
-    """
-
-    marker: str
-    inputs: str | None
 
 
 def standings(
