@@ -60,13 +60,14 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
-        loaded = given.pop() if given else Predictor.load(settings.opened.bundle)
+        loaded = given[0] if given else Predictor.load(settings.opened.bundle)
         app.state.bfm = AppState.open(settings, loaded, metrics)
         answers = loaded.manifest
         del loaded  # it goes when another takes over
         metrics.name_model(answers.model_version)
 
         def take(renewed: Predictor) -> None:
+            given.clear()
             before: AppState = app.state.bfm
             app.state.bfm = replace(before, predictor=renewed)
             metrics.name_model(renewed.manifest.model_version, before.model_version)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from behavior_model.predictor import Predictor
 from feature_store.publish import publish
 from pipelines.erasure import is_suppressed, suppress, suppression_path, user_hash
 from pipelines.flow.erasure_requests import PENDING_FILE, pending
@@ -78,14 +80,26 @@ def test_events_of_a_user_who_is_erased_while_they_are_stored_do_not_stay(
         assert (len(events.of_user("ada")), len(events.of_user("bob"))) == (0, 1)
 
 
-def test_the_bundle_of_before_goes_when_another_takes_over(tmp_path: Path) -> None:
+def test_the_bundle_of_before_goes_when_another_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published(tmp_path)
+    take_over: list[Callable[[Predictor], None]] = []
+
+    def reloader(*given: Any) -> SimpleNamespace:
+        take_over.append(given[2])
+        return SimpleNamespace(look=lambda: False)
+
+    monkeypatch.setattr("serving.app.Reloader", reloader)
     first = small_shop.CountingPredictor.make()
     known = weakref.ref(first)
     app = create_app(ServingSettings(workspace=tmp_path), first)
     del first
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.get("/v1/model").status_code == 200, "it starts again and again"
     with TestClient(app):
-        app.state.bfm = replace(app.state.bfm, predictor=small_shop.CountingPredictor.make())
+        take_over[-1](small_shop.CountingPredictor.make())
         gc.collect()
         assert known() is None
 
