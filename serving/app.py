@@ -16,8 +16,6 @@ from fastapi import FastAPI
 
 from behavior_model.bundle import read_manifest
 from behavior_model.predictor import Predictor
-from feature_store.online import require_filled
-from feature_store.settings import Shelf
 from pipelines.contracts import SemanticType
 from pipelines.environment import from_environment
 from pipelines.errors import EnvironmentProblemError
@@ -29,7 +27,7 @@ from serving.reload import Reloader, looking
 from serving.routes import ROUTERS
 from serving.schemas import Problem
 from serving.settings import ServingSettings
-from serving.state import AppState
+from serving.state import AppState, open_shelf
 
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 10.0
@@ -108,7 +106,7 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
     """
     settings = _settings(workspace=workspace.root, host=host, port=port)
     require_free_port(host, port)
-    _require_shelf(workspace)
+    open_shelf(workspace)  # before the server starts: it would print a traceback
     app = create_app(settings, Predictor.load(workspace.bundle))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 
@@ -127,7 +125,7 @@ def running(workspace: Workspace) -> Iterator[str]:
         EnvironmentProblemError: the server did not come up, or a variable has a value that is not
             allowed.
     """
-    _require_shelf(workspace)
+    open_shelf(workspace)  # before the server starts: it would print a traceback
     settings = _settings(workspace=workspace.root, admin_token=None)
     app = create_app(settings, Predictor.load(workspace.bundle))
     with socket.socket() as listener:
@@ -156,12 +154,6 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
 def create_app_from_environment() -> FastAPI:
     """For process managers: `uvicorn --factory serving.app:create_app_from_environment`."""
     return create_app(_settings())
-
-
-def _require_shelf(workspace: Workspace) -> None:
-    shelf = Shelf(workspace)
-    shelf.require_published()
-    require_filled(shelf)
 
 
 def _settings(**given: Any) -> ServingSettings:

@@ -11,7 +11,7 @@ from behavior_model.bundle import read_manifest
 from feature_store.settings import Shelf
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
-from pipelines.erasure import suppress, user_hash
+from pipelines.erasure import user_hash
 from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow import erasure_requests
 from pipelines.flow.erasure_requests import ErasureRequest
@@ -50,7 +50,6 @@ def erase(
         raise UserError("--user is empty. Give the id of the user as the events table holds it.")
     now = now or datetime.now(UTC)
     digest = user_hash(user_id)
-    suppress(workspace, digest)
     request = erasure_requests.ask(workspace, digest, now, now + timedelta(days=grace_days))
     with _working_alone(workspace, request), lake_lock(workspace):
         request = replace(request, trained_with=_trained_with(workspace, user_id, request))

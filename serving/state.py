@@ -20,6 +20,7 @@ from pipelines.erasure import is_suppressed
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.encoder import time_tokens
 from pipelines.tokens.history import Histories, merge
+from pipelines.workspace import Workspace
 from serving.live_events import LiveEvents, encode_events
 from serving.metrics import Metrics
 from serving.problems import ProblemError, ascii_text
@@ -56,6 +57,19 @@ class ResolvedUser:
         return self.num_events == 0
 
 
+def open_shelf(workspace: Workspace) -> Shelf:
+    """The shelf of a workspace, if it can answer.
+
+    Raises:
+        WorkspaceError: nothing was published yet, or into another online store.
+        StoreError: the online store does not answer.
+    """
+    shelf = Shelf(workspace)
+    shelf.require_published()
+    require_filled(shelf)
+    return shelf
+
+
 @dataclass(frozen=True)
 class AppState:
     """The bundle, the shelf and the live events of one replica."""
@@ -75,13 +89,10 @@ class AppState:
             WorkspaceError: nothing was published yet, or into another online store.
             StoreError: the online store does not answer.
         """
-        shelf = Shelf(settings.opened)
-        shelf.require_published()
-        require_filled(shelf)
         return cls(
             settings=settings,
             predictor=predictor,
-            shelf=shelf,
+            shelf=open_shelf(settings.opened),
             live_events=LiveEvents(settings.opened.live_events_path),
             metrics=metrics,
             _slots=threading.BoundedSemaphore(settings.max_concurrent_predictions),

@@ -16,6 +16,8 @@ from behavior_model.bundle import Catalogue, Manifest
 from behavior_model.heads.propensity import Propensities
 from behavior_model.heads.user_task import UserPrediction
 from behavior_model.predictor import Ranking
+from feature_store.publish import Publication, publish
+from feature_store.settings import ShelfSettings
 from pipelines.contracts import CATEGORY, ITEM_ID, PURCHASE, TITLE, TOKEN_SEQUENCES, SemanticType
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
@@ -111,6 +113,28 @@ def write_embeddings(folder: Path, ids: Sequence[str], seed: int = 0) -> Path:
     path = folder / f"embeddings-{len(ids)}-{seed}.parquet"
     pq.write_table(table, path)
     return path
+
+
+def put_on_shelf(
+    workspace: Workspace,
+    *,
+    as_of_us: int = AS_OF_US,
+    num_events: int = 4,
+    version: str = MODEL_VERSION,
+    created_us: int | None = None,
+    settings: ShelfSettings | None = None,
+) -> Publication:
+    """Write the lake and publish all users and items."""
+    write_lake(workspace, histories(num_events))
+    return publish(
+        workspace,
+        as_of_us=as_of_us,
+        user_embeddings=write_embeddings(workspace.root, USERS),
+        item_embeddings=write_embeddings(workspace.root, vocabulary().items),
+        model_version=version,
+        created_us=created_us,
+        settings=settings,
+    )
 
 
 def live_event(user: str = "ada", number: int = 100, **changes: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from pipelines.erasure import suppress
 from pipelines.flow.standing import Standing
 from pipelines.workspace import Workspace, exclusive, write_bytes_atomically, write_json_atomically
 
@@ -53,7 +54,8 @@ def pending(workspace: Workspace) -> list[ErasureRequest]:
 
 
 def ask(workspace: Workspace, user: str, now: datetime, due: datetime) -> ErasureRequest:
-    """Remember that a user is to be erased, whoever works on the workspace.
+    """Keep a user out from now on, and remember that the user is to be erased, whoever works on the
+    workspace.
 
     Args:
         workspace: Where to erase.
@@ -64,6 +66,7 @@ def ask(workspace: Workspace, user: str, now: datetime, due: datetime) -> Erasur
     Returns:
         The request; an unfinished one of the same user goes on, and the earlier time counts.
     """
+    suppress(workspace, user)
     with _changing(workspace):
         known = next((one for one in pending(workspace) if one.user == user), None)
         request = ErasureRequest(user=user, asked=now, due=due) if known is None else known

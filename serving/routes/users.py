@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from feature_store.erasure import erase_user
-from pipelines.erasure import suppress, user_hash
+from pipelines.erasure import user_hash
 from pipelines.flow.erasure_requests import ask
 from serving.dependencies import State, require_admin
 from serving.problems import PROBLEM_JSON
@@ -31,9 +31,8 @@ def erase(
     The lake's own tables, exports and logs go when `bfm erase --due` carries the request out; only
     training again takes the user's part out of the weights.
     """
-    workspace, digest, now = state.shelf.workspace, user_hash(user_id), datetime.now(UTC)
-    suppress(workspace, digest)
-    request = ask(workspace, digest, now, now)
+    now = datetime.now(UTC)
+    request = ask(state.shelf.workspace, user_hash(user_id), now, now)
     erase_user(state.shelf, user_id)
     removed = state.live_events.remove_user(user_id)
     return ErasureResponse(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from feature_store.publish import publish
 from pipelines.workspace import Workspace
 from serving.app import create_app
 from serving.settings import ServingSettings
@@ -18,14 +17,7 @@ from tests import small_shop
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A published workspace of the small shop."""
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
-    small_shop.write_lake(workspace, small_shop.histories())
-    publish(
-        workspace,
-        as_of_us=small_shop.AS_OF_US,
-        user_embeddings=small_shop.write_embeddings(workspace.root, small_shop.USERS),
-        item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
-        model_version=small_shop.MODEL_VERSION,
-    )
+    small_shop.put_on_shelf(workspace)
     return workspace
 
 

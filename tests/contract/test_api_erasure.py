@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Predictor
-from feature_store.publish import publish
 from pipelines.erasure import is_suppressed, suppress, suppression_path, user_hash
 from pipelines.flow.erasure_requests import PENDING_FILE, pending
 from pipelines.workspace import Workspace
@@ -50,14 +49,7 @@ def test_erasing_needs_the_token_of_the_settings(shop: Workspace) -> None:
 
 def published(folder: Path) -> Workspace:
     workspace = Workspace(folder)
-    small_shop.write_lake(workspace, small_shop.histories())
-    publish(
-        workspace,
-        as_of_us=small_shop.AS_OF_US,
-        user_embeddings=small_shop.write_embeddings(folder, small_shop.USERS),
-        item_embeddings=small_shop.write_embeddings(folder, small_shop.vocabulary().items),
-        model_version=small_shop.MODEL_VERSION,
-    )
+    small_shop.put_on_shelf(workspace)
     return workspace
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from feature_store.online import (
     require_same_store,
     write_online,
 )
-from feature_store.publish import Publication, begin_again, publish, renew
+from feature_store.publish import begin_again, publish, renew
 from feature_store.published import Published
 from feature_store.reach import StoreError
 from feature_store.refreshed import Refreshed
@@ -48,23 +49,7 @@ NUM_EVENTS = "user_activity:num_events"
 VERSION = "user_embedding:model_version"
 
 
-def put(
-    workspace: Workspace,
-    *,
-    as_of_us: int = AS_OF_US,
-    num_events: int = 4,
-    version: str = "v1",
-    created_us: int | None = None,
-) -> Publication:
-    small_shop.write_lake(workspace, small_shop.histories(num_events))
-    return publish(
-        workspace,
-        as_of_us=as_of_us,
-        user_embeddings=small_shop.write_embeddings(workspace.root, USERS),
-        item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
-        model_version=version,
-        created_us=created_us,
-    )
+put = partial(small_shop.put_on_shelf, version="v1")
 
 
 def ask(

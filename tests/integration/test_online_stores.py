@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from feature_store.online import (
     require_filled,
     require_same_store,
 )
-from feature_store.publish import Publication, publish, renew
+from feature_store.publish import renew
 from feature_store.published import Published
 from feature_store.reach import StoreError
 from feature_store.settings import Shelf, ShelfSettings
@@ -30,6 +31,7 @@ from tests.small_shop import AS_OF_US, USERS
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 VERSION = "user_embedding:model_version"
+put = partial(small_shop.put_on_shelf, version="v1")
 
 
 def on_postgres(server: PostgresqlServer, port: int | None = None) -> ShelfSettings:
@@ -59,20 +61,6 @@ def settings(request: pytest.FixtureRequest) -> Iterator[ShelfSettings]:
             yield on_redis(port)
 
 
-def put(
-    workspace: Workspace, settings: ShelfSettings, as_of_us: int = AS_OF_US, version: str = "v1"
-) -> Publication:
-    small_shop.write_lake(workspace, small_shop.histories())
-    return publish(
-        workspace,
-        as_of_us=as_of_us,
-        user_embeddings=small_shop.write_embeddings(workspace.root, USERS),
-        item_embeddings=small_shop.write_embeddings(workspace.root, small_shop.vocabulary().items),
-        model_version=version,
-        settings=settings,
-    )
-
-
 def models_of_users(shelf: Shelf) -> list[object]:
     rows = online_features(shelf, USER_ID, list(USERS), [VERSION])
     return [row["model_version"] for row in rows]
@@ -82,15 +70,15 @@ def test_a_publish_a_refresh_another_model_and_an_erasure(
     workspace: Workspace, settings: ShelfSettings
 ) -> None:
     shelf, later_us = Shelf(workspace, settings), AS_OF_US + DAY_US
-    assert put(workspace, settings).written["user_state"] == len(USERS)
+    assert put(workspace, settings=settings).written["user_state"] == len(USERS)
     require_filled(shelf)
-    assert put(workspace, settings, AS_OF_US - DAY_US).written["user_state"] == 0
+    assert put(workspace, settings=settings, as_of_us=AS_OF_US - DAY_US).written["user_state"] == 0
     bob = pq.read_table(small_shop.write_embeddings(workspace.root, ["bob"]))
     renew(workspace, as_of_us=later_us, user_embeddings=bob, model_version="v1", settings=settings)
     state = online_state(shelf, "bob")
     assert state is not None
     assert state.as_of_us == later_us
-    put(workspace, settings, version="v2")
+    put(workspace, settings=settings, version="v2")
     assert models_of_users(shelf) == ["v2"] * len(USERS), "newer rows of another model make way"
     erase_user(shelf, "bob")
     assert held_online(shelf, list(USERS)) == [user for user in USERS if user != "bob"]
@@ -100,7 +88,7 @@ def test_a_connection_that_the_server_ends_is_opened_anew(
     workspace: Workspace, postgresql: PostgresqlServer
 ) -> None:
     settings = on_postgres(postgresql)
-    put(workspace, settings)
+    put(workspace, settings=settings)
     shelf = Shelf(workspace, settings)
     assert held_online(shelf, list(USERS))
     postgresql.run(
@@ -126,12 +114,12 @@ def test_a_store_that_is_down_is_named_and_the_one_of_before_goes_on(
     }[store]
     workspace, embedded = Workspace(tmp_path / "shop"), ShelfSettings()
     with pytest.raises(StoreError, match=rf"{store}, project 'bfm'.*BFM_SHELF_") as failed:
-        put(workspace, settings)
+        put(workspace, settings=settings)
     assert "sesame" not in str(failed.value)
     assert not Shelf(workspace, settings).is_published
-    put(workspace, embedded)
+    put(workspace, settings=embedded)
     before = Published.load(workspace)
     with pytest.raises(StoreError):
-        put(workspace, settings)
+        put(workspace, settings=settings)
     assert Published.load(workspace) == before
     require_same_store(Shelf(workspace, embedded))

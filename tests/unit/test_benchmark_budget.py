@@ -103,17 +103,18 @@ def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(
         memories=HistoryMemories.fit(fold.history, None, None),
     )
 
-    def epochs(**asked: float | None) -> int:
+    def epochs(*, with_baselines: bool = True, baseline_minutes: float | None = None) -> int:
         options = Options(
             interactions=interactions,
             items=None,
             out=tmp_path,
             split=leave_one_out,
             budget_minutes=2.0,
-            **asked,  # type: ignore[arg-type]
+            with_baselines=with_baselines,
+            baseline_minutes=baseline_minutes,
         )
         deadline = Deadline.after(options.budget_minutes)
         return full_ranking._within_budget(options, job, test, deadline, print)[1].epochs
 
     assert epochs(baseline_minutes=1.0) == epochs(with_baselines=False)
-    assert epochs(baseline_minutes=1.0) > epochs(baseline_minutes=None)
+    assert epochs(baseline_minutes=1.0) > epochs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ def test_a_workspace_with_a_typing_error_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
-def test_a_publish_removes_live_events_that_it_delivered(
+def test_a_publish_is_of_its_bundle_and_removes_live_events_that_it_delivered(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[object] = []
@@ -55,16 +56,18 @@ def test_a_publish_removes_live_events_that_it_delivered(
         "behavior_model.bundle.open_bundle", lambda _: SimpleNamespace(manifest=manifest)
     )
     monkeypatch.setattr(
-        "feature_store.publish.publish", lambda *_, **__: SimpleNamespace(written={})
+        "feature_store.publish.publish",
+        lambda *_, as_of_us, **__: calls.append(as_of_us) or SimpleNamespace(written={}),
     )
     monkeypatch.setattr(
         "serving.delivered.remove_delivered", lambda *given: calls.append(given[:2])
     )
-    context = StageContext(workspace, SETTINGS, say=lambda _: None)
+    later = replace(SETTINGS, as_of=datetime(2017, 10, 23, tzinfo=UTC))
+    context = StageContext(workspace, later, say=lambda _: None)
     monkeypatch.setitem(context.__dict__, "retained_from", None)
     (publish,) = (stage for stage in line() if stage.name == "publish")
     publish.run(context)
-    assert calls == [(workspace, AS_OF_US)]
+    assert calls == [AS_OF_US, (workspace, AS_OF_US)], "of the bundle's cut, not of the run's"
 
 
 def test_another_online_store_is_another_input(
