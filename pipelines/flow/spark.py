@@ -30,9 +30,7 @@ from pipelines.flow.java import find_java
 
 _ENV_PREFIX: Final = "BFM_SPARK_"
 _JVM_EXIT_TIMEOUT_S: Final = 20
-MAX_LOG_BYTES: Final = 50_000_000
-"""A log that has become larger makes way when a session starts; one of before is kept."""
-
+_MAX_LOG_BYTES: Final = 50_000_000
 _PARTITIONS_PER_CORE: Final = 2
 _JAVA_OPTIONS: Final = "-Duser.timezone=UTC -XX:+UseParallelGC"
 """Batches want throughput: the collector that stops all threads costs least of it."""
@@ -225,8 +223,7 @@ def _start(conf: Mapping[str, str], log_path: Path, settings: SparkSettings) -> 
     SparkContext._jvm = None
     spark_settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    if log_path.is_file() and log_path.stat().st_size > MAX_LOG_BYTES:
-        log_path.replace(log_path.with_name(f"{log_path.name}.1"))
+    _put_away_when_large(log_path)
     try:
         with log_path.open("ab") as log:
             gateway = launch_gateway(spark_settings, popen_kwargs={"stdout": log, "stderr": log})
@@ -235,6 +232,12 @@ def _start(conf: Mapping[str, str], log_path: Path, settings: SparkSettings) -> 
     except Exception as error:
         _end_jvm()
         raise EnvironmentProblemError(_start_failure(conf, log_path, error)) from error
+
+
+def _put_away_when_large(log_path: Path) -> None:
+    """A large log makes way for a new one; of those before, the last is kept."""
+    if log_path.is_file() and log_path.stat().st_size > _MAX_LOG_BYTES:
+        log_path.replace(log_path.with_name(f"{log_path.name}.1"))
 
 
 def _start_failure(conf: Mapping[str, str], log_path: Path, error: Exception) -> str:

@@ -30,6 +30,7 @@ from behavior_model.scoring import embed, export, score
 from behavior_model.session import Session
 from behavior_model.training.ray_session import ray_session
 from behavior_model.training.worker import Rank, run_worker
+from feature_store.published import Published
 from pipelines import lake
 from pipelines.erasure import suppress, suppression_path, user_hash
 from pipelines.errors import (
@@ -47,8 +48,10 @@ from serving.app import create_app, require_free_port, running, serve
 from serving.cli.demo import tour
 from serving.cli.main import app
 from serving.erasure import erase, erase_due
+from serving.refresh import refresh
 from serving.schemas import from_micros
 from serving.settings import ServingSettings
+from tests import small_shop
 from tests.rhythm_bundle import AS_OF_US
 from tests.rhythm_shop import (
     shop_job,
@@ -413,6 +416,26 @@ def test_a_taken_port_is_named_with_the_way_out(shop: Workspace) -> None:
 def test_an_unpublished_workspace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="bfm publish"):
         serve(Workspace(tmp_path), port=8_765)
+
+
+def test_a_lost_online_store_stops_the_server_before_it_starts(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    small_shop.put_on_shelf(workspace)
+    for path in workspace.features.glob("online.db*"):
+        path.unlink()
+    with pytest.raises(WorkspaceError, match="bfm publish --again"):
+        serve(workspace, port=8_765)
+
+
+def test_a_shelf_of_another_bundle_is_not_refreshed(shop: Workspace) -> None:
+    published = Published.load(shop)
+    assert published is not None
+    replace(published, model_version="another").save(shop)
+    try:
+        with pytest.raises(WorkspaceError, match=r"not published for the bundle.*bfm publish"):
+            refresh(shop, say=lambda line: None)
+    finally:
+        published.save(shop)
 
 
 def test_the_server_answers_over_a_socket(shop: Workspace) -> None:
