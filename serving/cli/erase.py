@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.errors import UserError
-from pipelines.flow.erasure_requests import ErasureRequest
 from serving.cli.console import out, print_table
 from serving.cli.options import WorkspaceOption, existing_workspace
+
+if TYPE_CHECKING:
+    from pipelines.flow.erasure_requests import ErasureRequest
 
 
 def register(app: typer.Typer) -> None:
