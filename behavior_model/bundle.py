@@ -31,7 +31,6 @@ ITEMS_FOLDER: Final = "items"
 INDEX_FOLDER: Final = "index"
 HEADS_FOLDER: Final = "heads"
 _WAY_OUT: Final = "Make the bundle again with: bfm embed --workspace DIR"
-_HASH_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,12 +340,9 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
 
 
 def _digest(path: Path) -> BundledFile:
-    digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return BundledFile(sha256=digest.hexdigest(), bytes=size)
+        digest = hashlib.file_digest(file, "sha256")
+        return BundledFile(sha256=digest.hexdigest(), bytes=file.tell())
 
 
 def _files_below(root: Path) -> Iterator[str]:
@@ -379,10 +375,21 @@ def _fresh_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def bring_back(target: Path) -> None:
+    """Put the bundle back that a process moved away and was killed before it had put another there.
+
+    Call it where no other process writes the bundle.
+    """
+    if not target.exists():
+        for old in target.parent.glob(f"{_prefix(target)}*/{target.name}"):
+            os.rename(old, target)
+            return
+
+
 def _replace(target: Path, folder: Path) -> None:
     """Move the old bundle away, the new one into place, then delete the old one.
 
-    An interrupt in between brings the old one back.
+    An interrupt in between brings the old one back, `bring_back` after a kill.
     """
     with _fresh_folder(target) as away:
         old = away / target.name

@@ -30,6 +30,7 @@ from pipelines.contracts import (
     PREDICTION_TIME,
     USER_ID,
 )
+from pipelines.erasure import suppressed_digests, without_digests, without_users
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.binning import DAY_US, UNKNOWN_IDX
 from pipelines.tokens.history import Histories
@@ -159,7 +160,8 @@ class ModelContext:
     def histories(self, prediction_time_us: int) -> Histories:
         """Histories of all customers with any event before a prediction time, by user id.
 
-        Flagged users (staff, bots) are none: nothing is learned from them or judged on them.
+        Flagged users (staff, bots) are none, nor is who is to be forgotten: nothing is learned from
+        them or judged on them.
         """
 
         def make() -> Histories:
@@ -218,7 +220,15 @@ class ModelContext:
 
     @cached_property
     def _histories(self) -> Histories:
-        return lake.read_histories(self.workspace, self.vocabulary, self.as_of_us)
+        histories = lake.read_histories(self.workspace, self.vocabulary, self.as_of_us)
+        if not self._erased:
+            return histories
+        return histories.only(without_digests(histories.user_ids, self._erased))
+
+    @cached_property
+    def _erased(self) -> frozenset[str]:
+        """Digests of users who are to be forgotten, as they were when first asked for."""
+        return frozenset(suppressed_digests(self.workspace))
 
     @cached_property
     def _flagged(self) -> frozenset[str]:
@@ -243,6 +253,7 @@ class ModelContext:
                 f"{self.workspace.root}: no labels at {moment.isoformat()}. "
                 "Make them with: bfm tokenize --workspace DIR --as-of TIME"
             )
+        rows = without_users(rows, self._erased)
         flagged = pa.array(self._flagged, type=pa.string())
         customers = pc.invert(pc.is_in(rows.column(USER_ID), value_set=flagged))
         rows = rows.filter(customers).sort_by(USER_ID)

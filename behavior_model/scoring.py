@@ -1,4 +1,5 @@
-"""Batch scoring and embedding export on Ray Data: the predictor of serving over shards of users."""
+"""Batch scoring and embedding export, on Ray Data where there are many rows: the predictor of
+serving over shards of users, items or queries."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ from pipelines.workspace import Workspace
 BATCH_USERS: Final = 128
 BATCH_ITEMS: Final = 4_096
 MAX_ACTORS: Final = 2
-MAX_USERS_HERE: Final = 1_000
+MAX_ROWS_HERE: Final = 1_000
+"""So many rows are answered about by this process, in less time than it takes to start Ray, unless
+a cluster is there."""
 USER: Final = "user"
 ITEM: Final = "item"
 _log: Final = logging.getLogger("bfm.scoring")
@@ -124,9 +127,6 @@ def export(workspace: Workspace, entity: str, out: Path, *, as_of_us: int | None
 def embed(workspace: Workspace, as_of_us: int, user_ids: Sequence[str]) -> pa.Table:
     """Embeddings of some users at a prediction time, as `export` writes them.
 
-    Few are embedded by this process, which takes less time than to start Ray, unless a cluster is
-    there.
-
     Args:
         workspace: With a sealed bundle.
         as_of_us: Prediction time.
@@ -137,14 +137,7 @@ def embed(workspace: Workspace, as_of_us: int, user_ids: Sequence[str]) -> pa.Ta
     """
     answer = _OfUsers(as_of_us, EMBEDDED_SCHEMA, _embed_users)
     rows = replace(_users(workspace), only=frozenset(user_ids), num_rows=len(user_ids))
-    if len(user_ids) > MAX_USERS_HERE or os.environ.get("RAY_ADDRESS"):
-        return _gathered(EMBEDDED_SCHEMA, _run(workspace, rows, answer, EMBEDDED_SCHEMA))
-    predictor = Predictor.load(workspace.bundle)
-    sequences = lake.read(workspace, TOKEN_SEQUENCES.name, filters=[(USER_ID, "in", user_ids)])
-    sequences = without_suppressed(workspace, sequences)
-    starts = range(0, sequences.num_rows, BATCH_USERS)
-    parts = (answer(predictor, sequences.slice(start, BATCH_USERS)) for start in starts)
-    return _gathered(EMBEDDED_SCHEMA, parts)
+    return _gathered(EMBEDDED_SCHEMA, _run(workspace, rows, answer, EMBEDDED_SCHEMA))
 
 
 @dataclass(frozen=True)
@@ -294,7 +287,7 @@ def _moment(manifest: Manifest, as_of_us: int | None) -> int:
 
 
 def _users(workspace: Workspace) -> _Rows:
-    """The table of token sequences, read on Ray.
+    """The table of token sequences.
 
     Raises:
         VocabularyMismatchError: they were encoded with another vocabulary than the bundle's.
@@ -313,9 +306,8 @@ def _items(workspace: Workspace) -> _Rows:
 
 def _queries(workspace: Workspace, as_of_us: int) -> _Rows:
     moment = pa.scalar(as_of_us, type=pa.timestamp("us", tz="UTC")).as_py()
-    rows = lake.read(workspace, EVENTS.name, filters=[(EVENT_TIME, "<", moment)])
-    rows = without_suppressed(workspace, rows)
-    texts = rows.column(QUERY).drop_null().unique() if QUERY in rows.column_names else []
+    rows = lake.read(workspace, EVENTS.name, [USER_ID, QUERY], [(EVENT_TIME, "<", moment)])
+    texts = without_suppressed(workspace, rows).column(QUERY).drop_null().unique()
     if not len(texts):
         raise UserError(
             "search cannot be scored in a batch: the events hold no query. Map a 'query' column in "
@@ -331,7 +323,26 @@ def _in_memory(table: pa.Table) -> _Rows:
 def _run(
     workspace: Workspace, rows: _Rows, answer: Answer, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """The answers of all shards, on Ray."""
+    """The answers of all shards."""
+    if rows.num_rows > MAX_ROWS_HERE or os.environ.get("RAY_ADDRESS"):
+        return _on_ray(workspace, rows, answer, schema)
+    return _here(workspace, rows, answer)
+
+
+def _here(workspace: Workspace, rows: _Rows, answer: Answer) -> Iterator[pa.Table]:
+    table = rows.source
+    if isinstance(table, Path):
+        chosen = None if rows.only is None else [(USER_ID, "in", sorted(rows.only))]
+        table = lake.read(workspace, TOKEN_SEQUENCES.name, filters=chosen)
+    table = without_suppressed(workspace, table)
+    predictor = Predictor.load(workspace.bundle)
+    for start in range(0, table.num_rows, rows.shard_rows):
+        yield answer(predictor, table.slice(start, rows.shard_rows))
+
+
+def _on_ray(
+    workspace: Workspace, rows: _Rows, answer: Answer, schema: pa.Schema
+) -> Iterator[pa.Table]:
     with ray_session(rows.num_actors + 1):
         import ray
 

@@ -14,6 +14,7 @@ from behavior_model.evaluation.results import read_evaluation
 from behavior_model.likeness import Likeness
 from behavior_model.predictor import Level, Predictor, Ranking
 from pipelines import lake
+from pipelines.clock import from_micros, to_micros
 from pipelines.contracts import (
     CATEGORY,
     EVENT_TIME,
@@ -23,7 +24,7 @@ from pipelines.contracts import (
     TITLE,
     USER_ID,
 )
-from pipelines.erasure import suppressed_digests, user_hash
+from pipelines.erasure import suppressed_digests, without_digests, without_suppressed
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
@@ -45,7 +46,7 @@ class Session:
         self.workspace = Workspace(Path(workspace))
         self.predictor = Predictor.load(self.workspace.bundle)
         known_us = self.predictor.manifest.knows_until_us
-        self.as_of = (as_of or datetime.fromtimestamp(known_us / 1e6, UTC)).astimezone(UTC)
+        self.as_of = (as_of or from_micros(known_us)).astimezone(UTC)
 
     @property
     def users(self) -> list[str]:
@@ -60,7 +61,8 @@ class Session:
     @cached_property
     def profiles(self) -> pd.DataFrame:
         """Profiles, by user id."""
-        return lake.read(self.workspace, PROFILES.name).to_pandas().set_index(USER_ID)
+        rows = without_suppressed(self.workspace, lake.read(self.workspace, PROFILES.name))
+        return rows.to_pandas().set_index(USER_ID)
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
@@ -81,6 +83,7 @@ class Session:
     def history(self, user_id: str) -> pd.DataFrame:
         """A user's events before the moment, oldest first, with titles and categories."""
         rows = lake.read(self.workspace, EVENTS.name, filters=[(USER_ID, "=", user_id)])
+        rows = without_suppressed(self.workspace, rows)
         events = rows.to_pandas().sort_values(EVENT_TIME, kind="stable")
         events = events[events[EVENT_TIME] < self.as_of].dropna(axis="columns", how="all")
         return events.join(self.catalogue[[TITLE, CATEGORY]], on=ITEM_ID).reset_index(drop=True)
@@ -147,14 +150,14 @@ class Session:
 
     @property
     def _as_of_us(self) -> int:
-        return int(self.as_of.timestamp()) * 1_000_000 + self.as_of.microsecond
+        return to_micros(self.as_of)
 
     @cached_property
     def _histories(self) -> Histories:
         vocabulary = self.predictor.vocabulary
         histories = lake.read_histories(self.workspace, vocabulary, self._as_of_us)
         erased = frozenset(suppressed_digests(self.workspace))
-        return histories.only([u for u in histories.user_ids if user_hash(u) not in erased])
+        return histories.only(without_digests(histories.user_ids, erased))
 
     def _moments(self, histories: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.full(len(histories), self._as_of_us, dtype=np.int64)

@@ -19,6 +19,8 @@ from behavior_model.training.ray_session import ray_session
 from behavior_model.training.tracking import follow, mlflow_run, progress_line
 from behavior_model.training.worker import PretrainingJob
 from pipelines import lake
+from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
+from pipelines.erasure import without_users
 from pipelines.errors import UserError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
@@ -111,7 +113,9 @@ def pretrain(
         num_shards=num_workers,
         core=None if opened is None else (str(opened.path.resolve()), opened.model_version),
     )
-    last = _train(_as_begun(job), num_workers, chosen)
+    job = _as_begun(job)
+    _require_full_shards(job)
+    last = _train(job, num_workers, chosen)
     return PretrainResult(
         backbone=workspace.checkpoints / "backbone",
         items=items,
@@ -139,6 +143,18 @@ def _as_begun(job: PretrainingJob) -> PretrainingJob:
             f"that divides {num_shards}, or remove the checkpoints there to begin again."
         )
     return replace(job, num_shards=num_shards)
+
+
+def _require_full_shards(job: PretrainingJob) -> None:
+    left_out, erased = ray_trainer.left_out(job.workspace)
+    users = lake.read(job.workspace, TOKEN_SEQUENCES.name, [USER_ID])
+    learned = set(without_users(users, erased).column(USER_ID).to_pylist()) - left_out
+    num_full = len({ray_trainer.shard_of(user, job.num_shards) for user in learned})
+    if num_full < job.num_shards:
+        raise UserError(
+            f"{len(learned)} users fall into {num_full} of {job.num_shards} shards, so that a "
+            f"worker would have nobody to learn from. Give --workers {max(num_full, 1)} or fewer."
+        )
 
 
 def _train(job: PretrainingJob, num_workers: int, sharding: Sharding) -> dict[str, float]:

@@ -174,7 +174,7 @@ class TextEncoder:
         if self._cache is None or not self._cache.is_file():
             return {}
         found: dict[str, Floats] = {}
-        with closing(sqlite3.connect(self._cache)) as connection:
+        with closing(_opened(self._cache)) as connection:
             for text in texts:
                 row = connection.execute(
                     "SELECT embedding FROM embeddings WHERE key = ?", (_key(text, is_query),)
@@ -187,14 +187,20 @@ class TextEncoder:
         if self._cache is None:
             return
         self._cache.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._cache, timeout=30)) as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, embedding BLOB)"
-            )
+        with closing(_opened(self._cache)) as connection, connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO embeddings VALUES (?, ?)",
                 [(_key(text, is_query), row.tobytes()) for text, row in rows.items()],
             )
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A cache that has its table: who made the file may have been killed before that."""
+    connection = sqlite3.connect(path, timeout=30)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, embedding BLOB)"
+    )
+    return connection
 
 
 def _key(text: str, is_query: bool) -> bytes:

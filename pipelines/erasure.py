@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +44,11 @@ def user_hash(user_id: str) -> str:
 def is_suppressed(workspace: Workspace, user_id: str) -> bool:
     """Whether this user was erased."""
     return user_hash(user_id) in _digests(workspace)
+
+
+def without_digests(user_ids: Sequence[str], digests: frozenset[str]) -> list[str]:
+    """Those of the users who are not among the digests."""
+    return [user for user in user_ids if user_hash(user) not in digests]
 
 
 def without_users(rows: pa.Table, digests: frozenset[str]) -> pa.Table:

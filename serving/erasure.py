@@ -28,8 +28,8 @@ def erase(
 ) -> ErasureRequest:
     """Suppress a user at once, and erase the user when there is no time of grace.
 
-    Killed at any moment, the same call finishes it. The stages that were done stay done: their
-    models have learned from the user, the next training will not.
+    Killed at any moment, the same call finishes it. Intake runs once more; the stages after it that
+    were done stay done: their models have learned from the user, the next training will not.
 
     Args:
         workspace: Where to erase.

@@ -60,7 +60,7 @@ class Person:
 def known_users(workspace: Workspace) -> Iterator[str]:
     """All ids that tables, exports and stores name; one may come more than once."""
     for path, column in _exports(workspace):
-        yield from pq.read_table(path, columns=[column]).column(0).unique().to_pylist()
+        yield from _ids(pq.read_table(path, columns=[column]), column).unique().to_pylist()
     yield from published_users(Shelf(workspace))
     if workspace.live_events_path.is_file():
         with closing(LiveEvents(workspace.live_events_path)) as events:
@@ -113,12 +113,17 @@ def _from_exports(person: Person) -> int:
     removed = 0
     for path, column in _exports(person.workspace) if person.user_id is not None else ():
         rows = pq.read_table(path)
-        others = pc.fill_null(pc.not_equal(rows.column(column), person.user_id), fill_value=True)
+        others = pc.fill_null(pc.not_equal(_ids(rows, column), person.user_id), fill_value=True)
         kept = rows.filter(others)
         if kept.num_rows < rows.num_rows:
             write_table(path, kept)
         removed += rows.num_rows - kept.num_rows
     return removed
+
+
+def _ids(rows: pa.Table, column: str) -> pa.ChunkedArray:
+    """A column of ids as text; a benchmark writes them in the type of the file that it read."""
+    return rows.column(column).cast(pa.string())
 
 
 def _exports(workspace: Workspace) -> Iterator[tuple[Path, str]]:

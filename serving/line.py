@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from behavior_model.recipes import check_size
 from behavior_model.training.processes import check_processes
+from pipelines.clock import to_micros
 from pipelines.contracts import USER_FLAGS
 from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
@@ -153,7 +153,7 @@ class _ModelRooms:
             context.workspace,
             vocabulary,
             recipe,
-            micros(context.training_cut),
+            to_micros(context.training_cut),
             context.settings.window_days * DAY_US,
             context.settings.seed,
             context.settings.num_workers,
@@ -224,14 +224,9 @@ def _open(context: StageContext) -> ModelContext:
     load_own_tasks(context)
     return ModelContext.open(
         context.workspace,
-        as_of_us=micros(context.as_of),
+        as_of_us=to_micros(context.as_of),
         window_days=context.settings.window_days,
     )
-
-
-def micros(moment: datetime) -> int:
-    """UTC microseconds since 1970."""
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
 def _publish_outputs(context: StageContext) -> Parts:
@@ -262,7 +257,7 @@ def _publish(context: StageContext) -> None:
     remove_delivered(workspace, manifest.as_of_us, context.say)
     if context.retained_from is not None:
         holders = published_ids(shelf, USER_STATE, since_us=manifest.as_of_us)
-        expire_features(workspace, micros(context.retained_from), holders, context.say)
+        expire_features(workspace, to_micros(context.retained_from), holders, context.say)
 
 
 def forget_publish(workspace: Workspace) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from behavior_model.bundle import Bundle, open_bundle
+from behavior_model.bundle import Bundle, bring_back, open_bundle
 from behavior_model.item_index import ItemIndex
 from behavior_model.renewal import renew_bundle
 from behavior_model.scoring import embed
@@ -21,6 +21,7 @@ from feature_store.publish import renew
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines import lake
+from pipelines.clock import from_micros, to_micros
 from pipelines.contracts import CATALOGUE, TIMES_US, TOKEN_SEQUENCES, USER_ID
 from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow.lock import workspace_lock
@@ -32,7 +33,7 @@ from pipelines.tokens.binning import FIRST_IDX, Longs
 from pipelines.tokens.vocabulary import Vocabulary, latest_vocabulary
 from pipelines.workspace import Workspace
 from serving.delivered import remove_delivered
-from serving.line import expire_features, line, micros
+from serving.line import expire_features, line
 from serving.readiness import is_published_for
 
 Mask = npt.NDArray[np.bool_]
@@ -85,6 +86,8 @@ def refresh(
         BundleError: no bundle, or a changed one.
         UserError: the shelf or the model is of a later time than `as_of`.
     """
+    with workspace_lock(workspace):
+        bring_back(workspace.bundle)
     bundle = open_bundle(workspace.bundle)
     known = Vocabulary.load(workspace.vocabulary_path)
     bundle.vocabulary.require(known.vocabulary_id, f"{workspace.vocabulary_path}")
@@ -98,7 +101,7 @@ def refresh(
             f"First: bfm publish --workspace {workspace.root}"
         )
     _check_time(as_of, _known_to(shelf, bundle))
-    cut = datetime.fromtimestamp(bundle.manifest.as_of_us / 1e6, UTC)
+    cut = from_micros(bundle.manifest.as_of_us)
     settings = replace(RunSettings.load(workspace), as_of=cut)
     context = StageContext(workspace, settings, say=say, keeps_vocabulary=True)
     run_stages(ROOMS, context)
@@ -127,7 +130,7 @@ class _Times:
 
     def present(self, now: datetime) -> int:
         """The moment after the last event, if it has come."""
-        return min(int(self.last_us.max(initial=0)) + 1, micros(now))
+        return min(int(self.last_us.max(initial=0)) + 1, to_micros(now))
 
     def begun_before(self, moment_us: int) -> set[str]:
         return self._where(self.first_us < moment_us)
@@ -152,7 +155,7 @@ def _known_to(shelf: Shelf, bundle: Bundle) -> int:
 
 
 def _check_time(as_of: datetime | None, known_us: int) -> None:
-    if as_of is not None and micros(as_of) < known_us:
+    if as_of is not None and to_micros(as_of) < known_us:
         raise UserError(
             f"--as-of {as_of.isoformat()}: model and shelf know what happened up to "
             f"{np.datetime64(known_us, 'us')} (UTC). Give a later time, or none."
@@ -164,7 +167,7 @@ def _bring_forward(
 ) -> Refreshment:
     workspace, last = context.workspace, Refreshed.load(shelf)
     times = _Times.read(workspace)
-    present = times.present(context.now) if as_of is None else micros(as_of)
+    present = times.present(context.now) if as_of is None else to_micros(as_of)
     moment = max(present, _known_to(shelf, bundle))
     vocabulary = latest_vocabulary(workspace)
     table = lake.open_table(workspace, TOKEN_SEQUENCES.name)
@@ -199,7 +202,7 @@ def _bring_forward(
     for contract in USER_TABLES:
         remove_online(shelf, contract, gone)
     if context.retained_from is not None:
-        oldest_us = micros(context.retained_from)
+        oldest_us = to_micros(context.retained_from)
         expire_features(workspace, oldest_us, {*times.user_ids}, context.say)
     state.save(shelf)
     remove_delivered(workspace, moment, context.say)

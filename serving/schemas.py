@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.clock import to_micros
 from pipelines.contracts import EVENTS
 
 MAX_K: Final = 1_000
@@ -23,18 +24,8 @@ MAX_EVENTS: Final = 1_000
 MAX_IDS: Final = 256
 MAX_TEXT: Final = 512
 MAX_ID: Final = 256
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 2200
-
-
-def to_micros(moment: datetime) -> int:
-    """UTC microseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def from_micros(time_us: int) -> datetime:
-    """The moment of UTC microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=time_us)
 
 
 def _parse_time(value: Any) -> datetime:
@@ -48,8 +39,8 @@ def _parse_time(value: Any) -> datetime:
         ) from None
     if moment.tzinfo is None:
         raise ValueError("the time has no offset; write Z for UTC")
-    if not _EPOCH.year < moment.year < _LAST_YEAR:
-        raise ValueError(f"the year must lie between {_EPOCH.year + 1} and {_LAST_YEAR - 1}")
+    if not _FIRST_YEAR < moment.year < _LAST_YEAR:
+        raise ValueError(f"the year must lie between {_FIRST_YEAR + 1} and {_LAST_YEAR - 1}")
     return moment.astimezone(UTC)
 
 

@@ -15,6 +15,7 @@ from behavior_model.predictor import Predictor
 from feature_store.online import online_state, require_filled
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
+from pipelines.clock import from_micros, to_micros
 from pipelines.contracts import SemanticType
 from pipelines.erasure import is_suppressed
 from pipelines.tokens.binning import DAY_US
@@ -24,7 +25,7 @@ from pipelines.workspace import Workspace
 from serving.live_events import LiveEvents, encode_events
 from serving.metrics import Metrics
 from serving.problems import ProblemError, ascii_text
-from serving.schemas import ExtraValue, LiveEvent, canonical_events, from_micros, to_micros
+from serving.schemas import ExtraValue, LiveEvent, canonical_events
 from serving.settings import ServingSettings
 
 _RETRY_AFTER: Final = {"Retry-After": "1"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
@@ -37,6 +36,7 @@ from behavior_model.evaluation.study_page import StudyTable, write_study_page
 from behavior_model.predictor import RECOMMENDATION, Predictor
 from behavior_model.tasks import TaskKind, get_user_task, make_labels, past_at
 from pipelines import lake
+from pipelines.clock import from_micros
 from pipelines.contracts import PROFILES, USER_ID
 from pipelines.errors import WorkspaceError
 from pipelines.workspace import write_json_atomically
@@ -102,7 +102,7 @@ def audit(context: ModelContext, fields: Sequence[str], *, seed: int, say: Say) 
             for row in compare(field, values, figures, seed=seed)
         ]
     found = Audit(
-        cut=datetime.fromtimestamp(context.test_time / 1e6, UTC).isoformat(),
+        cut=from_micros(context.test_time).isoformat(),
         num_users=len(users),
         num_profiles=num_profiles,
         guesses=guesses,

@@ -5,7 +5,9 @@ Legend: U users, B users of a chunk, N items, P pairs.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -32,6 +34,9 @@ OWN_DECAYS: Final[Mapping[str, float]] = {
     "own/recency": 0.8,
 }
 """What one further interaction takes off the weight of those before it."""
+
+NUM_THREADS: Final = 2
+"""Chunks in work at a time: what is slow in them lets go of the interpreter."""
 
 QUOTAS: Final[Mapping[str, int]] = {
     TRANSFORMER: 100,
@@ -72,8 +77,15 @@ def feature_tables(
             their log shares is the transformer's opinion.
         memories: Of the same history.
     """
-    for users in chunks(task):
-        yield users, _chunk(task, outputs, memories, users)
+    ahead: deque[tuple[slice, Future[FeatureTable]]] = deque()
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for users in chunks(task):
+            ahead.append((users, pool.submit(_chunk, task, outputs, memories, users)))
+            if len(ahead) > NUM_THREADS:
+                before, table = ahead.popleft()
+                yield before, table.result()
+        for before, table in ahead:
+            yield before, table.result()
 
 
 def _chunk(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from behavior_model.benchmark.interactions import Interactions, read_interactions
@@ -49,7 +49,7 @@ class BenchmarkJob:
     def run_key(self) -> str:
         """Identity of the run: checkpoints of another recipe, seed, cutoff or file do not fit."""
         paths = (self.interactions, self.items, self.asked)
-        files = [(str(path), path.stat().st_size) for path in paths if path]
+        files = [_content(path) for path in paths if path]
         facts = (asdict(self.recipe), self.seed, self.cutoff, self.with_texts, files)
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
@@ -66,6 +66,11 @@ class BenchmarkJob:
     def asked_about(self) -> Interactions:
         """All interactions of the users that outputs are made for, the hidden ones included."""
         return read_interactions(self.asked or self.interactions, self.items)
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def train(job: BenchmarkJob) -> None:

@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.results import Result
+from pipelines.clock import from_micros
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1_024
 
@@ -46,7 +46,7 @@ class Measurement:
         parts: Mapping[str, float] | None = None,
     ) -> Result:
         """A result that carries this measurement's facts."""
-        cut = datetime.fromtimestamp(self.context.as_of_us / 1e6, tz=UTC)
+        cut = from_micros(self.context.as_of_us)
         return Result(
             task=self.task,
             metric=metric,

@@ -6,7 +6,6 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,7 @@ from behavior_model.heads.recommendation import (
     top_k,
 )
 from behavior_model.memory.interactions import Level, Longs
+from pipelines.clock import from_micros
 
 Doubles = npt.NDArray[np.float64]
 
@@ -137,7 +137,7 @@ def _result(
         task=TASKS[head.level],
         metric=metric,
         split="test",
-        cut=datetime.fromtimestamp(context.test_time / 1e6, UTC).isoformat(),
+        cut=from_micros(context.test_time).isoformat(),
         model=model,
         interval=interval,
         baselines={name: judged.mean(metric, name) for name in names},

@@ -22,9 +22,11 @@ from behavior_model.training.ray_session import quiet_ray_data
 from behavior_model.training.worker import PretrainingJob, run_worker
 from pipelines import lake
 from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
+from pipelines.erasure import suppressed_digests, without_users
 from pipelines.tokens.generations import Generations
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
+from pipelines.workspace import Workspace
 
 MAX_FAILURES: Final = 2
 RAY_FOLDER: Final = "ray"
@@ -55,11 +57,11 @@ def fit(job: PretrainingJob, num_workers: int, sharding: Sharding) -> None:
     quiet_ray_data()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     table = str(job.workspace.table(TOKEN_SEQUENCES.name))
-    left_out = lake.flagged_users(job.workspace)
+    flagged, erased = left_out(job.workspace)
     generations = lake.sequence_generations(job.workspace)
     datasets = {
         _name(shard): ray.data.read_delta(table).map_batches(
-            keep_shard(shard, job.num_shards, left_out, generations),
+            keep_shard(shard, job.num_shards, flagged, erased, generations),
             batch_format="pyarrow",
             batch_size=READ_ROWS,
         )
@@ -99,15 +101,24 @@ def _name(shard: int) -> str:
     return f"sequences_{shard}"
 
 
+def left_out(workspace: Workspace) -> tuple[frozenset[str], frozenset[str]]:
+    """Whom training leaves out: ids of flagged users, and digests of who is to be forgotten."""
+    return lake.flagged_users(workspace), frozenset(suppressed_digests(workspace))
+
+
 def keep_shard(
-    shard: int, num_shards: int, left_out: frozenset[str], generations: Generations
+    shard: int,
+    num_shards: int,
+    flagged: frozenset[str],
+    erased: frozenset[str],
+    generations: Generations,
 ) -> Callable[[pa.Table], pa.Table]:
     """Keeps the rows that hold of a shard's users, less those that training leaves out."""
 
     def keep(rows: pa.Table) -> pa.Table:
-        rows = generations.holding(rows)
+        rows = without_users(generations.holding(rows), erased)
         users = rows.column(USER_ID).to_pylist()
-        kept = [user not in left_out and shard_of(user, num_shards) == shard for user in users]
+        kept = [user not in flagged and shard_of(user, num_shards) == shard for user in users]
         return rows.filter(pa.array(kept, type=pa.bool_()))
 
     return keep

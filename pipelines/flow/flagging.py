@@ -7,12 +7,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipelines import lake
+from pipelines.clock import to_micros
 from pipelines.contracts import PROFILES, TIMES_US, USER_FLAGS, USER_ID
 from pipelines.flow.runner import StageContext
 from pipelines.quality.user_flags import habits_of, user_flags
 
 _BATCH_ROWS: Final = 16_384
-_US_PER_S: Final = 1_000_000
 
 
 def flag_users(context: StageContext) -> None:
@@ -20,7 +20,7 @@ def flag_users(context: StageContext) -> None:
     from pipelines.stages.delta import replace
     from pipelines.stages.schemas import spark_schema
 
-    before_us = round(context.as_of.timestamp() * _US_PER_S)
+    before_us = to_micros(context.as_of)
     sequences = lake.sequence_batches(context.workspace, [USER_ID, TIMES_US], _BATCH_ROWS)
     habits = pa.concat_tables([habits_of(batch, before_us) for batch in sequences])
     flags = user_flags(habits, context.company.flags, _profiles(context))

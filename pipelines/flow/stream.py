@@ -11,12 +11,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from py4j.protocol import Py4JError
 
+from pipelines.clock import from_micros
 from pipelines.contracts import EVENTS
 from pipelines.errors import BfmError, CompanyConfigError, SourceError, UnknownNameError
 from pipelines.flow.lock import lake_lock
@@ -73,7 +74,7 @@ class Progress:
         """Events before it are late."""
         if self.newest_us is None:
             return None
-        return datetime.fromtimestamp(self.newest_us / 1e6, UTC) - LATENESS
+        return from_micros(self.newest_us) - LATENESS
 
     def plus(self, query: str, batch: int, taken: TakenIn) -> Progress:
         """With one more batch, unless it is counted already."""

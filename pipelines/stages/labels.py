@@ -10,6 +10,7 @@ from typing import Final
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.clock import to_micros
 from pipelines.contracts import (
     AMOUNT,
     CATEGORIES,
@@ -89,7 +90,7 @@ def _counted(
 
 
 def _times_frame(spark: SparkSession, as_of: datetime, window_days: int) -> DataFrame:
-    micros = [(int(t.timestamp()) * 1_000_000,) for t in prediction_times(as_of, window_days)]
+    micros = [(to_micros(t),) for t in prediction_times(as_of, window_days)]
     frame = spark.createDataFrame(micros, ["micros"])
     return F.broadcast(frame.select(F.timestamp_micros("micros").alias(PREDICTION_TIME)))
 

@@ -9,6 +9,7 @@ from typing import Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines.clock import from_micros
 from pipelines.contracts import (
     CATEGORY,
     CHANNEL,
@@ -95,7 +96,7 @@ def _nothing_before(events: DataFrame, training_cut: datetime) -> str:
 
 
 def _iso(micros: int | None) -> str:
-    return "-" if micros is None else datetime.fromtimestamp(micros / 1e6, UTC).isoformat()
+    return "-" if micros is None else from_micros(micros).isoformat()
 
 
 def _counted(contract: TableContract) -> list[str]:

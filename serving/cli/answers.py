@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.clock import to_micros
 from pipelines.workspace import Workspace
 from serving.cli.console import out
 from serving.cli.options import (
@@ -64,11 +65,10 @@ def moment_of(workspace: Workspace, as_of: str | None) -> int:
     from behavior_model.bundle import read_manifest
     from feature_store.refreshed import Refreshed
     from feature_store.settings import Shelf
-    from serving.line import micros
 
     given = parse_time(as_of)
     if given is not None:
-        return micros(given)
+        return to_micros(given)
     known_us, refreshed = (
         read_manifest(workspace.bundle).knows_until_us,
         Refreshed.load(Shelf(workspace)),

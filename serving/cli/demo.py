@@ -1,10 +1,11 @@
-"""`bfm demo`: the whole line on Complete Journey, its figures, and one real request per route."""
+"""`bfm demo`: the whole line on Complete Journey, its figures, and real requests."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 AS_OF: Final = "2017-10-01T00:00:00Z"
 MAX_ANSWER_CHARS: Final = 360
 TIMEOUT_S: Final = 30
+VISITOR: Final = "a-new-visitor"
+"""Made up: what the demo posts about this one is removed at its end."""
 
 
 def register(app: typer.Typer) -> None:
@@ -85,9 +88,10 @@ def _print_requests(workspace: Workspace) -> None:
     import requests
 
     from serving.app import running
+    from serving.live_events import LiveEvents
 
     user, item = _examples(workspace)
-    out.print("\nOne request and its answer per route, over HTTP on the loopback address:")
+    out.print("\nRequests and their answers, over HTTP on the loopback address:")
     with running(workspace) as base_url:
         for method, path, body in tour(user, item):
             answer = requests.request(method, base_url + path, json=body, timeout=TIMEOUT_S)
@@ -95,6 +99,8 @@ def _print_requests(workspace: Workspace) -> None:
             out.print(f"\n{method} {path}{sent}", style="bold", markup=False)
             out.print(f"{answer.status_code} {_shortened(answer.text)}", markup=False)
             answer.raise_for_status()
+    with closing(LiveEvents(workspace.live_events_path)) as events:
+        events.remove_user(VISITOR)
 
 
 def _examples(workspace: Workspace) -> tuple[str, str]:
@@ -111,17 +117,17 @@ def _examples(workspace: Workspace) -> tuple[str, str]:
 
 
 def tour(user: str, item: str) -> Sequence[tuple[str, str, dict[str, Any] | None]]:
-    """One request per route: method, path and body."""
+    """One request per route that reads, and a visitor's first event: method, path and body."""
     live = {
         "event_id": "demo-1",
-        "user_id": user,
+        "user_id": VISITOR,
         "event_time": AS_OF,
         "event_type": "purchase",
         "item_id": item,
         "quantity": 1,
         "amount": 2.5,
     }
-    ask = {"user_id": user, "k": 3}
+    ask, ask_visitor = ({"user_id": one, "k": 3} for one in (user, VISITOR))
     return (
         ("GET", "/healthz", None),
         ("GET", "/readyz", None),
@@ -129,14 +135,14 @@ def tour(user: str, item: str) -> Sequence[tuple[str, str, dict[str, Any] | None
         ("POST", "/v1/recommendations", ask),
         ("POST", "/v1/predictions/churn", {"user_id": user}),
         ("POST", "/v1/propensities", {"user_id": user}),
+        ("POST", "/v1/recommendations", ask_visitor),
         ("POST", "/v1/events", {"events": [live]}),
-        ("POST", "/v1/recommendations", ask),
+        ("POST", "/v1/recommendations", ask_visitor),
         ("POST", "/v1/search", {"query": "choclate milk", "user_id": user, "k": 3}),
         ("POST", "/v1/tags", {"item_id": item, "k": 5}),
         ("POST", "/v1/similar-items", {"item_id": item, "by": "behavior", "k": 3}),
         ("POST", "/v1/similar-items", {"item_id": item, "by": "content", "k": 3}),
         ("POST", "/v1/embeddings", {"entity": "user", "ids": [user]}),
-        ("DELETE", "/v1/users/no-such-user", None),
         ("GET", "/metrics", None),
     )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import typer
 
+from pipelines.clock import from_micros
 from pipelines.tokens.binning import DAY_US
 from serving.cli.console import out
 from serving.cli.options import AsOfOption, WorkspaceOption, existing_workspace, parse_time
@@ -30,7 +29,7 @@ def refresh(workspace: WorkspaceOption, as_of: AsOfOption = None) -> None:
     age = (done.as_of_us - done.trained_to_us) / DAY_US
     gone = f", {done.num_removed:,} taken off" if done.num_removed else ""
     out.print(
-        f"Shelf as of {datetime.fromtimestamp(done.as_of_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC: "
+        f"Shelf as of {from_micros(done.as_of_us):%Y-%m-%d %H:%M:%S} UTC: "
         f"{done.num_embedded:,} of {done.num_users:,} users embedded and published{gone}. "
         f"Bundle {done.model_version}{' with renewed memories' if done.is_renewed else ''}; its "
         f"weights learned from events up to {age:,.0f} day(s) before."

@@ -10,10 +10,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from feature_store.online import online_state
+from pipelines.clock import from_micros
 from serving.dependencies import State
 from serving.problems import ProblemError
 from serving.readiness import mismatch
-from serving.schemas import HealthResponse, ModelResponse, from_micros
+from serving.schemas import HealthResponse, ModelResponse
 
 router = APIRouter()
 _log: Final = logging.getLogger("bfm.serving")

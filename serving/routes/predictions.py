@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from pipelines.clock import from_micros
 from serving.dependencies import State
-from serving.schemas import MAX_ID, PredictionRequest, PredictionResponse, from_micros
+from serving.schemas import MAX_ID, PredictionRequest, PredictionResponse
 from serving.state import as_of_micros
 
 router = APIRouter()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from fastapi import APIRouter
 
+from pipelines.clock import from_micros
 from serving.dependencies import State
 from serving.schemas import (
     CategoryChance,
     PredictionRequest,
     PropensityResponse,
-    from_micros,
 )
 from serving.state import as_of_micros
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from pipelines.clock import from_micros
 from serving.dependencies import State
 from serving.ranked import ranked_categories, ranked_items
-from serving.schemas import RecommendationRequest, RecommendationResponse, from_micros
+from serving.schemas import RecommendationRequest, RecommendationResponse
 from serving.state import as_of_micros
 
 router = APIRouter()

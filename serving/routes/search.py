@@ -19,6 +19,7 @@ def search(request: SearchRequest, state: State) -> SearchResponse:
     if request.user_id is not None:
         user = state.resolve(request.user_id, request.events, as_of_micros(request))
     known = user is not None and not user.fallback
+    state.metrics.fallbacks.inc(user is not None and user.fallback)
     with state.model_slot() as predictor:
         ranking = predictor.search(
             [request.query],

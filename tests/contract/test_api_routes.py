@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +187,18 @@ def test_an_unknown_user_gets_a_fallback_and_the_answer_says_so(client: TestClie
     assert unknown["num_events"] == 0
     assert [item["item_id"] for item in unknown["items"]] == ["item-00", "item-01"]
     assert [item["rank"] for item in unknown["items"]] == [1, 2]
+
+
+def test_every_answer_without_a_history_is_counted(client: TestClient) -> None:
+    def counted() -> float:
+        (line,) = re.findall(r"^bfm_fallbacks_total (\S+)$", client.get("/metrics").text, re.M)
+        return float(line)
+
+    before = counted()
+    for user in ("nobody", "ada", None):
+        assert client.post("/v1/search", json={"query": "tea", "user_id": user}).status_code == 200
+    client.post("/v1/recommendations", json={"user_id": "nobody"})
+    assert counted() == before + 2
 
 
 def test_categories_and_new_things_can_be_asked_for(client: TestClient) -> None:

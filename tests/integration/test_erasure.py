@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from feature_store.publish import publish
 from pipelines import lake
+from pipelines.clock import to_micros
 from pipelines.erasure import is_suppressed, user_hash
 from pipelines.flow import erasure_requests, lake_erasure, markers
 from pipelines.flow.erasure_requests import AUDIT_FILE, PENDING_FILE, pending
@@ -30,7 +31,6 @@ from pipelines.workspace import Workspace, write_json_atomically
 from serving.cli.main import app
 from serving.erasure import erase, erase_due
 from serving.erasure_places import PLACES
-from serving.line import micros
 from serving.live_events import LiveEvents
 from tests.small_shop import CountingPredictor
 from tests.tiny_company import Rows, catalogue_table, events_table, orders, products, write_company
@@ -97,7 +97,7 @@ def filled(
     write_embeddings(workspace.embeddings / "item.parquet", items)
     publish(
         workspace,
-        as_of_us=micros(AS_OF),
+        as_of_us=to_micros(AS_OF),
         user_embeddings=exported,
         item_embeddings=workspace.embeddings / "item.parquet",
         model_version="v1",
@@ -124,7 +124,7 @@ def write_embeddings(path: Path, ids: tuple[str, ...]) -> None:
 def add_live_events(workspace: Workspace) -> None:
     with closing(LiveEvents(workspace.live_events_path)) as events:
         for user in USERS:
-            event = {"event_id": f"{user}/live", "user_id": user, "event_time": micros(AS_OF)}
+            event = {"event_id": f"{user}/live", "user_id": user, "event_time": to_micros(AS_OF)}
             events.add([{**event, "event_type": "purchase"}])
 
 

@@ -18,6 +18,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines import lake
+from pipelines.clock import to_micros
 from pipelines.errors import WorkspaceError
 from pipelines.flow.growth import grow
 from pipelines.flow.rooms import INGEST, ROOMS
@@ -331,7 +332,7 @@ def test_a_kill_after_the_vocabulary_has_grown_is_made_good(
 
 def test_history_is_read_strictly_before_the_prediction_time(finished: Workspace) -> None:
     vocabulary = Vocabulary.load(finished.vocabulary_path)
-    cut_us = round(AS_OF.timestamp()) * 1_000_000
+    cut_us = to_micros(AS_OF)
     histories = lake.read_histories(finished, vocabulary, cut_us)
     events = lake.read(finished, "events").to_pylist()
     assert histories.num_events == sum(row["event_time"] < AS_OF for row in events)

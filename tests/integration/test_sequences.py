@@ -178,6 +178,15 @@ def labels_of(
     return {(row["user_id"], row["prediction_time"]): row for row in table.to_pylist()}
 
 
+def test_labels_keep_a_cut_within_a_second(spark: SparkSession, company: CompanyConfig) -> None:
+    cut = CUT + timedelta(microseconds=500_000)
+    rows = [event(1, CUT - DAY), event(2, CUT)]
+    with future_labels(frame(spark, company, rows), catalogue(spark, i1="food"), cut, 28) as labels:
+        found = {row["prediction_time"]: row["num_events"] for row in labels.toArrow().to_pylist()}
+    assert max(found) == cut
+    assert found[cut] == 0
+
+
 def test_labels_count_what_happened_in_the_window(
     spark: SparkSession, company: CompanyConfig
 ) -> None:

@@ -21,6 +21,7 @@ from deltalake import write_deltalake
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from behavior_model import scoring
 from behavior_model.audit import profiles
 from behavior_model.audit.report import audit
 from behavior_model.context import ModelContext
@@ -32,7 +33,8 @@ from behavior_model.training.ray_session import ray_session
 from behavior_model.training.worker import Rank, run_worker
 from feature_store.published import Published
 from pipelines import lake
-from pipelines.erasure import suppress, suppression_path, user_hash
+from pipelines.clock import from_micros
+from pipelines.erasure import suppress, suppressed_digests, suppression_path, user_hash
 from pipelines.errors import (
     BundleError,
     EnvironmentProblemError,
@@ -45,11 +47,11 @@ from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from serving.app import create_app, require_free_port, running, serve
-from serving.cli.demo import tour
+from serving.cli.demo import _print_requests, tour
 from serving.cli.main import app
 from serving.erasure import erase, erase_due
+from serving.live_events import LiveEvents
 from serving.refresh import refresh
-from serving.schemas import from_micros
 from serving.settings import ServingSettings
 from tests import small_shop
 from tests.rhythm_bundle import AS_OF_US
@@ -65,6 +67,7 @@ from tests.traces import traces
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ERASED = "user-005"
+RENEWED = "user-000"
 RANKERS = {"recommendation": "item", "category_recommendation": "category"}
 
 
@@ -88,36 +91,30 @@ def client(shop: Workspace, predictor: Predictor) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def batches(shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
-    """Every batch output, from one Ray session."""
+    """Every batch output: three from one Ray session, as of a large shop, the others from here."""
     folder = tmp_path_factory.mktemp("batches")
     shop.state.mkdir(exist_ok=True)
-    tables = {}
-    with ray_session(3):
-        for task in (*RANKERS, "category_propensity", "tagging"):
-            score(shop, task, folder / task, k=5)
-            tables[task] = pq.read_table(folder / task)
-        for name, command in (("churn", ["score", "churn"]), ("item", ["export", "--entity=item"])):
-            place = ["--workspace", str(shop.root), "--out", str(folder / name)]
-            done = CliRunner().invoke(app, [*command, *place])
-            assert done.exit_code == 0, done.output
-            tables[name] = pq.read_table(folder / name)
-        score(shop, "recommendation", folder / "later", k=5, as_of_us=AS_OF_US + 7 * DAY_US)
-        tables["later"] = pq.read_table(folder / "later")
-        export(shop, "user", folder / "user")
-        tables["user"] = pq.read_table(folder / "user")
+    with ray_session(3), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "MAX_ROWS_HERE", 0)
+        score(shop, "recommendation", folder / "recommendation", k=5)
+        export(shop, "item", folder / "item")
         suppress(shop, user_hash(ERASED))
-        export(shop, "user", folder / "without")
-        suppression_path(shop).unlink()
-        tables["without"] = pq.read_table(folder / "without")
         with renewed(shop):
             export(shop, "user", folder / "renewed")
-        tables["renewed"] = pq.read_table(folder / "renewed")
-    return tables
+        suppression_path(shop).unlink()
+    for task in ("category_recommendation", "category_propensity", "tagging"):
+        score(shop, task, folder / task, k=5)
+    score(shop, "recommendation", folder / "later", k=5, as_of_us=AS_OF_US + 7 * DAY_US)
+    for name, command in (("churn", ["score", "churn"]), ("user", ["export", "--entity=user"])):
+        place = ["--workspace", str(shop.root), "--out", str(folder / name)]
+        done = CliRunner().invoke(app, [*command, *place])
+        assert done.exit_code == 0, done.output
+    return {path.name: pq.read_table(path) for path in folder.iterdir()}
 
 
 @contextlib.contextmanager
 def renewed(shop: Workspace) -> Iterator[None]:
-    """Meanwhile the first user's newest row holds the history of the second."""
+    """Meanwhile the newest row of RENEWED, the first user, holds the history of the second."""
     table = lake.open_table(shop, "token_sequences")
     before = table.version()
     first, second = lake.read(shop, "token_sequences").sort_by("user_id").to_pylist()[:2]
@@ -138,17 +135,17 @@ def rows_of(table: pa.Table, user: str) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["user_id"] == user]
 
 
-def test_some_users_are_embedded_here_as_all_are_on_ray(
-    shop: Workspace, batches: dict[str, pa.Table]
-) -> None:
-    chosen = [ERASED, "user-001", "user-002", "nobody"]
+def test_users_are_embedded_here_as_on_ray(shop: Workspace, batches: dict[str, pa.Table]) -> None:
+    on_ray = dict(zip(*batches["renewed"].to_pydict().values(), strict=True))
+    here = dict(zip(*batches["user"].to_pydict().values(), strict=True))
+    assert here.keys() - on_ray.keys() == {ERASED}
+    for user in on_ray.keys() - {RENEWED}:
+        assert here[user] == pytest.approx(on_ray[user], abs=1e-5)
     suppress(shop, user_hash(ERASED))
-    found = embed(shop, AS_OF_US, chosen)
+    some = embed(shop, AS_OF_US, [ERASED, "user-001", "user-002", "nobody"])
     suppression_path(shop).unlink()
-    assert found.column("id").to_pylist() == ["user-001", "user-002"]
-    (first, _) = (rows["embedding"] for rows in found.to_pylist())
-    (expected,) = [r["embedding"] for r in batches["user"].to_pylist() if r["id"] == "user-001"]
-    assert np.allclose(first, expected, atol=1e-5)
+    assert some.column("id").to_pylist() == ["user-001", "user-002"]
+    assert some.column("embedding")[0].as_py() == pytest.approx(here["user-001"], abs=1e-5)
 
 
 def test_a_training_that_begins_with_a_model_has_less_to_learn(
@@ -276,10 +273,10 @@ def test_embeddings_over_http_equal_the_export(
 
 def test_the_newest_row_of_a_user_is_embedded_alone(batches: dict[str, pa.Table]) -> None:
     first, second = (batches["user"].column("embedding")[k].as_py() for k in (0, 1))
-    renewed = batches["renewed"].column("embedding")
-    assert batches["renewed"].column("id").equals(batches["user"].column("id"))
-    assert renewed[0].as_py() == pytest.approx(second, abs=1e-5)
-    assert renewed[0].as_py() != pytest.approx(first, abs=1e-3)
+    assert batches["renewed"].column("id")[0].as_py() == RENEWED
+    newest = batches["renewed"].column("embedding")[0].as_py()
+    assert newest == pytest.approx(second, abs=1e-5)
+    assert newest != pytest.approx(first, abs=1e-3)
 
 
 def test_exports_equal_what_the_line_wrote(shop: Workspace, batches: dict[str, pa.Table]) -> None:
@@ -368,6 +365,17 @@ def test_every_request_that_the_demo_shows_is_answered(client: TestClient) -> No
     for method, path, body in tour("user-001", "item-04"):
         answer = client.request(method, path, json=body)
         assert answer.status_code == 200, (method, path, answer.text)
+
+
+def test_the_demo_leaves_the_shop_as_it_was(
+    shop: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = suppressed_digests(shop)
+    _print_requests(shop)
+    assert "POST /v1/events" in capsys.readouterr().out
+    assert suppressed_digests(shop) == before
+    with contextlib.closing(LiveEvents(shop.live_events_path)) as events:
+        assert list(events.users()) == []
 
 
 def test_search_finds_by_words(client: TestClient) -> None:
@@ -468,7 +476,7 @@ def test_an_earlier_time_is_answered_with_a_warning(
 def test_an_erased_user_is_answered_nowhere_and_left_in_no_file(
     shop: Workspace, client: TestClient, batches: dict[str, pa.Table]
 ) -> None:
-    all_ids, without = (batches[name].column("id").to_pylist() for name in ("user", "without"))
+    all_ids, without = (batches[name].column("id").to_pylist() for name in ("user", "renewed"))
     assert without == [one for one in all_ids if one != ERASED]
     body = {"user_id": ERASED, "k": 5}
     assert not client.post("/v1/recommendations", json=body).json()["fallback"]

@@ -24,6 +24,8 @@ import pyarrow as pa
 import torch
 import yaml
 
+from pipelines.clock import to_micros
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from behavior_model.core import Core
@@ -43,7 +45,7 @@ from pipelines.workspace import Workspace
 from tests.complete_journey_cut import all_households, write_cut_of
 
 CUT = datetime(2017, 10, 1, tzinfo=UTC)
-CUT_US = round(CUT.timestamp()) * 1_000_000
+CUT_US = to_micros(CUT)
 WINDOW_US = 28 * DAY_US
 SHARES = (0.0, 0.01, 0.1, 1.0)
 K = 10

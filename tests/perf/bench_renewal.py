@@ -28,10 +28,10 @@ from behavior_model.memory.interactions import Level, Longs, read_interactions
 from behavior_model.predictor import CATEGORY_PROPENSITY, Predictor
 from behavior_model.renewal import renew_bundle
 from pipelines import lake
+from pipelines.clock import to_micros
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
-from serving.line import micros
 
 K = 10
 DEPTH = 100
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--retrained", type=Path)
     parser.add_argument("--as-of", type=datetime.fromisoformat, required=True)
     given = parser.parse_args()
-    workspace, moment_us = Workspace(given.workspace), micros(given.as_of)
+    workspace, moment_us = Workspace(given.workspace), to_micros(given.as_of)
     trained = Predictor.load(workspace.bundle)
     cut_us = trained.manifest.as_of_us
     rows = {"as trained": judge(trained, workspace, moment_us, cut_us)}

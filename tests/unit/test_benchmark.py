@@ -229,6 +229,16 @@ def test_a_training_is_tied_to_its_cutoff(tmp_path: Path) -> None:
     assert jobs[2].history().known_times().max() == 9
 
 
+def test_a_training_is_tied_to_what_its_file_holds(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path)
+    one = job(shop, tmp_path)
+    before, content = one.run_key, shop[0].read_bytes()
+    shop[0].write_bytes(content)
+    assert one.run_key == before
+    shop[0].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # of the same size
+    assert one.run_key != before
+
+
 def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list[Outputs]) -> None:
     full = read_interactions(shop[0])
     assert masks_history(full)

@@ -14,6 +14,7 @@ import pytest
 
 from behavior_model.bundle import (
     BundleParts,
+    bring_back,
     open_bundle,
     read_manifest,
     write_bundle,
@@ -91,6 +92,17 @@ def test_an_interrupt_between_two_renames_brings_the_old_bundle_back(
     assert open_bundle(root).manifest == before
     assert [path.name for path in root.parent.iterdir()].count("bundle") == 1
     assert not list(root.parent.glob(".bundle.*"))
+
+
+def test_a_kill_between_two_renames_leaves_a_bundle_that_can_be_brought_back(root: Path) -> None:
+    before = open_bundle(root).manifest
+    away = root.with_name(".bundle.killed") / "bundle"
+    away.parent.mkdir()
+    root.rename(away)
+    bring_back(root)
+    assert open_bundle(root).manifest == before
+    bring_back(root)
+    assert open_bundle(root).manifest == before
 
 
 def test_the_catalogue_follows_the_vocabulary(root: Path) -> None:

@@ -11,6 +11,7 @@ from deltalake import write_deltalake
 
 from behavior_model.context import ModelContext
 from pipelines.contracts import USER_FLAGS
+from pipelines.erasure import suppress, user_hash
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
 from tests.rhythm_shop import WINDOW_US
@@ -46,6 +47,20 @@ def test_flagged_users_have_no_history_and_no_future(workspace: Workspace) -> No
     assert context.futures(AS_OF_US - WINDOW_US).user_ids == customers
     assert context.test_futures.user_ids == customers
     assert context.states(AS_OF_US).user_ids == customers
+
+
+def test_who_is_to_be_forgotten_has_no_history_and_no_future(workspace: Workspace) -> None:
+    everybody = ModelContext.open(workspace, as_of_us=AS_OF_US).histories(AS_OF_US).user_ids
+    suppress(workspace, user_hash(everybody[2]))
+    context = flag(workspace, [everybody[7]])
+    customers = [user for user in everybody if user not in (everybody[2], everybody[7])]
+    assert context.histories(AS_OF_US).user_ids == customers
+    suppress(workspace, user_hash(customers[0]))  # asked for while heads are fitted
+    assert context.test_futures.user_ids == customers
+    assert context.futures(AS_OF_US - WINDOW_US).user_ids == customers
+    bots = context.flagged_states(AS_OF_US)
+    assert bots is not None
+    assert bots.user_ids == [everybody[7]]
 
 
 def test_flagged_users_are_embedded_as_before(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
@@ -19,6 +20,8 @@ from pipelines.flow.lock import workspace_lock
 from pipelines.workspace import Workspace
 from serving.cli.main import app
 from tests.small_shop import histories, vocabulary, write_embeddings
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -131,6 +134,17 @@ def test_the_parts_of_an_export_in_a_folder_are_searched(empty: Workspace) -> No
     part = write_embeddings(empty.root / "scores.parquet", ["ada", "bob"])
     assert bfm(empty, "--user", "ada").exit_code == 0
     assert pq.read_table(part).column("id").to_pylist() == ["bob"]
+
+
+def test_ids_of_a_benchmark_are_searched_in_the_type_of_its_file(empty: Workspace) -> None:
+    path = empty.root / "bench" / "predictions.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.table({"user_id": pa.array([7, 8], pa.int64()), "rank": [1, 1]}), path)
+    assert bfm(empty, "--user", "7").exit_code == 0
+    assert pq.read_table(path).column("user_id").to_pylist() == [8]
+    ask(empty, user_hash("8"), NOW, NOW)
+    assert bfm(empty, "--due").exit_code == 0
+    assert pq.read_table(path).num_rows == 0
 
 
 def test_a_file_that_is_not_parquet_as_its_name_says_is_named(empty: Workspace) -> None:

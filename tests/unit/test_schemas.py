@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipelines.clock import from_micros, to_micros
 from serving.schemas import (
     EmbeddingRequest,
     LiveEvent,
@@ -17,8 +18,6 @@ from serving.schemas import (
     SearchRequest,
     TagRequest,
     UtcTime,
-    from_micros,
-    to_micros,
 )
 from tests.small_shop import live_event
 

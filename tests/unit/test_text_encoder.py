@@ -32,6 +32,16 @@ def test_each_distinct_text_is_computed_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again, first[[1, 0]])
 
 
+def test_a_cache_whose_maker_was_killed_is_begun_again(tmp_path: Path) -> None:
+    encoder = TextEncoder(tmp_path, HashedBackend(8))
+    encoder.encode(["soap"])
+    (cache,) = tmp_path.iterdir()
+    cache.write_bytes(b"")
+    np.testing.assert_array_equal(
+        TextEncoder(tmp_path, HashedBackend(8)).encode(["soap"]), encoder.encode(["soap"])
+    )
+
+
 def test_queries_and_descriptions_are_cached_apart(tmp_path: Path) -> None:
     backend = CountingBackend()
     encoder = TextEncoder(tmp_path, backend)

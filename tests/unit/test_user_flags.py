@@ -12,6 +12,7 @@ import pytest
 from behavior_model.training.ray_trainer import keep_shard, shard_of
 from pipelines import lake
 from pipelines.company import load_company
+from pipelines.erasure import user_hash
 from pipelines.flags import BotsConfig, FlagsConfig
 from pipelines.quality.user_flags import habits_of, user_flags
 from pipelines.simulation.plan import SimulationOptions
@@ -104,12 +105,13 @@ def test_bots_of_a_simulated_shop_are_found(tmp_path: Path, num_users: int) -> N
     assert len(found & bots) >= 0.8 * len(found)
 
 
-def test_training_leaves_flagged_users_out(workspace: Workspace) -> None:
+def test_training_leaves_out_who_is_flagged_or_to_be_forgotten(workspace: Workspace) -> None:
     assert lake.flagged_users(workspace) == frozenset()
     rows = pa.table({"user_id": [f"u{i}" for i in range(20)]})
-    keep = keep_shard(0, 2, frozenset({"u1", "u2"}), Generations.of(rows))
+    erased = frozenset({user_hash("u3")})
+    keep = keep_shard(0, 2, frozenset({"u1", "u2"}), erased, Generations.of(rows))
     kept = keep(rows).column(0).to_pylist()
-    users = ["u0", *(f"u{i}" for i in range(3, 20))]
+    users = ["u0", *(f"u{i}" for i in range(4, 20))]
     assert kept == [user for user in users if shard_of(user, 2) == 0]
 
 
@@ -117,5 +119,5 @@ def test_training_reads_the_newest_row_of_a_user() -> None:
     rows = pa.table(
         {"user_id": ["u1", "u2", "u1"], "generation": [None, None, 4], "row": [0, 1, 2]}
     )
-    keep = keep_shard(0, 1, frozenset(), Generations.of(rows))
+    keep = keep_shard(0, 1, frozenset(), frozenset(), Generations.of(rows))
     assert keep(rows).to_pylist() == [{"user_id": "u2", "row": 1}, {"user_id": "u1", "row": 2}]
