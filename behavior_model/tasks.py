@@ -7,7 +7,9 @@ A new question about users is a few lines:
         return (future.num_purchases == 0).astype(float)
 
 The platform makes its labels at prediction times whose windows have passed, trains, calibrates,
-compares with baselines and serves it. NaN marks a user whom the question is not asked of. A company
+compares with baselines and serves it. NaN marks a user whom the question is not asked of: nothing
+is learned from such a user or judged; a fitted head answers everybody, and its `familiarity` says
+who is unlike those it was asked of. A company
 keeps its own questions in a Python file that `company.yaml` names (`load_tasks`).
 """
 
@@ -45,7 +47,7 @@ class TaskKind(StrEnum):
     """What a task's labels are."""
 
     BINARY = "binary"  # 0 or 1; the answer is a calibrated probability
-    REGRESSION = "regression"  # a number; the answer is its expected median
+    REGRESSION = "regression"  # a number; the answer is its expected value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +249,11 @@ def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
             f"return one number per user, shape ({len(future)},)"
         )
     asked = labels[~np.isnan(labels)]
+    if np.isinf(asked).any():
+        raise UserTaskError(
+            f"user task '{task.name}' gave {int(np.isinf(asked).sum())} infinite labels, as of a "
+            "division by zero; return a number, or NaN where the question is not asked"
+        )
     if task.kind is TaskKind.BINARY and not np.isin(asked, (0.0, 1.0)).all():
         raise UserTaskError(
             f"binary user task '{task.name}' gave labels other than 0, 1 and NaN; "

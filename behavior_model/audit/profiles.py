@@ -17,11 +17,11 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import RidgeClassifierCV
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from behavior_model.evaluation.metrics import macro_auc
 from behavior_model.heads.scorers import signed_log
 
 Doubles = npt.NDArray[np.float64]
@@ -112,9 +112,9 @@ def guess(
             BOTH: _linear(np.concatenate([states, plain], axis=1), labels, folds),
         }
         for name, scores in tasks.items():
-            runs.setdefault(name, []).append(macro_auc(labels, scores))
+            runs.setdefault(name, []).append(_one_against_rest(labels, scores))
         control = _linear(states, shuffled, folds)
-        runs.setdefault(SHUFFLED, []).append(macro_auc(shuffled, control))
+        runs.setdefault(SHUFFLED, []).append(_one_against_rest(shuffled, control))
     return Guess(
         field=field,
         num_users=len(labels),
@@ -124,10 +124,9 @@ def guess(
     )
 
 
-def macro_auc(labels: Longs, scores: Doubles) -> float:
+def _one_against_rest(labels: Longs, scores: Doubles) -> float:
     """Mean over values of the AUC of one value against the rest (int64[U], float64[U, C])."""
-    aucs = [roc_auc_score(labels == value, scores[:, value]) for value in np.unique(labels)]
-    return float(np.mean(aucs))
+    return macro_auc(labels[:, None] == np.arange(scores.shape[1]), scores)
 
 
 def _linear(inputs: Doubles, labels: Longs, folds: StratifiedKFold) -> Doubles:

@@ -14,6 +14,7 @@ from lightgbm import Booster, Dataset, train
 
 from behavior_model.baselines.tuning import best_pairs, interactions_at
 from behavior_model.context import ModelContext
+from behavior_model.largest import largest_in_groups
 from behavior_model.memory.interactions import Doubles, Interactions, Level, Longs
 from behavior_model.memory.own import MISSING_PAIR, own_groups, own_pairs, own_users
 
@@ -92,8 +93,7 @@ def _popular(past: Interactions) -> Doubles:
 def _candidates(past: Interactions) -> Longs:
     own = own_pairs(past)
     users = own.keys // past.num_targets
-    order = np.lexsort((own.keys, -own.columns["decayed_112d"], users))
-    place = np.arange(len(order)) - np.searchsorted(users[order], users[order])
+    rows, _ = largest_in_groups(users, own.columns["decayed_112d"], own.keys, NUM_OWN)
     best = np.argsort(-_popular(past), kind="stable")[:NUM_POPULAR]
     everyone = np.arange(past.num_users)[:, None] * past.num_targets + best
-    return np.union1d(own.keys[order[place < NUM_OWN]], everyone.ravel())
+    return np.union1d(own.keys[rows], everyone.ravel())

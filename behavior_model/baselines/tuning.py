@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.metrics import ndcg_at_k
-from behavior_model.largest import largest_columns
+from behavior_model.largest import largest_columns, largest_in_groups
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
 
 Scores = npt.NDArray[np.floating]
@@ -47,12 +47,9 @@ def tuned(
 def best_pairs(interactions: Interactions, keys: Longs, scores: Scores, k: int) -> Longs:
     """int64[U, k]: the pairs `user * T + target` with the largest scores, -1 where none is left."""
     users, targets = keys // interactions.num_targets, keys % interactions.num_targets
-    order = np.lexsort((targets, -scores, users))
-    users = users[order]
-    places = np.arange(len(users)) - np.searchsorted(users, users)
+    rows, places = largest_in_groups(users, scores, targets, k)
     lists = np.full((interactions.num_users, k), -1, dtype=np.int64)
-    kept = places < k
-    lists[users[kept], places[kept]] = targets[order][kept]
+    lists[users[rows], places] = targets[rows]
     return lists
 
 

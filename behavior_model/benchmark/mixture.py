@@ -21,6 +21,7 @@ from behavior_model.benchmark.features import TRANSFORMER
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Longs
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.pair_features import FeatureTable
+from behavior_model.largest import largest_in_groups
 
 Doubles = npt.NDArray[np.float64]
 Scorer = Callable[[FeatureTable], Doubles]
@@ -122,12 +123,9 @@ def _sum(table: FeatureTable, scores: Sequence[Doubles]) -> Doubles:
 
 def top_lists(table: FeatureTable, values: Doubles, num_users: int, k: int) -> Longs:
     """int64[U, k]: candidates by value, ties by item; NO_ITEM fills lists that are too short."""
-    order = np.lexsort((table.targets, -values, table.users))
-    users = table.users[order]
-    places = np.arange(len(users)) - np.searchsorted(users, users)
-    kept = places < k
+    rows, places = largest_in_groups(table.users, values, table.targets, k)
     lists = np.full((num_users, k), NO_ITEM, dtype=np.int64)
-    lists[users[kept], places[kept]] = table.targets[order[kept]]
+    lists[table.users[rows], places] = table.targets[rows]
     return lists
 
 

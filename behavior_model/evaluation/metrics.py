@@ -102,10 +102,14 @@ def average_precision(labels: Doubles, scores: Doubles) -> float:
 def expected_calibration_error(labels: Doubles, probabilities: Doubles) -> float:
     """Mean gap between predicted and observed rate over equally filled bins (Naeini et al., 2015).
 
+    Users of equal probability count with their mean rate, in whichever bins they fall.
+
     Args:
         labels: float64[U] in {0, 1}.
         probabilities: float64[U] in [0, 1].
     """
+    _, group = np.unique(probabilities, return_inverse=True)
+    labels = (np.bincount(group, labels) / np.bincount(group))[group]
     order = np.argsort(probabilities, kind="stable")
     bins = np.array_split(order, NUM_CALIBRATION_BINS)
     gaps = [abs(labels[b].mean() - probabilities[b].mean()) * len(b) for b in bins if len(b)]

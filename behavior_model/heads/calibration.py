@@ -112,14 +112,17 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
     """
     order = np.argsort(raw, kind="stable")
     num_bins = int(np.clip(len(raw) // MIN_BIN, 1, NUM_KNOTS))
-    bins = np.array_split(order, num_bins)
+    starts = np.asarray([rows[0] for rows in np.array_split(np.arange(len(raw)), num_bins)])
+    firsts = np.searchsorted(raw[order], raw[order][starts])  # equal scores stay in one bin
+    bins = np.split(order, np.unique(firsts)[1:])
     tail = (100.0 - OUTCOME_COVERAGE_PERCENT) / 200
     level = [min(1.0, (1 - tail) * (1 + 1 / len(rows))) for rows in bins]
     means = np.asarray([values[rows].mean() for rows in bins])
     low = [np.quantile(values[rows], 1 - one) for rows, one in zip(bins, level, strict=True)]
     high = [np.quantile(values[rows], one) for rows, one in zip(bins, level, strict=True)]
     knots = np.asarray([raw[rows].mean() for rows in bins])
-    scores = np.maximum.accumulate(means)
+    sizes = np.asarray([len(rows) for rows in bins], dtype=np.float64)
+    scores = IsotonicRegression().fit_transform(knots, means, sample_weight=sizes)
     return Calibration(
         knots=knots,
         scores=scores,

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from behavior_model.largest import largest_columns
+from behavior_model.largest import largest_columns, largest_in_groups
 from behavior_model.memory.collective import CollectiveMemory, PairScores
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.interactions import Interactions, Longs
@@ -30,16 +30,35 @@ NUM_TRANSFORMER: Final = 15
 def own_candidates(pairs: PairTable, by: str, num_targets: int, quota: int) -> Longs:
     """int64[P]: keys of the `quota` pairs of each user with the largest value."""
     users = pairs.keys // num_targets
-    order = np.lexsort((pairs.keys, -pairs.columns[by], users))
-    sorted_users = users[order]
-    place = np.arange(len(order)) - np.searchsorted(sorted_users, sorted_users)
-    return pairs.keys[order[place < quota]]
+    rows, _ = largest_in_groups(users, pairs.columns[by], pairs.keys, quota)
+    return pairs.keys[rows]
 
 
 def popular_candidates(collective: CollectiveMemory, markets: Longs, quota: int) -> Longs:
     """int64[U, quota]: most popular targets of each user's market, -1 where there are no more."""
     known_market = np.where(markets < len(collective.popular), markets, 0)
     return collective.popular[known_market, :quota]
+
+
+def popular_beside(
+    collective: CollectiveMemory, markets: Longs, owners: Longs, owned: Longs, quota: int
+) -> Longs:
+    """int64[U, quota + n]: the `quota` most popular targets of each user's market beside those that
+    the user owns, -1 elsewhere; n is the most that one of the users owns.
+
+    Args:
+        collective: Says what is popular where.
+        markets: int64[U].
+        owners: int64[P], position of the user who owns
+        owned: int64[P], the target, each pair once.
+        quota: How many.
+    """
+    most = int(np.bincount(owners, minlength=1).max())
+    popular = popular_candidates(collective, markets, quota + most)
+    width = max(int(popular.max(initial=0)), int(owned.max(initial=0))) + 1
+    is_owned = np.isin(np.arange(len(popular))[:, None] * width + popular, owners * width + owned)
+    is_new = ~is_owned & (popular >= 0)
+    return np.where(is_new & (np.cumsum(is_new, axis=1) <= quota), popular, -1)
 
 
 def collective_candidates(collective: CollectiveMemory, scores: PairScores) -> Longs:

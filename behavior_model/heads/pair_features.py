@@ -9,7 +9,7 @@ Legend: U users, R known targets, P pairs, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -54,11 +54,6 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.users)
-
-    @property
-    def owned(self) -> npt.NDArray[np.bool_]:
-        """bool[P]: the user bought it before."""
-        return self.column("own/count") > 0
 
     def column(self, name: str) -> Floats:
         """float32[P]."""
@@ -110,6 +105,8 @@ def pair_features(
     transformer: TransformerScores | None,
     k: int = 10,
     targets: Longs | None = None,
+    *,
+    exclude_owned: bool = False,
 ) -> FeatureTable:
     """Candidates and their features, a few hundred users at a time.
 
@@ -119,12 +116,14 @@ def pair_features(
         transformer: Aligned to the users; None leaves its columns unknown.
         k: Length of the lists that will be asked for.
         targets: int64[], ascending; candidates of every user. None: each user has their own.
+        exclude_owned: Of their own candidates, only what a user never bought, as many as without.
     """
     tables = []
     for start in range(0, max(interactions.num_users, 1), CHUNK_USERS):
         stop = min(start + CHUNK_USERS, interactions.num_users)
         opinion = transformer.users_between(start, stop) if transformer else None
-        table = _chunk(interactions.users_between(start, stop), memories, opinion, k, targets)
+        users = interactions.users_between(start, stop)
+        table = _chunk(users, memories, opinion, k, targets, exclude_owned=exclude_owned)
         tables.append((table, start))
     return FeatureTable(
         users=np.concatenate([table.users + start for table, start in tables]),
@@ -140,15 +139,19 @@ def _chunk(
     transformer: TransformerScores | None,
     k: int,
     given: Longs | None,
+    *,
+    exclude_owned: bool,
 ) -> FeatureTable:
     own, seen = own_pairs(interactions), seen_pairs(interactions)
     scores = memories.collective.pair_scores(interactions)
     profiles = memories.content.profiles(interactions) if memories.content else None
     logits = transformer.of_targets(memories.collective.known) if transformer else None
-    if given is None:
-        keys = _candidates(interactions, memories, own, seen, scores, profiles, logits, k)
-    else:
+    if given is not None:
         keys = interactions.keys_of_all(given)
+    elif exclude_owned:
+        keys = _new_candidates(interactions, memories, own, seen, scores, profiles, logits, k)
+    else:
+        keys = _candidates(interactions, memories, own, seen, scores, profiles, logits, k)
     users, targets = keys // interactions.num_targets, keys % interactions.num_targets
     columns = _own_columns(interactions, memories, own, seen, keys)
     columns |= _collective_columns(memories.collective, scores, users, targets)
@@ -185,6 +188,35 @@ def _candidates(
     if memories.content is not None and profiles is not None:
         lists.append(quota.unsold_candidates(memories.content, memories.unsold, profiles))
     return quota.merge_candidates(interactions, np.concatenate(keys), lists)
+
+
+def _new_candidates(
+    interactions: Interactions,
+    memories: Memories,
+    own: PairTable,
+    seen: PairTable,
+    scores: PairScores,
+    profiles: Floats | None,
+    logits: Floats | None,
+    k: int,
+) -> Longs:
+    """The same without what a user bought: each quota is filled by what comes after it."""
+    collective, num_targets = memories.collective, interactions.num_targets
+    owners, owned = own.keys // num_targets, own.keys % num_targets
+    columns = collective.position[owned]
+    cells = (owners[columns >= 0], columns[columns >= 0])
+    others = replace(scores, follow=scores.follow.copy(), accompany=scores.accompany.copy())
+    others.follow[cells] = others.accompany[cells] = 0.0
+    if logits is not None:
+        logits = logits.copy()
+        logits[cells] = -np.inf
+    none_own = PairTable(own.keys[:0], {name: one[:0] for name, one in own.columns.items()})
+    found = _candidates(interactions, memories, none_own, seen, others, profiles, logits, k)
+    popular = quota.popular_beside(
+        collective, interactions.markets, owners, owned, max(quota.NUM_POPULAR, k)
+    )
+    keys = quota.merge_candidates(interactions, found, [popular])
+    return np.setdiff1d(keys, own.keys, assume_unique=True)
 
 
 def _own_columns(

@@ -24,6 +24,7 @@ from behavior_model.heads.mixture import TRANSFORMER, Mixture
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
 from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.transformer_scores import CategoryScores, ItemScores, TransformerScores
+from behavior_model.largest import largest_in_groups
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
@@ -130,13 +131,16 @@ class RecommendationHead:
         states: UserStates | None,
         prediction_times_us: int | Longs,
         k: int = K,
+        *,
+        exclude_owned: bool = False,
     ) -> tuple[Interactions, FeatureTable]:
         """What U users did, and their candidates with everything that is known of them."""
         interactions = read_interactions(
             histories, self.vocabulary, self.level, prediction_times_us
         )
         scores = transformer_scores(self.level, states, self.items)
-        return interactions, pair_features(interactions, self.memories, scores, k)
+        table = pair_features(interactions, self.memories, scores, k, exclude_owned=exclude_owned)
+        return interactions, table
 
     def rank(
         self,
@@ -156,9 +160,9 @@ class RecommendationHead:
             k: Length of the lists.
             exclude_owned: Leave out what the user bought before.
         """
-        interactions, table = self.candidates(histories, states, prediction_times_us, k)
-        if exclude_owned:
-            table = table.rows(~table.owned)
+        interactions, table = self.candidates(
+            histories, states, prediction_times_us, k, exclude_owned=exclude_owned
+        )
         return self.rank_candidates(interactions, table, k)
 
     def rank_candidates(self, interactions: Interactions, table: FeatureTable, k: int) -> Ranking:
@@ -233,12 +237,8 @@ class RecommendationHead:
 
 def top_k(table: FeatureTable, values: Doubles, k: int, fallbacks: Bools) -> Ranking:
     """The k largest values of each user; ties go to the smaller target."""
-    order = np.lexsort((table.targets, -values, table.users))
-    users = table.users[order]
-    ranks = np.arange(len(users)) - np.searchsorted(users, users) + 1
-    kept = ranks <= k
-    rows = order[kept]
-    return Ranking(users[kept], table.targets[rows], values[rows], ranks[kept], fallbacks)
+    rows, places = largest_in_groups(table.users, values, table.targets, k)
+    return Ranking(table.users[rows], table.targets[rows], values[rows], places + 1, fallbacks)
 
 
 def transformer_scores(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from behavior_model.largest import largest_in_groups
 from pipelines.contracts import BRAND, CATALOGUE, CATEGORY, ITEM_ID, PRICE, TITLE
 from pipelines.tokens.binning import FIRST_IDX, words
 from pipelines.tokens.history import Histories
@@ -218,10 +219,7 @@ def _best_shares(scores: sparse.csr_matrix) -> sparse.csr_matrix:
     rows.eliminate_zeros()
     totals = np.asarray(rows.sum(axis=1)).ravel()
     rows = sparse.coo_matrix(sparse.diags(1.0 / np.maximum(totals, 1e-12)) @ rows)
-    order = np.lexsort((rows.col, -rows.data, rows.row))
-    line = rows.row[order]
-    rank = np.arange(len(line)) - np.searchsorted(line, line)
-    kept = order[rank < NUM_BASKET_TAGS]
+    kept, _ = largest_in_groups(rows.row, rows.data, rows.col, NUM_BASKET_TAGS)
     cells = (rows.data[kept], (rows.row[kept], rows.col[kept]))
     return sparse.csr_matrix(cells, shape=rows.shape)
 

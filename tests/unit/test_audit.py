@@ -14,7 +14,6 @@ from behavior_model.audit.profiles import (
     MIN_USERS,
     SHUFFLED,
     guess,
-    macro_auc,
     usable,
 )
 
@@ -64,12 +63,6 @@ def test_trees_find_what_a_line_cannot(rng: np.random.Generator) -> None:
     found = guess("band", [str(i) for i in labels], embedding, features, seed=0)
     assert found is not None
     assert found.aucs[BOOSTED] > 0.9 > 0.7 > found.aucs[FEATURES]
-
-
-def test_macro_auc_is_the_mean_over_values() -> None:
-    labels = np.asarray([0, 0, 1, 1])
-    scores = np.asarray([[4.0, 0.0], [3.0, 2.0], [2.0, 1.0], [1.0, 3.0]])
-    assert macro_auc(labels, scores) == pytest.approx((1.0 + 0.75) / 2)
 
 
 def comparisons(chances: np.ndarray, groups: np.ndarray, seed: int) -> list[GroupFigure]:

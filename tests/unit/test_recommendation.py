@@ -310,3 +310,22 @@ def test_earlier_windows_without_a_purchase_are_left_out(tmp_path: Path, level: 
     assert context.training_times, "there are earlier windows"
     head = RecommendationHead.fit(context, level)
     assert head.selection.keys() == {"linear"}
+
+
+@pytest.mark.parametrize("k", [1, 20])
+def test_lists_of_new_items_are_full_for_who_owns_much(
+    context: ModelContext, heads: dict[Level, RecommendationHead], k: int
+) -> None:
+    head = heads[Level.ITEM]
+    popular = head.memories.collective.popular[0]
+    owned = [int(item) - FIRST_IDX for item in popular[:18]]
+    rich, poor = (bought(context, user, owned[:n], 5.0) for user, n in (("rich", 18), ("poor", 1)))
+    for alone in (rich, poor):
+        states = embed_users(context.backbone, context.content, alone, np.asarray([AS_OF_US]))
+        targets, _ = head.rank(alone, states, AS_OF_US, k, exclude_owned=True).of(0)
+        assert not set(alone.tokens["item"].tolist()) & set(targets.tolist())
+        assert len(targets) == k
+    crowd = read_interactions(context.histories(AS_OF_US), context.vocabulary, Level.ITEM, AS_OF_US)
+    table = pair_features(crowd, head.memories, None, k, exclude_owned=True)
+    assert not (table.column("own/count") > 0).any()
+    assert np.bincount(table.users).min() >= k

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from behavior_model.benchmark import runs
+from behavior_model.benchmark import runs, scaling_law
 from behavior_model.benchmark.interactions import Interactions, read_interactions
 from behavior_model.benchmark.scaling import (
     SHARES,
@@ -105,6 +105,12 @@ def row(num_parameters: int, num_events: int) -> ScalingRow:
     )
 
 
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_law, "NUM_RESAMPLES", 10)
+
+
+@pytest.mark.usefixtures("few_draws")
 def test_a_study_predicts_beyond_its_largest_run() -> None:
     study = study_of([row(n, d) for n in (10**5, 10**6, 10**7) for d in (10**4, 10**5, 10**6)])
     predicted = study.predictions()
@@ -129,6 +135,7 @@ def test_what_the_runs_do_not_say_is_said() -> None:
     assert "irreducible loss is not identified" in doubts
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_the_whole_study_on_pretended_losses(
     options: ScalingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

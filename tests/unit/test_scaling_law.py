@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from behavior_model.benchmark import scaling_law
 from behavior_model.benchmark.scaling_law import (
     Runs,
     ScalingLaw,
@@ -54,7 +55,8 @@ def test_one_wild_run_is_forgiven() -> None:
     assert law.data_exponent == pytest.approx(KNOWN.data_exponent, rel=0.05)
 
 
-def test_the_interval_covers_what_is_true() -> None:
+def test_the_interval_covers_what_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_law, "NUM_RESAMPLES", 40)
     runs = made_up(KNOWN, noise=0.01)
     law = fit_scaling_law(runs)
     laws = resampled_laws(runs, law)

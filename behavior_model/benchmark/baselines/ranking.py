@@ -15,6 +15,7 @@ from scipy import sparse
 
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask, refuse_too_slow
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
+from behavior_model.largest import largest_in_groups
 
 Scorer = Callable[[slice], Floats]
 """Takes B users that stand together, gives float32[B, N] to be overwritten, -inf where it has
@@ -91,12 +92,9 @@ def best_columns(scores: Floats, k: int) -> Longs:
     count = min(k, scores.shape[1])
     thresholds = torch.from_numpy(scores).topk(count, dim=1).values[:, -1:].numpy()
     rows, columns = np.nonzero((scores >= thresholds) & (scores > -np.inf))
-    order = np.lexsort((columns, -scores[rows, columns], rows))
-    rows, columns = rows[order], columns[order]
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    kept = places < count
+    kept, places = largest_in_groups(rows, scores[rows, columns], columns, count)
     lists = np.full((len(scores), k), NO_ITEM, dtype=np.int64)
-    lists[rows[kept], places[kept]] = columns[kept]
+    lists[rows[kept], places] = columns[kept]
     return lists
 
 
