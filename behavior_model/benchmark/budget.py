@@ -23,7 +23,9 @@ MAX_MEMBERS: Final = 4
 
 MAX_LEARNED_USERS: Final = 50_000
 MIN_LEARNED_USERS: Final = 2_000
-"""Judged users that the mixture learns from; memory does not grow with the others."""
+MAX_LEARNED_PAIRS: Final = 10_000_000
+"""Judged users that the mixture learns from, and their candidates, which take 700 bytes each at the
+peak; memory does not grow with the others."""
 
 BASELINES_SHARE: Final = 0.25
 LEARNING_SHARE: Final = 0.25
@@ -69,10 +71,12 @@ class UserCost:
     Args:
         listing_s: To make and score the candidates of a user.
         learning_s: To make and learn from those of a validation user.
+        num_pairs: Candidates of a user.
     """
 
     listing_s: float
     learning_s: float
+    num_pairs: float
 
     @classmethod
     def measured(cls, task: LeaveOneOutTask, memories: HistoryMemories, width: int) -> UserCost:
@@ -88,7 +92,11 @@ class UserCost:
         begun = time.monotonic()
         table = feature_table(sample, [Outputs(queries, items)], memories)
         seconds, pairs = (one / len(users) for one in (time.monotonic() - begun, len(table)))
-        return cls(listing_s=seconds + pairs * SCORING_S, learning_s=seconds + pairs * FITTING_S)
+        return cls(
+            listing_s=seconds + pairs * SCORING_S,
+            learning_s=seconds + pairs * FITTING_S,
+            num_pairs=pairs,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +107,19 @@ class Plan:
         epochs: Passes of each training.
         num_members: Backbones from different seeds.
         num_learned: Validation users that the mixture learns from.
+        listing_s: Seconds that the lists of all users will take, which nothing can shorten.
     """
 
     epochs: int
     num_members: int
     num_learned: int
+    listing_s: float
 
     def __str__(self) -> str:
         return (
             f"{self.epochs} epochs, two trainings side by side, {self.num_members} of each; "
-            f"the mixture learns from at most {self.num_learned:,} users"
+            f"the mixture learns from at most {self.num_learned:,} users, the lists take about "
+            f"{self.listing_s:,.0f} s"
         )
 
 
@@ -126,12 +137,15 @@ def plan(
     """
     own_s = seconds_left / num_seeds
     affordable = int(own_s * LEARNING_SHARE / cost.learning_s)
-    num_learned = int(np.clip(affordable, MIN_LEARNED_USERS, MAX_LEARNED_USERS))
-    mixing_s = num_users * cost.listing_s + min(num_learned, num_users) * cost.learning_s
+    in_memory = min(MAX_LEARNED_USERS, int(MAX_LEARNED_PAIRS / max(cost.num_pairs, 1.0)))
+    num_learned = int(np.clip(affordable, min(MIN_LEARNED_USERS, in_memory), in_memory))
+    listing_s = num_users * cost.listing_s
+    mixing_s = listing_s + min(num_learned, num_users) * cost.learning_s
     training_s = max(own_s * SLACK - mixing_s, own_s * MIN_TRAINING_SHARE)
     epochs = int(training_s / max(epoch_s * SIDE_BY_SIDE, 1e-3))
     return Plan(
         epochs=max(1, min(EPOCHS, epochs)),
         num_members=max(1, min(MAX_MEMBERS, epochs // EPOCHS)),
         num_learned=num_learned,
+        listing_s=listing_s,
     )

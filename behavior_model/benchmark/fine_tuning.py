@@ -199,8 +199,9 @@ def _labelled(context: ModelContext, task: UserTask) -> list[_Labelled]:
     for moment in (context.validation_time, *context.training_times):
         labels = labels_at(context, task, moment)
         users = np.flatnonzero(~np.isnan(labels))
-        histories = context.histories(moment).tail(size)
-        found.append(_Labelled(histories, moment, users, labels[users]))
+        if len(users):
+            histories = context.histories(moment).tail(size)
+            found.append(_Labelled(histories, moment, users, labels[users]))
     return found
 
 

@@ -32,6 +32,8 @@ from behavior_model.benchmark.budget import (
 from behavior_model.benchmark.features import SHOWN_ALONE, feature_table, feature_tables
 from behavior_model.benchmark.interactions import (
     NO_ITEM,
+    POSITION,
+    Interactions,
     Longs,
     masks_history,
     read_interactions,
@@ -46,7 +48,7 @@ from behavior_model.benchmark.shop import (
     multiplies_bfloat16,
     text_encoder,
 )
-from behavior_model.benchmark.split import Fold, Split
+from behavior_model.benchmark.split import LEAVE_ONE_OUT, Fold, Split
 from behavior_model.benchmark.training import BenchmarkJob, seconds_per_epoch, train
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
@@ -90,6 +92,8 @@ def run(options: Options, say: Say) -> list[Result]:
     full = read_interactions(options.interactions, options.items)
     say(f"{len(full):,} users, {full.num_items:,} items, {full.num_events:,} interactions")
     split = options.split(full)
+    if split.name == LEAVE_ONE_OUT:
+        _say_what_is_uncertain(full, say)
     say(str(split.validation))
     say(str(split.test))
     job = _test_job(options, split.test)
@@ -123,6 +127,19 @@ def run(options: Options, say: Say) -> list[Result]:
     )
     write_results(options.out, found, company=options.interactions.parent.name)
     return found
+
+
+def _say_what_is_uncertain(full: Interactions, say: Say) -> None:
+    if full.share_tied_at_end:
+        say(
+            f"{full.share_tied_at_end:.0%} of the users have several last interactions at one "
+            f"time: '{POSITION}', else the order of the file's rows, says which is the last"
+        )
+    if num_single := int(np.sum(full.lengths == 1)):
+        say(
+            f"{num_single:,} users have a single interaction: nothing is known of them, so that "
+            "their lists are what is popular; they are judged with the others"
+        )
 
 
 def _test_job(options: Options, test: Fold) -> BenchmarkJob:
@@ -180,9 +197,8 @@ def _within_budget(
     within = options.with_baselines and options.baseline_minutes is None
     for_baselines = options.budget_minutes * 60 * BASELINES_SHARE * within
     history = test.fold.history
-    spending = plan(
-        deadline.left_s - for_baselines, epoch_s, cost, len(history), len(options.seeds)
-    )
+    num_judged = int(np.count_nonzero(test.fold.judged))
+    spending = plan(deadline.left_s - for_baselines, epoch_s, cost, num_judged, len(options.seeds))
     say(f"{spending} (one epoch alone {epoch_s:.1f} s)")
     return replace(job, recipe=with_epochs(job.recipe, history, spending.epochs)), spending
 
@@ -245,21 +261,31 @@ def _learning_table(
     if len(judged) == 0:
         judged = np.arange(len(truth))
     chosen = judged[:: -(-len(judged) // num_learned)]
-    asked = [replace(one, queries=one.queries[chosen]) for one in outputs]
-    sample = replace(task, history=task.history.select(chosen))
+    sample, asked = _sampled(task, outputs, chosen)
     return feature_table(sample, asked, validation.memories), truth[chosen]
+
+
+def _sampled(
+    task: LeaveOneOutTask, outputs: Sequence[Outputs], users: Longs
+) -> tuple[LeaveOneOutTask, list[Outputs]]:
+    """The same question about some of the users."""
+    if len(users) == len(task.history):
+        return task, list(outputs)
+    sample = replace(task, history=task.history.select(users))
+    return sample, [replace(one, queries=one.queries[users]) for one in outputs]
 
 
 def _ranked(
     question: Question, outputs: Sequence[Outputs], scorers: Mapping[str, Scorer]
 ) -> dict[str, Longs]:
-    """int64[U, K] by each score: the best candidates, then popular items."""
-    task = question.task
+    """int64[U, K] by each score, of judged users: the best candidates, then popular items."""
+    task, judged = question.task, np.flatnonzero(question.fold.judged)
     lists = {name: np.full((len(task.history), K), NO_ITEM, dtype=np.int64) for name in scorers}
-    for users, table in feature_tables(task, outputs, question.memories):
+    sample, asked = _sampled(task, outputs, judged)
+    for users, table in feature_tables(sample, asked, question.memories):
         for name, score in scorers.items():
             best = top_lists(table, score(table), users.stop - users.start, K)
-            lists[name][users] = best
+            lists[name][judged[users]] = best
     popular = popular_items(task.history)
     return {name: filled(task, one, popular) for name, one in lists.items()}
 
@@ -273,7 +299,7 @@ def _baselines(
     found: dict[str, Ranked] = {}
     for name, entry in BENCHMARK_BASELINES.items():
         obstacle = entry.obstacle(task)
-        if options.baseline_minutes is None and not deadline.left_s:
+        if options.baseline_minutes is None and not deadline.left_s and not entry.is_quick:
             obstacle = "--budget-minutes are over; give more, or --baseline-minutes"
         if obstacle is not None:
             say(f"baseline {name} left out: {obstacle}")

@@ -98,6 +98,14 @@ class Interactions:
         """int64[U]: the item `back` places before the last, NO_ITEM where a user has none."""
         return self._items_at(self.offsets[1:] - 1 - back)
 
+    @property
+    def share_tied_at_end(self) -> float:
+        """Share of users whose last two interactions have one time; 0 where no times are known."""
+        if self.event_times is None or not len(self):
+            return 0.0
+        ends = self.offsets[1:][self.lengths > 1] - 1
+        return float(np.sum(self.event_times[ends] == self.event_times[ends - 1]) / len(self))
+
     def first_after(self, history: Interactions) -> Longs:
         """int64[U]: the item right after what is known of each user, NO_ITEM where nothing follows.
 
@@ -185,6 +193,9 @@ def read_interactions(path: Path, items_path: Path | None = None) -> Interaction
             f"{path}: neither '{EVENT_TIME}' nor '{POSITION}' among its columns "
             f"({', '.join(table.column_names)}). One of them must say what came first."
         )
+    for name in orders:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, _ordered(path, name, table.column(name)))
     _refuse_nulls(path, table, (USER_ID, ITEM_ID, *orders))
     row = pa.array(np.arange(table.num_rows))
     keys = [(name, "ascending") for name in (USER_ID, *orders, "_row")]
@@ -264,6 +275,32 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     elif pa.types.is_integer(kind) and kind != pa.uint64():
         kind = pa.int64()
     return values if kind == values.type else values.cast(kind)
+
+
+def _ordered(path: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What says when: numbers and times as they are, texts as what all of them can be read as.
+
+    Raises:
+        SourceError: it can be read as neither.
+    """
+    values = _plain(values)
+    kind = values.type
+    if pa.types.is_string(kind):
+        for wanted in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+            try:
+                return values.cast(wanted)
+            except pa.ArrowInvalid:
+                continue
+    elif pa.types.is_decimal(kind) or pa.types.is_floating(kind):
+        values = values.cast(pa.float64())
+        return pc.if_else(pc.is_nan(values), None, values)
+    elif pa.types.is_temporal(kind) or pa.types.is_integer(kind):
+        return values
+    example = next((one for one in values.to_pylist() if one is not None), None)
+    raise SourceError(
+        f"{path}: '{name}' is {kind}, such as {example!r}, which has no order in time. Write whole "
+        "numbers, timestamps, or ISO 8601 texts such as 2014-09-30T12:00:00."
+    )
 
 
 def _refuse_nulls(path: Path, table: pa.Table, names: tuple[str, ...]) -> None:

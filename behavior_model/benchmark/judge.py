@@ -92,10 +92,7 @@ class Judge:
                         name: float(np.mean([mean(one) for one in seeds]))
                         for name, seeds in (parts or {}).items()
                     },
-                    spread={
-                        "model": float(per_seed.mean(axis=1).std()),
-                        "seeds": float(len(per_seed)),
-                    },
+                    spread=_spread(per_seed.mean(axis=1)),
                 )
             )
         return found
@@ -134,6 +131,12 @@ class Judge:
             seconds=time.monotonic() - self.started,
             peak_memory_bytes=peak_memory_bytes() + self.beside_bytes,
         )
+
+
+def _spread(figures: Doubles) -> dict[str, float]:
+    """Standard deviation of a figure over seeds, 0 where there is one, and how many there are."""
+    deviation = figures.std(ddof=1) if len(figures) > 1 else 0.0
+    return {"model": float(deviation), "seeds": float(len(figures))}
 
 
 def write_results(out: Path, results: Sequence[Result], *, company: str) -> None:

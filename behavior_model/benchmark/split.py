@@ -14,6 +14,7 @@ import numpy as np
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
 from pipelines.errors import SourceError, UserError
 
+LEAVE_ONE_OUT: Final = "leave-one-out"
 LAST: Final = "the last interaction of each user"
 
 
@@ -107,7 +108,7 @@ Splitter = Callable[[Interactions], Split]
 def leave_one_out(full: Interactions) -> Split:
     """The last item of each user is the test item, the second last the validation item."""
     return Split(
-        name="leave-one-out",
+        name=LEAVE_ONE_OUT,
         cut=LAST,
         validation=_without_last("validation", 2, full),
         test=_without_last("test", 1, full),

@@ -221,6 +221,51 @@ def test_where_nobody_took_two_things_nothing_is_trained_and_all_is_answered(
     assert seconds_per_epoch(one) == 0
 
 
+def moments(path: Path, times: pa.Array, position: list[int] | None = None) -> Interactions:
+    columns = {"user_id": ["u"] * len(times), "item_id": list("abcd")[: len(times)]}
+    extra = {} if position is None else {"position": position}
+    pq.write_table(pa.table({**columns, "event_time": times, **extra}), path)
+    return read_interactions(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "order"),
+    [
+        (pa.array(["9", "10", "100", "11"]), "abdc"),
+        (pa.array(["2014-09-30T12:00:00Z", "2014-09-30T13:00:00+02:00"]), "ba"),
+        (pa.array(["2015-01-02", "2014-12-31"]).dictionary_encode(), "ba"),
+        (pa.array([2.5, 1.5], pa.float16()), "ba"),
+        (pa.array([2, 1], pa.date32()), "ba"),
+        (pa.array([2, 1], pa.decimal128(5)), "ba"),
+        (pa.array([3, 1, 2], pa.uint64()), "bca"),
+    ],
+)
+def test_times_are_read_as_what_they_mean(tmp_path: Path, times: pa.Array, order: str) -> None:
+    found = moments(tmp_path / "times.parquet", times)
+    assert "".join(found.item_ids[int(i)].as_py() for i in found.items) == order
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (pa.array(["9/30/2014", "1/2/2015"]), "'9/30/2014', which has no order.*ISO 8601"),
+        (pa.array([[1], [2]]), "no order in time"),
+        (pa.array([True, False]), "no order in time"),
+        (pa.array([1.0, float("nan")]), "row 1 has no 'event_time'"),
+    ],
+)
+def test_times_that_have_no_order_are_refused(
+    tmp_path: Path, times: pa.Array, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        moments(tmp_path / "times.parquet", times)
+
+
+def test_last_interactions_of_one_time_are_counted(tmp_path: Path) -> None:
+    assert moments(tmp_path / "tied.parquet", pa.array([1, 2, 2])).share_tied_at_end == 1.0
+    assert moments(tmp_path / "clear.parquet", pa.array([1, 1, 2])).share_tied_at_end == 0.0
+
+
 def test_a_training_is_tied_to_its_cutoff(tmp_path: Path) -> None:
     shop = write_shop(tmp_path, with_times=True)
     cutoffs = (BeforeLast(1), BeforeLast(2), BeforeTime(10), BeforeTime(20))

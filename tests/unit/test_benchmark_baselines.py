@@ -13,12 +13,10 @@ from scipy import sparse
 
 from behavior_model.benchmark.baselines import (
     ease,
-    gru4rec,
     item_knn,
     own_frequency,
     popularity,
     ranking,
-    sasrec,
     tuning,
 )
 from behavior_model.benchmark.baselines.als import fold_in_quickly
@@ -33,7 +31,9 @@ from behavior_model.benchmark.baselines.sequence_training import (
     EncoderConfig,
     SequenceTrainingConfig,
     padded_rows,
+    rank_trained,
     sampled_softmax_loss,
+    usual_length,
 )
 from behavior_model.benchmark.baselines.task import (
     Baseline,
@@ -55,7 +55,6 @@ from pipelines.errors import UnknownNameError
 
 NUM_ITEMS = 24
 K = 6
-RANK_TRAINED = {"sasrec": sasrec.rank, "gru4rec": gru4rec.rank}
 SMALL: dict[str, EncoderConfig] = {
     "sasrec": SasrecConfig(width=16, length=8, dropout=0.1),
     "gru4rec": Gru4RecConfig(width=16, length=8, dropout=0.1),
@@ -109,7 +108,7 @@ def task_of(data: Interactions, *, repeats: bool = False) -> LeaveOneOutTask:
 def quick(name: str) -> Baseline:
     if name not in SMALL:
         return BENCHMARK_BASELINES[name].rank
-    return partial(RANK_TRAINED[name], config=quick_training(name))
+    return partial(rank_trained, config=quick_training(name), seed=0)
 
 
 @cache
@@ -398,7 +397,7 @@ class TestSequenceEncoders:
         cycle = [[(start + n) % NUM_ITEMS for n in range(6)] for start in range(NUM_ITEMS)] * 4
         data = interactions(cycle)
         task = LeaveOneOutTask(history=data.without_last())
-        ranked = RANK_TRAINED[name](task, 10, config=quick_training(name, max_epochs=40))
+        ranked = rank_trained(task, 10, quick_training(name, max_epochs=40), seed=0)
         assert (ranked.lists[:, 0] == data.last()).mean() > 0.95
         assert 1 <= float(ranked.knob["num_epochs"]) <= 40
         assert ranked.train_events_per_second is not None
@@ -407,13 +406,22 @@ class TestSequenceEncoders:
     def test_a_few_users_get_their_steps(self, name: str) -> None:
         task = task_of(shoppers(repeats=False))
         short = replace(quick_training(name, max_epochs=1), max_steps=12)
-        ranked = RANK_TRAINED[name](task, K, config=short)
+        ranked = rank_trained(task, K, short, seed=0)
         assert ranked.train_events_per_second is not None
         assert 1 <= ranked.knob["num_epochs"] <= 3  # of four steps each
 
+    def test_reads_as_much_as_most_histories_hold(self, name: str) -> None:
+        lengths = [60] * 19 + [900]
+        data = interactions([[n % NUM_ITEMS for n in range(length)] for length in lengths])
+        assert usual_length(data) == 60
+        assert usual_length(data.select(np.asarray([19]))) == 200
+        assert usual_length(data.without_last(59)) == 50
+        task = replace(task_of(data), budget_s=0.0)
+        assert BENCHMARK_BASELINES[name].rank(task, K, seed=0).lists.shape == (20, K)
+
     def test_keeps_to_its_budget(self, name: str) -> None:
         task = replace(task_of(shoppers(repeats=False)), budget_s=0.0)
-        ranked = RANK_TRAINED[name](task, K, config=quick_training(name, max_epochs=50))
+        ranked = rank_trained(task, K, quick_training(name, max_epochs=50), seed=0)
         assert ranked.knob == {"num_epochs": 1}
 
 

@@ -1,5 +1,6 @@
 """How a benchmark run divides its wall time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from behavior_model.benchmark import full_ranking
 from behavior_model.benchmark.answers import Options
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.budget import (
+    MAX_LEARNED_PAIRS,
     MAX_LEARNED_USERS,
     MAX_MEMBERS,
     MIN_LEARNED_USERS,
@@ -24,8 +26,8 @@ from behavior_model.benchmark.split import leave_one_out
 from behavior_model.benchmark.training import BenchmarkJob
 from tests.ring_shop import ring_recipe, write_shop
 
-CHEAP = UserCost(listing_s=1e-4, learning_s=1e-3)
-DEAR = UserCost(listing_s=5e-3, learning_s=5e-2)
+CHEAP = UserCost(listing_s=1e-4, learning_s=1e-3, num_pairs=100)
+DEAR = UserCost(listing_s=5e-3, learning_s=5e-2, num_pairs=100)
 
 
 def seconds(seconds_left: float, epoch_s: float, cost: UserCost, users: int, seeds: int) -> float:
@@ -56,6 +58,8 @@ def test_dear_users_leave_fewer_to_learn_from() -> None:
     assert plan(1_800.0, 10.0, CHEAP, 200_000, 1).num_learned == MAX_LEARNED_USERS
     assert plan(1_800.0, 10.0, DEAR, 200_000, 1).num_learned == 9_000
     assert plan(60.0, 10.0, DEAR, 200_000, 1).num_learned == MIN_LEARNED_USERS
+    many = replace(CHEAP, num_pairs=500)
+    assert plan(1_800.0, 10.0, many, 200_000, 1).num_learned == MAX_LEARNED_PAIRS // 500
 
 
 def test_nothing_to_train_takes_no_time() -> None:
@@ -79,6 +83,17 @@ def test_the_cost_of_a_user_is_measured_on_a_few() -> None:
 def test_a_deadline_that_passed_leaves_nothing() -> None:
     assert Deadline.after(-1.0).left_s == 0
     assert 50 < Deadline.after(1.0).left_s <= 60
+
+
+def test_quick_baselines_stand_beside_the_model_when_the_time_is_over(tmp_path: Path) -> None:
+    interactions, _ = write_shop(tmp_path)
+    fold = leave_one_out(read_interactions(interactions)).test
+    options = Options(interactions=interactions, items=None, out=tmp_path, split=leave_one_out)
+    said: list[str] = []
+    task = LeaveOneOutTask(history=fold.history)
+    found = full_ranking._baselines(options, task, Deadline.after(-1.0), said.append)
+    assert found.keys() == {"popularity", "popularity_recent", "item_knn"}
+    assert any("als left out: --budget-minutes are over" in line for line in said)
 
 
 def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(

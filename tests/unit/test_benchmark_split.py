@@ -113,15 +113,16 @@ class TestTimeSplit:
         with pytest.raises(SourceError, match="The validation begins at 3, and no user"):
             time_split(strangers, test_share=0.1)
 
-    def test_times_keep_the_type_of_the_file(self, tmp_path: Path) -> None:
+    def test_times_keep_their_type_and_texts_become_times(self, tmp_path: Path) -> None:
         start = datetime(2024, 1, 1, tzinfo=UTC)
         days = [start + timedelta(days=day) for taken in DAYS.values() for day in taken]
-        kinds = {
-            "2024-01-10T00:00:00.000000": pa.array(days, pa.timestamp("us", "UTC")),
-            "2024-01-10": pa.array([day.date() for day in days], pa.date32()),
-            "2024-01-10 00:00": pa.array([f"{day:%Y-%m-%d %H:%M}" for day in days]),
-        }
-        for cut, event_time in kinds.items():
+        moment = "2024-01-10T00:00:00.000000"
+        kinds = [
+            (moment, pa.array(days, pa.timestamp("us", "UTC"))),
+            ("2024-01-10", pa.array([day.date() for day in days], pa.date32())),
+            (moment, pa.array([f"{day:%Y-%m-%d %H:%M}" for day in days])),
+        ]
+        for cut, event_time in kinds:
             dated = read_interactions(write(tmp_path, DAYS, event_time=event_time))
             split = time_split(dated, test_share=0.25)
             assert split.cut == cut

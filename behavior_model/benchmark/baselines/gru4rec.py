@@ -8,7 +8,6 @@ Legend: B rows, L row length, D width, N items, N is also the padding index.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from behavior_model.benchmark.baselines.sequence_training import (
     SequenceEncoder,
     SequenceTrainingConfig,
     rank_trained,
+    usual_length,
 )
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
 
@@ -64,11 +64,7 @@ class Gru4Rec(SequenceEncoder):
         return hidden_BLD.gather(1, right_BL[:, :, None].expand_as(hidden_BLD))
 
 
-CONFIG: Final = SequenceTrainingConfig(encoder=Gru4RecConfig())
-
-
-def rank(
-    task: LeaveOneOutTask, k: int, *, seed: int = 0, config: SequenceTrainingConfig = CONFIG
-) -> Ranked:
-    """The number of epochs is chosen on validation."""
-    return rank_trained(task, k, config, seed=seed)
+def rank(task: LeaveOneOutTask, k: int, *, seed: int = 0) -> Ranked:
+    """The number of epochs is chosen on validation, the length by the histories."""
+    encoder = Gru4RecConfig(length=usual_length(task.history))
+    return rank_trained(task, k, SequenceTrainingConfig(encoder=encoder), seed=seed)

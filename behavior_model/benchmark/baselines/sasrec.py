@@ -16,6 +16,7 @@ from behavior_model.benchmark.baselines.sequence_training import (
     SequenceEncoder,
     SequenceTrainingConfig,
     rank_trained,
+    usual_length,
 )
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked
 
@@ -107,11 +108,7 @@ class Sasrec(SequenceEncoder):
         return hidden_BLD
 
 
-CONFIG: Final = SequenceTrainingConfig(encoder=SasrecConfig())
-
-
-def rank(
-    task: LeaveOneOutTask, k: int, *, seed: int = 0, config: SequenceTrainingConfig = CONFIG
-) -> Ranked:
-    """The number of epochs is chosen on validation."""
-    return rank_trained(task, k, config, seed=seed)
+def rank(task: LeaveOneOutTask, k: int, *, seed: int = 0) -> Ranked:
+    """The number of epochs is chosen on validation, the length by the histories."""
+    encoder = SasrecConfig(length=usual_length(task.history))
+    return rank_trained(task, k, SequenceTrainingConfig(encoder=encoder), seed=seed)

@@ -26,6 +26,17 @@ NUM_JUDGED_USERS: Final = 5_000
 """Validation users, evenly spaced, that decide when to stop."""
 
 
+MIN_LENGTH: Final = 50
+MAX_LENGTH: Final = 200
+
+
+def usual_length(history: Interactions) -> int:
+    """Interactions that nine in ten users do not exceed, from 50 to 200, as in SASRec's own
+    experiments (Kang and McAuley, 2018)."""
+    ninth = int(np.quantile(history.lengths, 0.9)) if len(history) else 0
+    return min(max(ninth, MIN_LENGTH), MAX_LENGTH)
+
+
 class SequenceEncoder(nn.Module):
     """Reads left-padded items, gives at each place what the next item should look like.
 
