@@ -81,12 +81,17 @@ class Session:
         )
 
     def history(self, user_id: str) -> pd.DataFrame:
-        """A user's events before the moment, oldest first, with titles and categories."""
+        """A user's events before the moment, oldest first, with titles and categories.
+
+        Raises:
+            UnknownNameError: nobody of that name has a history, or may be read.
+        """
+        self._of([user_id])
         rows = lake.read(self.workspace, EVENTS.name, filters=[(USER_ID, "=", user_id)])
-        rows = without_suppressed(self.workspace, rows)
         events = rows.to_pandas().sort_values(EVENT_TIME, kind="stable")
-        events = events[events[EVENT_TIME] < self.as_of].dropna(axis="columns", how="all")
-        return events.join(self.catalogue[[TITLE, CATEGORY]], on=ITEM_ID).reset_index(drop=True)
+        events = events[events[EVENT_TIME] < self.as_of]
+        named = events.join(self.catalogue[[TITLE, CATEGORY]], on=ITEM_ID)
+        return named.dropna(axis="columns", how="all").reset_index(drop=True)
 
     def recommend(
         self, user_ids: Sequence[str], *, k: int = 10, level: Level = "item"

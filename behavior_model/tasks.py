@@ -114,6 +114,7 @@ class UserTask:
     source: str = ""
 
 
+MIN_OUTCOMES: Final = 10
 NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TASKS: Final[dict[str, UserTask]] = {}
 
@@ -222,16 +223,16 @@ def labels_at(context: ModelContext, task: UserTask, prediction_time_us: int) ->
     )
 
 
-def differs(task: UserTask, context: ModelContext) -> bool:
-    """Whether users, and windows to learn from, tell different labels of a task: else there is
-    nothing to learn, as of money where events carry no amounts."""
-    found = set[float]()
-    for time in (context.validation_time, *context.training_times):
-        labels = labels_at(context, task, time)
-        found.update(np.unique(labels[~np.isnan(labels)]).tolist())
-        if len(found) > 1:
-            return True
-    return False
+def can_be_learned(task: UserTask, context: ModelContext) -> bool:
+    """Whether windows that may be learned from tell enough: somebody is asked in the newest, and
+    answers differ, each of two outcomes `MIN_OUTCOMES` times."""
+    newest = labels_at(context, task, context.validation_time)
+    earlier = [labels_at(context, task, time) for time in context.training_times]
+    labels = np.concatenate([newest, *earlier])
+    values, counts = np.unique(labels[~np.isnan(labels)], return_counts=True)
+    if len(values) < 2 or np.isnan(newest).all():
+        return False
+    return task.kind is TaskKind.REGRESSION or bool(counts.min() >= MIN_OUTCOMES)
 
 
 def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:

@@ -30,9 +30,9 @@ from behavior_model.evaluation.metrics import (
 )
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.calibration import calibrate_outcome, calibrate_rate
-from behavior_model.heads.scorers import TreeScorer, signed_log
+from behavior_model.heads.scorers import TreeScorer, signed_root
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, labelled_rows
-from behavior_model.heads.user_task import UserTaskHead, fit_rows
+from behavior_model.heads.user_task import NUM_FOLDS, UserTaskHead, fit_rows, fold_of
 from behavior_model.tasks import TaskKind, UserTask, get_user_task, make_labels, past_at
 
 Doubles = npt.NDArray[np.float64]
@@ -226,9 +226,14 @@ def _one_feature(
 
 
 def _boosted(task: UserTask, rows: LabelledRows, now: Doubles, seed: int) -> _Answer:
-    binary = task.kind is TaskKind.BINARY
-    targets = rows.labels if binary else signed_log(rows.labels)
-    raw = TreeScorer.fit(rows.inputs.statistics, targets, binary=binary, seed=seed).raw(now)
+    binary, inputs = task.kind is TaskKind.BINARY, rows.inputs.statistics
+    targets = rows.labels if binary else signed_root(rows.labels)
+    raw = TreeScorer.fit(inputs, targets, binary=binary, seed=seed).raw(now)
     if binary:
         return _Answer(raw, 1.0 / (1.0 + np.exp(-raw)))
-    return _Answer(raw, np.sign(raw) * np.expm1(np.abs(raw)))
+    known, folds = np.empty(len(targets)), fold_of(rows.user_ids)
+    for fold in range(NUM_FOLDS):
+        out = folds == fold
+        trees = TreeScorer.fit(inputs[~out], targets[~out], binary=False, seed=seed)
+        known[out] = trees.raw(inputs[out])
+    return _Answer(raw, calibrate_outcome(known, rows.labels).apply(raw)[0])

@@ -19,10 +19,11 @@ from typing import Final, Protocol
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
-from behavior_model.heads.propensity_fitting import can_be_learned
+from behavior_model.heads.propensity_fitting import can_be_learned as categories_differ
 from behavior_model.memory.interactions import Level
-from behavior_model.tasks import differs, get_user_task, user_task_names
+from behavior_model.tasks import MIN_OUTCOMES, can_be_learned, get_user_task, user_task_names
 from pipelines import lake
+from pipelines.contracts import EVENT_TYPE, PURCHASE
 from pipelines.errors import CompanyConfigError, WorkspaceError
 from pipelines.workspace import Workspace, write_json_atomically
 
@@ -74,6 +75,10 @@ class Need:
     is_met: Callable[[ModelContext], bool]
 
 
+_PURCHASES: Final = Need(
+    f"'{PURCHASE}' events",
+    lambda context: PURCHASE in context.vocabulary.field(EVENT_TYPE).values,
+)
 _CATALOGUE: Final = Need(
     "catalogue", lambda context: lake.read_catalogue(context.workspace).num_rows > 0
 )
@@ -87,7 +92,7 @@ _BOUGHT_FROM: Final = Need(
 NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     "recommendation": (_ITEMS, _BOUGHT),
     "category_recommendation": (_CATEGORIES, _BOUGHT_FROM),
-    propensity.TASK: (Need("categories that some buy from and some do not", can_be_learned),),
+    propensity.TASK: (Need("categories that some buy from and some do not", categories_differ),),
     "search": (_CATALOGUE, _BOUGHT),
     "tagging": (_CATALOGUE,),
 }
@@ -96,7 +101,13 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
 def needs_of(name: str) -> tuple[Need, ...]:
     """What a company must have, or the head of that name is left out."""
     if name in user_task_names():
-        return (Need("users whose answers differ", partial(differs, get_user_task(name))),)
+        task = get_user_task(name)
+        answers = Need(
+            f"users whose answers differ ({MIN_OUTCOMES} or more of each of two, somebody asked in "
+            "the newest window)",
+            partial(can_be_learned, task),
+        )
+        return (answers,) if task.source else (_PURCHASES, answers)
     return NEEDS[name]
 
 

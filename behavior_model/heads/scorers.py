@@ -38,6 +38,12 @@ def signed_log(values: Doubles) -> Doubles:
     return np.asarray(np.sign(values) * np.log1p(np.abs(values)), dtype=np.float64)
 
 
+def signed_root(values: Doubles) -> Doubles:
+    """sign(x) sqrt(|x|): numbers are learned on this scale, where money and counts spread about as
+    much at large values as at small ones."""
+    return np.asarray(np.sign(values) * np.sqrt(np.abs(values)), dtype=np.float64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standardiser:
     """Zero mean and unit deviation per input; a missing value becomes the mean.

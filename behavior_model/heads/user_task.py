@@ -23,7 +23,7 @@ from behavior_model.context import ModelContext
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
 from behavior_model.heads.learners import Learners, fit_mixture
-from behavior_model.heads.scorers import signed_log
+from behavior_model.heads.scorers import signed_root
 from behavior_model.heads.user_inputs import (
     InputKind,
     LabelledRows,
@@ -201,7 +201,7 @@ def fit_rows(
         UserError: too few users can be asked.
     """
     binary = task.kind is TaskKind.BINARY
-    targets = rows.labels if binary else signed_log(rows.labels)
+    targets = rows.labels if binary else signed_root(rows.labels)
     folds = fold_of(rows.user_ids)
     if len(np.unique(folds)) < NUM_FOLDS:
         raise UserError(

@@ -93,3 +93,24 @@ def test_the_interval_of_an_error_holds_the_error() -> None:
     low, high = bootstrap_interval(2_000, ece, num_resamples=200, is_error=True)
     assert 0.0 <= low <= value <= high
     assert (low, high) < plain
+
+
+def test_equal_scores_have_one_answer_that_is_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    raw = np.concatenate([np.zeros(1_200), rng.uniform(1, 2, 1_800)])
+    values = 10 * raw + rng.exponential(5.0, len(raw))
+    curve = calibrate_outcome(raw, values)
+    score, lower, upper = curve.apply(np.zeros(1))
+    assert score[0] == pytest.approx(values[:1_200].mean())
+    assert lower[0] < score[0] < upper[0]
+    constant = calibrate_outcome(np.ones(1_000), values[:1_000])
+    assert constant.apply(np.asarray([0.0, 1.0, 2.0]))[0] == pytest.approx(values[:1_000].mean())
+
+
+def test_equal_probabilities_have_one_rate_whatever_the_order_of_users() -> None:
+    labels = np.sort(np.random.default_rng(0).random(1_000) < 0.3).astype(np.float64)
+    constant = np.full(1_000, labels.mean())
+    assert expected_calibration_error(labels, constant) == pytest.approx(0.0, abs=1e-12)
+    steps = np.repeat([0.2, 0.8], 500)
+    gap = abs(labels[:500].mean() - 0.2) / 2 + abs(labels[500:].mean() - 0.8) / 2
+    assert expected_calibration_error(labels, steps) == pytest.approx(gap)

@@ -1,9 +1,11 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
@@ -17,8 +19,14 @@ from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.memory.interactions import Level, read_interactions
 from behavior_model.session import Session
-from pipelines.contracts import PURCHASE
-from pipelines.errors import BundleError, UserError, VocabularyMismatchError
+from pipelines.contracts import EVENTS, PURCHASE
+from pipelines.erasure import suppress, suppression_path, user_hash
+from pipelines.errors import (
+    BundleError,
+    UnknownNameError,
+    UserError,
+    VocabularyMismatchError,
+)
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.encoder import encode
 from pipelines.tokens.history import Histories, merge
@@ -111,6 +119,26 @@ def test_an_item_that_a_longer_list_brings_is_explained_with_that_length(
     with pytest.raises(UserError, match="was not weighed for a list of 10"):
         session.explain(user, last)
     assert session.explain(user, last, k=30).lift.any()
+
+
+def test_a_notebook_reads_the_history_of_who_may_be_read(rhythm_shop: Workspace) -> None:
+    session = Session(rhythm_shop.root)
+    first, second = session.users[:2]
+    before = pa.array([AS_OF_US - 1] * 2).cast(pa.timestamp("us", "UTC"))
+    nothing = pa.nulls(2, pa.string())
+    events = pa.table({"user_id": [first, second], "event_time": before, "item_id": nothing})
+    place = rhythm_shop.table(EVENTS.name)
+    write_deltalake(str(place), events)
+    try:
+        assert list(session.history(first).columns) == ["user_id", "event_time"]
+        with pytest.raises(UnknownNameError, match="nobody"):
+            session.history("nobody")
+        suppress(rhythm_shop, user_hash(second))
+        with pytest.raises(UnknownNameError):
+            Session(rhythm_shop.root).history(second)
+    finally:
+        shutil.rmtree(place)
+        suppression_path(rhythm_shop).unlink(missing_ok=True)
 
 
 def test_trees_are_taken_apart_into_their_features(

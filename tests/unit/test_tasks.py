@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from behavior_model.context import Futures
+from behavior_model.context import Futures, ModelContext
 from behavior_model.tasks import (
+    MIN_OUTCOMES,
     Past,
     TaskKind,
     UserTask,
     UserTaskError,
+    can_be_learned,
     get_user_task,
     make_labels,
     user_task,
@@ -20,6 +23,8 @@ from behavior_model.tasks import (
 )
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import DAY_US
+from pipelines.workspace import Workspace
+from tests.ranking_shop import ranking_context
 from tests.small_shop import AS_OF_US, histories, vocabulary
 
 NUM_USERS = 3
@@ -85,6 +90,10 @@ def test_a_name_is_registered_once() -> None:
     [
         (lambda past, future: np.zeros(2), "one number per user"),
         (lambda past, future: np.full(NUM_USERS, 0.5), "other than 0, 1 and NaN"),
+        (
+            lambda past, future: np.full(NUM_USERS, -np.inf),
+            "3 infinite labels.*return a number",
+        ),
         (lambda past, future: future.nothing, "'wrong' failed with AttributeError.*'nothing'"),
     ],
 )
@@ -92,3 +101,27 @@ def test_wrong_labels_are_refused(label: object, message: str) -> None:
     task = UserTask(name="wrong", kind=TaskKind.BINARY, label=label)  # type: ignore[arg-type]
     with pytest.raises(UserTaskError, match=message):
         make_labels(task, past(), future([0.0] * 3, [0] * 3))
+
+
+def learned(context: ModelContext, labels: list[float], newest: list[float]) -> bool:
+    """Whether a task can be learned that gives some labels in the newest window, others before."""
+    asked = iter([newest, *[labels] * len(context.training_times)])
+
+    def label(past: Past, future: Futures) -> np.ndarray:
+        found = np.full(len(future), np.nan)
+        given = next(asked)
+        found[: len(given)] = given
+        return found
+
+    return can_be_learned(UserTask(name="asked", kind=TaskKind.BINARY, label=label), context)
+
+
+def test_hardly_any_outcome_is_nothing_to_learn_from(tmp_path: Path) -> None:
+    context = ranking_context(Workspace(tmp_path))
+    times = len(context.training_times)
+    assert times >= 2
+    many = [0.0] * 9 + [1.0] * MIN_OUTCOMES
+    assert learned(context, many, [0.0])
+    assert not learned(context, [0.0] * 10, [1.0])
+    assert not learned(context, [1.0] * 10, [1.0])
+    assert not learned(context, many, []), "nobody is asked in the newest window"
