@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,8 @@ from deltalake.exceptions import TableNotFoundError
 
 from pipelines.contracts import (
     CATALOGUE,
+    EVENT_TIME,
+    EVENTS,
     GENERATION,
     TOKEN_SEQUENCES,
     USER_FLAGS,
@@ -147,6 +150,17 @@ def num_rows(workspace: Workspace, name: str) -> int:
     """
     files = pa.table(open_table(workspace, name).get_add_actions(flatten=True))
     return sum(files.column("num_records").to_pylist())
+
+
+def last_event(workspace: Workspace) -> datetime | None:
+    """When the last event of the table happened, as its log tells; None where there is none.
+
+    Raises:
+        WorkspaceError: the workspace has no such table.
+    """
+    files = pa.table(open_table(workspace, EVENTS.name).get_add_actions(flatten=True))
+    times = [one for one in files.to_pydict().get(f"max.{EVENT_TIME}", []) if one is not None]
+    return max(times).astimezone(UTC) if times else None
 
 
 def flagged_users(workspace: Workspace) -> frozenset[str]:

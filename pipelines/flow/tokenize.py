@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from pipelines import lake
@@ -23,7 +24,7 @@ from pipelines.contracts import (
     TOKEN_SEQUENCES,
     USER_ID,
 )
-from pipelines.errors import WorkspaceError
+from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow.growth import grow, takers
 from pipelines.flow.runner import StageContext, table_stamp
 from pipelines.flow.tokenized import (
@@ -45,6 +46,10 @@ REFIT_SHARE: Final = 0.01
 """Share of all events that may change before the training cut while the vocabulary stays."""
 REBUILD_SHARE: Final = 0.33
 """Share of users from which on it is cheaper to make all sequences again."""
+MISSING_SHARE: Final = 0.25
+"""Of the newest window to learn from, how much may lie after the last event."""
+QUIET: Final = timedelta(days=1)
+"""Nothing need have happened on the last day of a window."""
 _SAME: Final = ("events_id", "as_of", "window_days", "columns")
 _CLUSTER: Final = {TOKEN_SEQUENCES.name: [USER_ID], LABELS.name: [USER_ID, PREDICTION_TIME]}
 
@@ -53,11 +58,13 @@ def tokenize(context: StageContext) -> None:
     """Fit the vocabulary or keep it, then make sequences and labels.
 
     Raises:
+        UserError: events end long before the test cut.
         WorkspaceError: no event lies before the training cut, or the vocabulary must be kept and
             cannot.
     """
     from pipelines.stages.user_ranges import user_ranges
 
+    _look_at_windows(context)
     events = user_ranges(context.workspace.table(EVENTS.name))
     last = MadeFrom.load(context.workspace)
     vocabulary = None if last is None else _kept_vocabulary(context, events, last)
@@ -83,6 +90,27 @@ def tokenize(context: StageContext) -> None:
         _merge_labels(context, events, changes.users_before[BEFORE_END])
     made = _made_from(context, events, vocabulary.vocabulary_id, last, changes)
     made.of_items(len(vocabulary.items)).save(context.workspace)
+
+
+def _look_at_windows(context: StageContext) -> None:
+    """Whether events reach to the end of the windows that are learned from and judged."""
+    last, days = lake.last_event(context.workspace), context.settings.window_days
+    if last is None:
+        return
+    if context.as_of - last > timedelta(days=days * MISSING_SHARE):
+        raise UserError(
+            f"--as-of {context.as_of.isoformat()} lies {(context.as_of - last).days} days after "
+            f"the last event ({last.isoformat(timespec='seconds')}): in the newest window to learn "
+            "from, everybody would seem to have left. Take in newer events, or give an earlier "
+            "--as-of."
+        )
+    end = context.as_of + timedelta(days=days)
+    if end - last > QUIET and not context.keeps_vocabulary:
+        context.say(
+            f"  warning: the {days} days after --as-of are not over: events end at "
+            f"{last.isoformat(timespec='seconds')}, {(end - last).days} days before them. What is "
+            "learned is sound; figures of the evaluation are of an unfinished window"
+        )
 
 
 def _told(vocabulary: Vocabulary) -> str:
