@@ -38,7 +38,6 @@ class UserStates:
             context and the mean state of the last events, side by side.
         item_query: float32[U, D + 1]; an item's score is its product with `item_embeddings`.
         category_logits: float32[U, C]; the sigmoid is the chance of a purchase in the window.
-        activity_logits: float32[U, bins] per name of `window_head.ACTIVITY_SIZES`.
         inactive: float32[U], chance of no purchase in the window.
         survival: float32[U, len(EVENT_TIME_EDGES_DAYS)], chance that the next purchase comes
             after each edge.
@@ -48,7 +47,6 @@ class UserStates:
     embedding: Floats
     item_query: Floats
     category_logits: Floats
-    activity_logits: dict[str, Floats]
     inactive: Floats
     survival: Floats
 
@@ -158,7 +156,7 @@ def _read(backbone: Backbone, tensors: ContentTensors, batch: PackedBatch) -> di
         "item_query": prediction.item_query_PD,
         "category_logits": prediction.category_logits_PC,
         "hazard_logits": prediction.hazard_logits,
-        **{f"activity/{name}": logits for name, logits in prediction.activity.items()},
+        "purchases": prediction.activity["purchases"],
     }
     return {name: column.numpy() for name, column in columns.items()}
 
@@ -178,19 +176,13 @@ def _recent_means(states_BLD: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
 def _states(user_ids: list[str], columns: dict[str, Floats]) -> UserStates:
     hazard = 1.0 / (1.0 + np.exp(-columns["hazard_logits"]))
     survival = np.cumprod(1.0 - hazard, axis=1)[:, : len(EVENT_TIME_EDGES_DAYS)]
-    activity = {
-        name.removeprefix("activity/"): column
-        for name, column in columns.items()
-        if name.startswith("activity/")
-    }
-    counts = activity["purchases"]
+    counts = columns["purchases"]
     shares = np.exp(counts - counts.max(axis=1, keepdims=True))
     return UserStates(
         user_ids=list(user_ids),
         embedding=columns["embedding"],
         item_query=columns["item_query"],
         category_logits=columns["category_logits"],
-        activity_logits=activity,
         inactive=np.asarray(shares[:, 0] / shares.sum(axis=1), dtype=np.float32),
         survival=np.asarray(survival, dtype=np.float32),
     )

@@ -96,11 +96,6 @@ class ItemContent:
     def __len__(self) -> int:
         return len(self.descriptor_idx)
 
-    @property
-    def text_width(self) -> int:
-        """T = T1 + T2."""
-        return int(self.descriptors.shape[1] + self.words.shape[1])
-
     @cached_property
     def text(self) -> Floats:
         """float32[N, T]: descriptor and words side by side."""

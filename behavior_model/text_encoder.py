@@ -112,12 +112,15 @@ class NeuralBackend:
         return np.asarray(rows, dtype=np.float32).reshape(len(texts), self.width)
 
 
-def best_backend(fallback_width: int = 384) -> TextBackend:
+FALLBACK_WIDTH: Final = 384
+
+
+def best_backend() -> TextBackend:
     """The neural backend where it loads, hashed n-grams elsewhere."""
     try:
         return NeuralBackend()
     except (ImportError, OSError, RuntimeError, PackageNotFoundError):
-        return HashedBackend(fallback_width)
+        return HashedBackend(FALLBACK_WIDTH)
 
 
 class TextEncoder:

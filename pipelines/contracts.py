@@ -142,6 +142,7 @@ RULE: Final = "rule"
 RAW_ROW: Final = "raw_row"
 ROW_HASH: Final = "row_hash"
 
+# Event types that the platform knows by name; a company may add its own.
 PURCHASE: Final = "purchase"
 SEARCH: Final = "search"
 PAGE_VIEW: Final = "page_view"
@@ -150,17 +151,6 @@ COUPON_REDEEMED: Final = "coupon_redeemed"
 CAMPAIGN_RECEIVED: Final = "campaign_received"
 RETURN: Final = "return"
 CANCELLATION: Final = "cancellation"
-EVENT_TYPES: Final = (
-    PURCHASE,
-    SEARCH,
-    PAGE_VIEW,
-    CART,
-    COUPON_REDEEMED,
-    CAMPAIGN_RECEIVED,
-    RETURN,
-    CANCELLATION,
-)
-"""Event types the platform knows by name; a company may add its own."""
 
 
 def _text(name: str, *, required: bool = False) -> Column:

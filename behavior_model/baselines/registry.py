@@ -7,7 +7,6 @@ from typing import Final, Protocol
 from behavior_model.baselines import als, boosted_ranker, item_knn, own_frequency, popularity
 from behavior_model.context import ModelContext
 from behavior_model.memory.interactions import Level, Longs
-from pipelines.errors import UnknownNameError
 
 
 class RankingBaseline(Protocol):
@@ -28,14 +27,3 @@ RANKING_BASELINES: Final[dict[str, RankingBaseline]] = {
     "als": als.rank,
     "boosted_ranker": boosted_ranker.rank,
 }
-
-
-def get_ranking_baseline(name: str) -> RankingBaseline:
-    """The baseline of that name.
-
-    Raises:
-        UnknownNameError: there is none; the message lists those that are.
-    """
-    if name not in RANKING_BASELINES:
-        raise UnknownNameError("baseline", name, RANKING_BASELINES)
-    return RANKING_BASELINES[name]

@@ -64,8 +64,6 @@ def evaluate(
     encoder: TextEncoder,
     *,
     item_embeddings: Floats | None = None,
-    num_fit_queries: int = NUM_FIT_QUERIES,
-    num_test_queries: int = NUM_TEST_QUERIES,
     seed: int = 0,
 ) -> tuple[SearchHead, list[Result]]:
     """Fit a search head and judge it beside baselines on the same candidates.
@@ -78,7 +76,7 @@ def evaluate(
         context,
         encoder,
         item_embeddings=item_embeddings,
-        num_queries=num_fit_queries,
+        num_queries=NUM_FIT_QUERIES,
         seed=seed,
     )
     usable = FEATURES if item_embeddings is not None else FEATURES[:-1]
@@ -96,7 +94,7 @@ def evaluate(
         num_items=len(context.vocabulary.items),
         seconds_before=time.perf_counter() - started,
     )
-    queries = queries_at(context, context.test_futures, num_queries=num_test_queries, seed=seed + 1)
+    queries = queries_at(context, context.test_futures, num_queries=NUM_TEST_QUERIES, seed=seed + 1)
     results: list[Result] = []
     if len(queries) == 0:
         return head, results

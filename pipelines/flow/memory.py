@@ -41,9 +41,8 @@ class MemoryPeak:
 class MemorySampler:
     """Context manager: `peak` holds the largest samples seen inside it."""
 
-    def __init__(self, interval_s: float = SAMPLE_INTERVAL_S) -> None:
+    def __init__(self) -> None:
         self.peak = MemoryPeak()
-        self._interval_s = interval_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="memory-sampler")
 
@@ -62,7 +61,7 @@ class MemorySampler:
         self.peak = self.peak.merged(sample())
 
     def _loop(self) -> None:
-        while not self._done.wait(self._interval_s):
+        while not self._done.wait(SAMPLE_INTERVAL_S):
             self.peak = self.peak.merged(sample())
 
 

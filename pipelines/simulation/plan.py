@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.errors import UserError
-from pipelines.simulation.arrays import DAY_US
 from pipelines.simulation.words import CATEGORIES
 
 EVENTS_OF_A_BLOCK: Final = 250_000
@@ -65,10 +64,6 @@ class Plan:
     num_markets: int
     seed: int
     dirty: bool
-
-    @property
-    def end_us(self) -> int:
-        return START_US + self.num_days * DAY_US
 
     @property
     def cut_day(self) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from behavior_model.baselines.registry import RANKING_BASELINES, get_ranking_baseline
+from behavior_model.baselines.registry import RANKING_BASELINES
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.memory.interactions import Level, Longs
-from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.workspace import Workspace
 from tests.ranking_shop import ranking_context
@@ -81,8 +80,3 @@ def test_where_people_repeat_themselves_counting_beats_popularity(context: Model
     }
     assert figures["own_frequency"] > figures["popularity"] + 0.2
     assert figures["boosted_ranker"] > figures["popularity"] + 0.2
-
-
-def test_an_unknown_name_gets_the_list() -> None:
-    with pytest.raises(UnknownNameError, match=r"Known: als.*Did you mean 'popularity'"):
-        get_ranking_baseline("populrity")

@@ -24,7 +24,6 @@ from behavior_model.benchmark.baselines.gru4rec import Gru4Rec, Gru4RecConfig
 from behavior_model.benchmark.baselines.ranking import best_columns, filled, rank_users
 from behavior_model.benchmark.baselines.registry import (
     BENCHMARK_BASELINES,
-    get_benchmark_baseline,
 )
 from behavior_model.benchmark.baselines.sasrec import Sasrec, SasrecConfig
 from behavior_model.benchmark.baselines.sequence_training import (
@@ -51,7 +50,6 @@ from behavior_model.benchmark.baselines.transition_graph import (
 from behavior_model.benchmark.baselines.tuning import mean_ndcg, tuned
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
 from behavior_model.memory.factors import fold_in
-from pipelines.errors import UnknownNameError
 
 NUM_ITEMS = 24
 K = 6
@@ -178,15 +176,10 @@ class TestEveryBaseline:
             assert ((ranked.lists[0] >= 0).sum()) == 4 - masked
 
 
-def test_an_unknown_name_gets_the_list() -> None:
-    with pytest.raises(UnknownNameError, match=r"Known: als.*Did you mean 'item_knn'"):
-        get_benchmark_baseline("itemknn")
-
-
 def test_an_entry_says_why_it_does_not_fit() -> None:
     many = interactions([[0, 1]], ease.MAX_ITEMS + 1)
     assert "20,001 items" in str(
-        get_benchmark_baseline("ease").obstacle(LeaveOneOutTask(history=many))
+        BENCHMARK_BASELINES["ease"].obstacle(LeaveOneOutTask(history=many))
     )
     assert own_frequency.obstacle(task_of(shoppers(repeats=True), repeats=True)) is None
     assert own_frequency.obstacle(task_of(shoppers(repeats=True))) is not None

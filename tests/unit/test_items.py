@@ -17,7 +17,10 @@ def content() -> ItemContent:
 
 def test_arrays_are_aligned_to_item_indices(content: ItemContent) -> None:
     assert len(content) == FIRST_IDX + NUM_ITEMS
-    assert content.text.shape == (len(content), content.text_width)
+    assert content.text.shape == (
+        len(content),
+        content.descriptors.shape[1] + content.words.shape[1],
+    )
     assert content.text.dtype == np.float32
 
 

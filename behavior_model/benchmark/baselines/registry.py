@@ -17,7 +17,6 @@ from behavior_model.benchmark.baselines import (
     transition_graph,
 )
 from behavior_model.benchmark.baselines.task import Baseline, LeaveOneOutTask
-from pipelines.errors import UnknownNameError
 
 
 def _no_obstacle(_: LeaveOneOutTask) -> str | None:
@@ -50,14 +49,3 @@ BENCHMARK_BASELINES: Final[dict[str, Entry]] = {
     "gru4rec": Entry(gru4rec.rank),
     "sasrec": Entry(sasrec.rank),
 }
-
-
-def get_benchmark_baseline(name: str) -> Entry:
-    """The baseline of that name.
-
-    Raises:
-        UnknownNameError: there is none; the message lists those that are.
-    """
-    if name not in BENCHMARK_BASELINES:
-        raise UnknownNameError("benchmark baseline", name, BENCHMARK_BASELINES)
-    return BENCHMARK_BASELINES[name]
