@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
+from redis import Redis
 
 from feature_store.erasure import erase_user
 from feature_store.online import (
@@ -61,6 +63,21 @@ def settings(request: pytest.FixtureRequest) -> Iterator[ShelfSettings]:
             yield on_redis(port)
 
 
+def contents(settings: ShelfSettings) -> bytes:
+    """Everything that a store holds, keys and values of all its tables or hashes."""
+    if settings.online_store == "redis":
+        host, port = settings.connection.split(":")
+        with Redis(host, int(port)) as client:
+            hashes = [(key, client.hgetall(key)) for key in client.scan_iter()]
+        return repr(hashes).encode()
+    listed = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+    with psycopg.connect(settings.connection) as connection:
+        tables = [name for (name,) in connection.execute(listed)]
+        rows = [row for name in tables for row in connection.execute(f'SELECT * FROM "{name}"')]
+    values = [value for row in rows for value in row]
+    return b" ".join(one if isinstance(one, bytes) else str(one).encode() for one in values)
+
+
 def models_of_users(shelf: Shelf) -> list[object]:
     rows = online_features(shelf, USER_ID, list(USERS), [VERSION])
     return [row["model_version"] for row in rows]
@@ -82,6 +99,11 @@ def test_a_publish_a_refresh_another_model_and_an_erasure(
     assert models_of_users(shelf) == ["v2"] * len(USERS), "newer rows of another model make way"
     erase_user(shelf, "bob")
     assert held_online(shelf, list(USERS)) == [user for user in USERS if user != "bob"]
+    erase_user(shelf, "zed")
+    held = contents(settings)
+    assert b"ada" in held
+    assert b"bob" not in held
+    assert b"zed" not in held, "who was never there is not put there"
 
 
 def test_a_connection_that_the_server_ends_is_opened_anew(
