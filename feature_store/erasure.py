@@ -9,19 +9,9 @@ from feature_store.online import remove_online
 from feature_store.settings import Shelf
 from feature_store.tables import FEATURE_TABLES
 from pipelines.contracts import USER_ID
-from pipelines.erasure import scrub_sqlite, suppress, user_hash
+from pipelines.erasure import scrub_sqlite
 
 USER_TABLES: Final = tuple(table for table in FEATURE_TABLES if table.key == (USER_ID,))
-
-
-def erase_user(shelf: Shelf, user_id: str) -> None:
-    """Erase a user's rows from the online and the offline store, after suppressing the user.
-
-    The lake (events, profiles, token sequences, labels) is not touched.
-    """
-    suppress(shelf.workspace, user_hash(user_id))
-    erase_online(shelf, user_id)
-    erase_offline(shelf, user_id)
 
 
 def erase_online(shelf: Shelf, user_id: str) -> int:

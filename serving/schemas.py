@@ -261,7 +261,7 @@ class EventsResponse(_Response):
 
 
 class ErasureResponse(_Response):
-    """What this call erased; the lake's own tables follow when `bfm erase --due` runs."""
+    """What this call erased; the shelf's files and the lake follow when `bfm erase --due` runs."""
 
     user_id: str
     num_live_events: int

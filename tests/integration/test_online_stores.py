@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
-from feature_store.erasure import erase_user
 from feature_store.online import (
     held_online,
     online_features,
@@ -28,7 +27,7 @@ from pipelines.tokens.binning import DAY_US
 from pipelines.workspace import Workspace
 from tests import small_shop
 from tests.servers import PostgresqlServer, free_port, postgresql_server, redis_server
-from tests.small_shop import AS_OF_US, USERS
+from tests.small_shop import AS_OF_US, USERS, erase_user
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
