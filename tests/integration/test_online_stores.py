@@ -121,6 +121,29 @@ def test_a_connection_that_the_server_ends_is_opened_anew(
     assert held_online(shelf, list(USERS)), "the next call"
 
 
+@pytest.mark.parametrize("kind", ["singleton", "pool"])
+def test_a_server_that_hangs_is_given_up(
+    workspace: Workspace, postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("feature_store.settings._POSTGRES_STATEMENT_MS", 300)
+    settings = on_postgres(postgresql)
+    put(workspace, settings=settings)
+    pooled = ShelfSettings(
+        online_store="postgres", connection=f"{settings.connection} conn_type={kind}"
+    )
+    shelf = Shelf(workspace, pooled)
+    assert held_online(shelf, list(USERS))
+    with shelf.store._get_provider().online_store._get_conn(shelf.store.config) as connection:
+        options = connection.info.get_parameters()
+        assert {"tcp_user_timeout", "keepalives_idle", "keepalives_interval"} <= options.keys()
+    with psycopg.connect(settings.connection) as other:
+        other.execute("LOCK TABLE bfm_user_state IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreError, match="statement timeout"):
+            held_online(shelf, list(USERS))
+    assert held_online(shelf, list(USERS)), "the next call"
+    shelf.forget_store()
+
+
 @pytest.mark.parametrize("store", ["postgres", "redis"])
 def test_a_store_that_is_down_is_named_and_the_one_of_before_goes_on(
     tmp_path: Path, store: str
