@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_store.offline import sample_ids
 from feature_store.published import is_same_store
-from feature_store.reach import named, reached
+from feature_store.reach import StoreError, named, reached
 from feature_store.settings import Shelf
 from feature_store.tables import (
     AS_OF_US,
@@ -32,8 +33,12 @@ from pipelines.tokens.history import Histories
 from pipelines.workspace import write_json_atomically
 
 BATCH_ROWS: Final = 2_000
+_REWRITE_S: Final = 60.0
+_REWRITE_LOOK_S: Final = 0.1
 _LEDGER: Final = "online.json"
 _SAMPLE: Final = 100
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -224,10 +229,40 @@ def _sql_name(shelf: Shelf, table: TableContract) -> str:
 
 
 def _delete_hashes(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
-    redis: Any = shelf.store._get_provider().online_store
-    client = redis._get_client(shelf.store.config.online_store)
     project = shelf.settings.project.encode()
-    return int(client.delete(*(key + project for key in _stored_keys(table, ids))))
+    return int(_redis(shelf).delete(*(key + project for key in _stored_keys(table, ids))))
+
+
+def _redis(shelf: Shelf) -> Any:
+    online: Any = shelf.store._get_provider().online_store
+    return online._get_client(shelf.store.config.online_store)
+
+
+def rewrite_redis_log(shelf: Shelf) -> None:
+    """Let Redis write its append-only file anew, if it keeps one: deleted hashes, and the names of
+    those that were deleted, stay in it until then. A server that allows nobody to ask for it keeps
+    them until it does so itself.
+
+    Raises:
+        StoreError: Redis does not answer, or is in the middle of an earlier rewrite.
+    """
+    from redis.exceptions import ResponseError
+
+    with reached(shelf):
+        client, deadline = _redis(shelf), time.monotonic() + _REWRITE_S
+        try:
+            while (state := client.info("persistence")).get("aof_rewrite_in_progress"):
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        "Redis is still writing its append-only file anew from before, so that "
+                        "deleted rows could not be wiped from it. Run the same command again in a "
+                        "moment; it goes on where it stopped."
+                    )
+                time.sleep(_REWRITE_LOOK_S)
+            if state.get("aof_enabled"):
+                client.bgrewriteaof()
+        except ResponseError as error:
+            _log.warning("Redis does not rewrite its append-only file when asked: %s", error)
 
 
 def _delete_from_postgres(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:

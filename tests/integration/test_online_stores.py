@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from feature_store.erasure import wipe_online
 from feature_store.online import (
     held_online,
     online_features,
@@ -119,6 +122,51 @@ def test_a_connection_that_the_server_ends_is_opened_anew(
     with pytest.raises(StoreError, match="postgres, project 'bfm'"):
         held_online(shelf, list(USERS))
     assert held_online(shelf, list(USERS)), "the next call"
+
+
+def test_redis_keeps_nobody_erased_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    with redis_server("--appendonly", "yes", "--rdbcompression", "no", "--dir", log) as port:
+        workspace, settings = Workspace(tmp_path / "shop"), on_redis(port)
+        put(workspace, settings=settings)
+        shelf = Shelf(workspace, settings)
+        assert b"bob" in logged(log)
+        for user in ("ada", "bob"):  # the second while the log is written anew for the first
+            erase_user(shelf, user)
+            wipe_online(shelf)
+        deadline = time.monotonic() + 30
+        while b"bob" in logged(log) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert b"cyd" in logged(log)
+        assert b"bob" not in logged(log)
+        assert b"ada" not in logged(log)
+
+
+def logged(folder: Path) -> bytes:
+    """What Redis' append-only file holds; parts come and go."""
+    found = b""
+    for path in sorted(folder.rglob("appendonly.aof.*")):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.read_bytes()
+    return found
+
+
+def test_a_redis_that_does_not_rewrite_its_log_or_is_busy_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refuses = ("--rename-command", "BGREWRITEAOF", "")
+    with redis_server("--appendonly", "yes", *refuses) as port:
+        workspace, settings = Workspace(tmp_path), on_redis(port)
+        put(workspace, settings=settings)
+        shelf = Shelf(workspace, settings)
+        wipe_online(shelf)
+        assert "does not rewrite its append-only file" in caplog.text
+        busy = {"aof_rewrite_in_progress": 1}
+        monkeypatch.setattr(Redis, "info", lambda *_: busy)
+        monkeypatch.setattr("feature_store.online._REWRITE_S", 0.05)
+        with pytest.raises(StoreError, match="Run the same command again"):
+            wipe_online(shelf)
 
 
 @pytest.mark.parametrize("kind", ["singleton", "pool"])
