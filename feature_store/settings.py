@@ -122,7 +122,9 @@ def _connect_to_postgres(store: FeatureStore) -> None:
     if config.conn_type.value == "pool":
         if online._conn_pool is None:
             sizes = {"min_size": config.min_conn, "max_size": config.max_conn}
-            online._conn_pool = ConnectionPool(address, kwargs=options, open=True, **sizes)
+            online._conn_pool = ConnectionPool(
+                address, kwargs=options, open=True, timeout=5, **sizes
+            )
     elif online._conn is None:
         online._conn = psycopg.connect(address, **options)
 
