@@ -5,23 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from feature_store.offline import published_ids, remove_user
-from feature_store.online import remove_online
+from feature_store.online import remove_online, rewrite_redis_log
 from feature_store.settings import Shelf
 from feature_store.tables import FEATURE_TABLES
 from pipelines.contracts import USER_ID
-from pipelines.erasure import scrub_sqlite, suppress, user_hash
+from pipelines.erasure import scrub_sqlite
 
 USER_TABLES: Final = tuple(table for table in FEATURE_TABLES if table.key == (USER_ID,))
-
-
-def erase_user(shelf: Shelf, user_id: str) -> None:
-    """Erase a user's rows from the online and the offline store, after suppressing the user.
-
-    The lake (events, profiles, token sequences, labels) is not touched.
-    """
-    suppress(shelf.workspace, user_hash(user_id))
-    erase_online(shelf, user_id)
-    erase_offline(shelf, user_id)
 
 
 def erase_online(shelf: Shelf, user_id: str) -> int:
@@ -37,9 +27,11 @@ def erase_offline(shelf: Shelf, user_id: str) -> int:
 
 
 def wipe_online(shelf: Shelf) -> None:
-    """Leave no trace of deleted rows in the file of the embedded online store."""
+    """Leave no trace of deleted rows in the embedded online store's file or in Redis' log."""
     if shelf.settings.online_store == "sqlite" and shelf.online_path.is_file():
         scrub_sqlite(shelf.online_path)
+    if shelf.settings.online_store == "redis" and shelf.is_published:
+        rewrite_redis_log(shelf)
 
 
 def published_users(shelf: Shelf) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -17,24 +18,27 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_store.offline import sample_ids
 from feature_store.published import is_same_store
-from feature_store.reach import named, reached
+from feature_store.reach import StoreError, named, reached
 from feature_store.settings import Shelf
 from feature_store.tables import (
     AS_OF_US,
     STATE,
     USER_STATE,
-    arrow_schema,
     content_hash,
     stamp,
 )
-from pipelines.contracts import USER_ID, ColumnType, TableContract
+from pipelines.contracts import USER_ID, TableContract
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import write_json_atomically
 
 BATCH_ROWS: Final = 2_000
+_REWRITE_S: Final = 60.0
+_REWRITE_LOOK_S: Final = 0.1
 _LEDGER: Final = "online.json"
 _SAMPLE: Final = 100
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -197,13 +201,13 @@ def forget_written(shelf: Shelf) -> None:
 def remove_online(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     """Take entities out of the online store; the number of their stored rows, as far as known.
 
-    Feast has no such call. In SQLite the rows are deleted, in Redis the entities' hashes; in
-    Postgres the values are overwritten with empty ones, which every read here treats as absent.
+    Feast has no such call. In SQLite and Postgres the rows are deleted, since their keys hold the
+    ids in clear; in Redis the entities' hashes.
 
     Raises:
         StoreError: the online store does not answer.
     """
-    remove = {"sqlite": _delete_rows, "redis": _delete_hashes, "postgres": _blank}
+    remove = {"sqlite": _delete_rows, "redis": _delete_hashes, "postgres": _delete_from_postgres}
     asked = named if shelf.settings.online_store == "sqlite" else reached
     removed = 0
     for start in range(0, len(ids), BATCH_ROWS):
@@ -219,27 +223,53 @@ def _stored_keys(table: TableContract, ids: Sequence[str]) -> list[bytes]:
     return [serialize_entity_key(key, entity_key_serialization_version=3) for key in keys]
 
 
+def _sql_name(shelf: Shelf, table: TableContract) -> str:
+    """A table as Feast names it in SQLite and Postgres."""
+    return f'"{shelf.settings.project}_{table.name}"'
+
+
 def _delete_hashes(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
-    redis: Any = shelf.store._get_provider().online_store
-    client = redis._get_client(shelf.store.config.online_store)
     project = shelf.settings.project.encode()
-    return int(client.delete(*(key + project for key in _stored_keys(table, ids))))
+    return int(_redis(shelf).delete(*(key + project for key in _stored_keys(table, ids))))
 
 
-def _blank(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
-    empty: dict[ColumnType, Any] = {
-        ColumnType.STRING: "",
-        ColumnType.LONG: 0,
-        ColumnType.DOUBLE: 0.0,
-        ColumnType.BINARY: b"",
-        ColumnType.FLOAT_LIST: [],
-    }
-    rows = {column.name: [empty[column.type]] * len(ids) for column in table.columns}
-    rows[table.key[0]] = list(ids)
-    blank = pa.table(rows, schema=pa.schema([arrow_schema(table).field(name) for name in rows]))
-    now_us = time.time_ns() // 1_000
-    shelf.store.write_to_online_store(table.name, df=stamp(blank, now_us, now_us).to_pandas())
-    return len(ids)
+def _redis(shelf: Shelf) -> Any:
+    online: Any = shelf.store._get_provider().online_store
+    return online._get_client(shelf.store.config.online_store)
+
+
+def rewrite_redis_log(shelf: Shelf) -> None:
+    """Let Redis write its append-only file anew, if it keeps one: deleted hashes, and the names of
+    those that were deleted, stay in it until then. A server that allows nobody to ask for it keeps
+    them until it does so itself.
+
+    Raises:
+        StoreError: Redis does not answer, or is in the middle of an earlier rewrite.
+    """
+    from redis.exceptions import ResponseError
+
+    with reached(shelf):
+        client, deadline = _redis(shelf), time.monotonic() + _REWRITE_S
+        try:
+            while (state := client.info("persistence")).get("aof_rewrite_in_progress"):
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        "Redis is still writing its append-only file anew from before, so that "
+                        "deleted rows could not be wiped from it. Run the same command again in a "
+                        "moment; it goes on where it stopped."
+                    )
+                time.sleep(_REWRITE_LOOK_S)
+            if state.get("aof_enabled"):
+                client.bgrewriteaof()
+        except ResponseError as error:
+            _log.warning("Redis does not rewrite its append-only file when asked: %s", error)
+
+
+def _delete_from_postgres(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
+    postgres: Any = shelf.store._get_provider().online_store
+    query = f"DELETE FROM {_sql_name(shelf, table)} WHERE entity_key = ANY(%s)"
+    with postgres._get_conn(shelf.store.config, autocommit=True) as connection:
+        return int(connection.execute(query, (_stored_keys(table, ids),)).rowcount)
 
 
 def prepare_sqlite(shelf: Shelf) -> None:
@@ -257,7 +287,7 @@ def prepare_sqlite(shelf: Shelf) -> None:
 def _delete_rows(shelf: Shelf, table: TableContract, ids: Sequence[str]) -> int:
     if _is_lost(shelf):
         return 0
-    query = f'DELETE FROM "{shelf.settings.project}_{table.name}" WHERE entity_key = ?'
+    query = f"DELETE FROM {_sql_name(shelf, table)} WHERE entity_key = ?"
     with closing(sqlite3.connect(shelf.online_path, timeout=30)) as connection, connection:
         connection.execute("PRAGMA secure_delete=ON")
         return connection.executemany(query, [(key,) for key in _stored_keys(table, ids)]).rowcount

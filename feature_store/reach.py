@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Final
 
 from feature_store.settings import Shelf
 from pipelines.errors import EnvironmentProblemError
 
 _CLIENTS: Final = ("redis", "psycopg", "psycopg_pool", "sqlite3")
+_WAIT_S: Final = 5.0
+"""How long a call waits for another one's answer; a server that hangs may keep it for ever."""
+
 _lock: Final = threading.Lock()
 
 
@@ -26,11 +29,20 @@ def reached(shelf: Shelf) -> Iterator[None]:
     keeps it when it is dead: after an error it is forgotten. Blocks do not nest.
 
     Raises:
-        StoreError: the store's client failed.
+        StoreError: the store's client failed, or another call still waits for the store.
     """
-    shared = shelf.settings.online_store != "redis"
-    with named(shelf), _lock if shared else nullcontext():
-        yield
+    if shelf.settings.online_store == "redis":
+        with named(shelf):
+            yield
+        return
+    if not _lock.acquire(timeout=_WAIT_S):
+        raise StoreError(_message(shelf, f"an earlier call waits for it for {_WAIT_S:g} s already"))
+    try:
+        with named(shelf):
+            shelf.connect()
+            yield
+    finally:
+        _lock.release()
 
 
 @contextmanager
@@ -49,15 +61,15 @@ def named(shelf: Shelf) -> Iterator[None]:
         if client not in _CLIENTS and not isinstance(error, FeastObjectNotFoundException):
             raise
         shelf.forget_store()
-        raise StoreError(_message(shelf, error)) from error
+        reason = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise StoreError(_message(shelf, f"{type(error).__name__} {reason:.200}")) from error
 
 
-def _message(shelf: Shelf, error: Exception) -> str:
+def _message(shelf: Shelf, reason: str) -> str:
     settings = shelf.settings
-    reason = next(iter(str(error).splitlines()), "").rstrip(".")
     return (
         f"The online store ({settings.online_store}, project '{settings.project}') does not answer "
-        f"or lacks this shelf's tables: {type(error).__name__} {reason:.200}. Start it and check "
+        f"or lacks this shelf's tables: {reason}. Start it and check "
         "BFM_SHELF_...; if it was lost or is another one, fill it: "
         f"bfm publish --again --workspace {shelf.workspace.root}"
     )

@@ -41,6 +41,16 @@ _REDIS_TIMEOUTS_S: Final = {"socket_connect_timeout": 2, "socket_timeout": 5}
 _POSTGRES_TIMEOUT: Final = ("PGCONNECT_TIMEOUT", "5")
 """How long a store may take to answer, unless the connection or the environment says otherwise."""
 
+_POSTGRES_STATEMENT_MS: Final = 10_000
+_POSTGRES_LIMITS: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A machine that is gone without a word is noticed after some 25 s, not after a quarter of an
+hour."""
+
 
 def _project_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
@@ -95,6 +105,35 @@ def _ask_redis_twice_at_most(store: FeatureStore) -> None:
 
     online: Any = store._get_provider().online_store
     online._get_client(store.config.online_store).set_retry(Retry(NoBackoff(), 1))
+
+
+def _connect_to_postgres(store: FeatureStore) -> None:
+    """Make the connection that Feast would make, with limits that it does not pass on."""
+    import psycopg
+    from feast.infra.utils.postgres.connection_utils import _get_conn_kwargs, _get_conninfo
+    from psycopg_pool import ConnectionPool
+
+    online: Any = store._get_provider().online_store
+    config = store.config.online_store
+    address, options = _get_conninfo(config), {**_get_conn_kwargs(config), **_POSTGRES_LIMITS}
+    options["options"] += f" -c statement_timeout={_POSTGRES_STATEMENT_MS}"
+    if config.keepalives_idle is not None:
+        options["keepalives_idle"] = config.keepalives_idle
+    if config.conn_type.value == "pool":
+        if online._conn_pool is None:
+            sizes = {"min_size": config.min_conn, "max_size": config.max_conn}
+            online._conn_pool = ConnectionPool(
+                address, kwargs=options, open=True, timeout=5, **sizes
+            )
+    elif online._conn is None:
+        online._conn = psycopg.connect(address, **options)
+
+
+def _stop_pool(store: FeatureStore) -> None:
+    """A pool has threads, which would go on connecting."""
+    pool = getattr(store._get_provider().online_store, "_conn_pool", None)
+    if pool is not None:
+        pool.close(timeout=1)
 
 
 def _check_redis(connection: str) -> None:
@@ -188,9 +227,20 @@ class Shelf:
         text = yaml.safe_dump(self._config(), sort_keys=True)
         write_bytes_atomically(self.yaml_path, text.encode(), mode=0o600)
 
+    def connect(self) -> None:
+        """Give Feast its connection to Postgres, if it has none; other stores connect themselves.
+
+        Raises:
+            psycopg.Error: the server does not answer.
+        """
+        if self.settings.online_store == "postgres":
+            _connect_to_postgres(self.store)
+
     def forget_store(self) -> None:
         """Let the next call open Feast anew, with new connections."""
-        self.__dict__.pop("store", None)
+        store = self.__dict__.pop("store", None)
+        if store is not None and self.settings.online_store == "postgres":
+            _stop_pool(store)
 
     @property
     def is_published(self) -> bool:

@@ -37,6 +37,8 @@ make_environment() {
             "'make setup' again."
     fi
     "$base" -m pipelines.flow.java >/dev/null || exit 2
+    # What lies in a named directory can be checked before anything is installed.
+    [ -z "${BFM_JARS_DIR:-}" ] || "$base" -m pipelines.flow.jars >/dev/null || exit 2
     is_usable || rm -rf "$venv"
     if has_uv; then
         uv=uv
@@ -46,7 +48,12 @@ make_environment() {
         is_usable || "$base" -m venv "$venv" ||
             fail "'$base -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"
         "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null
-        "$python" -m pip install --quiet --disable-pip-version-check "$(grep '^uv==' constraints.txt)"
+        pinned=$(grep '^uv==' constraints.txt)
+        "$python" -m pip install --quiet --disable-pip-version-check "$pinned" \
+            >"$venv/uv.log" 2>&1 ||
+            fail "pip cannot get $pinned (what it says: $venv/uv.log). Without the public index, let" \
+                "PIP_INDEX_URL name one of yours or PIP_FIND_LINKS a folder of wheels, or put uv on" \
+                "PATH, then run 'make setup' again. infra/README.md says where uv then looks."
     fi
     say "Installing the pinned packages into $venv (several minutes and 7 GB on a first run) ..."
     "$uv" pip install --quiet --python "$python" --editable '.[dev]' \

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +19,7 @@ from pydantic import (
 
 from pipelines.clock import to_micros
 from pipelines.contracts import EVENTS
+from pipelines.tokens.vocabulary import PROBE_TYPE
 
 MAX_K: Final = 1_000
 MAX_EVENTS: Final = 1_000
@@ -44,6 +46,12 @@ def _parse_time(value: Any) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _not_reserved(event_type: str) -> str:
+    if event_type == PROBE_TYPE:
+        raise ValueError(f"{PROBE_TYPE} is reserved for the model; give the type of an event")
+    return event_type
+
+
 _TIME_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "date-time"})
 UtcTime = Annotated[datetime, BeforeValidator(_parse_time), _TIME_SCHEMA]
 ShownTime = Annotated[
@@ -52,6 +60,9 @@ ShownTime = Annotated[
     _TIME_SCHEMA,
 ]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
+EventType = Annotated[
+    Id, AfterValidator(_not_reserved), Field(json_schema_extra={"not": {"const": PROBE_TYPE}})
+]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
@@ -73,7 +84,7 @@ class LiveEvent(BaseModel):
     event_id: Id
     user_id: Id
     event_time: UtcTime
-    event_type: Id
+    event_type: EventType
     item_id: Id | None = None
     quantity: Quantity | None = None
     amount: Amount | None = None
@@ -261,7 +272,7 @@ class EventsResponse(_Response):
 
 
 class ErasureResponse(_Response):
-    """What this call erased; the lake's own tables follow when `bfm erase --due` runs."""
+    """What this call erased; the shelf's files and the lake follow when `bfm erase --due` runs."""
 
     user_id: str
     num_live_events: int

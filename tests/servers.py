@@ -94,7 +94,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[int]:
+def redis_server(*options: object) -> Iterator[int]:
     """The port of an empty Redis server; its program must be on this machine."""
     program = shutil.which("redis-server")
     if program is None:
@@ -102,6 +102,7 @@ def redis_server() -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bfm-redis-") as name:
         command = [program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", name]
+        command += options
         with _running(command, port, Path(name) / "server.log"):
             yield port
 

@@ -16,9 +16,11 @@ from behavior_model.bundle import Catalogue, Manifest
 from behavior_model.heads.propensity import Propensities
 from behavior_model.heads.user_task import UserPrediction
 from behavior_model.predictor import Ranking
+from feature_store.erasure import erase_offline, erase_online
 from feature_store.publish import Publication, publish
-from feature_store.settings import ShelfSettings
+from feature_store.settings import Shelf, ShelfSettings
 from pipelines.contracts import CATEGORY, ITEM_ID, PURCHASE, TITLE, TOKEN_SEQUENCES, SemanticType
+from pipelines.erasure import suppress, user_hash
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.history import Histories
@@ -135,6 +137,13 @@ def put_on_shelf(
         created_us=created_us,
         settings=settings,
     )
+
+
+def erase_user(shelf: Shelf, user_id: str) -> None:
+    """Keep a user out, and take the user off the shelf."""
+    suppress(shelf.workspace, user_hash(user_id))
+    erase_online(shelf, user_id)
+    erase_offline(shelf, user_id)
 
 
 def live_event(user: str = "ada", number: int = 100, **changes: Any) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 Spark's own package mechanism (Ivy) runs only for the fetch, in a process of its own. Sessions are
 started with the cached files, so that they need no network and print none of Ivy's chatter.
+
+Standard library only: where BFM_JARS_DIR is set, `make setup` checks it with this module before
+anything is installed.
 """
 
 from __future__ import annotations

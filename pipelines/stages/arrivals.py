@@ -34,7 +34,10 @@ FILE_FORMATS: Final = ("parquet", "csv", "jsonl", "whitespace")
 MAX_FILES_PER_BATCH: Final = 16
 MAX_MESSAGES_PER_BATCH: Final = 500_000
 _SINCE_US: Final = "since_us"
-_ROWS_PER_FILE: Final = 1 << 40
+_FILE_STEP: Final = 1 << 52
+"""From the first row of a file to that of the next. Spark's ids hold the partition from bit 33 on:
+half a million partitions of a file fit, and 2,047 files into 63 bits; a micro-batch has 16."""
+
 _FILE_SCHEMA: Final = StructType(
     [
         StructField("path", StringType()),
@@ -112,7 +115,7 @@ def _files(batch: DataFrame, table: TableConfig, request: SourceRequest) -> Arri
         raw = read_source(spark, replace(request, source=source))
         request.refuse_without_needed(raw.columns, path)
         rows = _with_optional(raw, table)
-        order = F.lit(number * _ROWS_PER_FILE) + F.monotonically_increasing_id()
+        order = F.lit(number * _FILE_STEP) + F.monotonically_increasing_id()
         frames.append(rows.withColumn(ARRIVAL, order))
     since_us = min((row[_SINCE_US] for row in found), default=None)
     return Arrivals(frames=tuple(frames), since_us=since_us)

@@ -143,8 +143,9 @@ def _catalogue_items(catalogue: DataFrame | None) -> dict[str, str | None]:
 def _token_fields(contract: TableContract, counts: Counts, edges: Edges) -> tuple[TokenField, ...]:
     extras = [column for column in contract.columns if column.name not in _CANONICAL]
     canonical = {column.name: column for column in contract.columns}
+    types = [name for name in _most_frequent(counts[EVENT_TYPE]) if name != PROBE_TYPE]
     fields = [
-        _categorical(EVENT_TYPE, (PROBE_TYPE, *_most_frequent(counts[EVENT_TYPE]))),
+        _categorical(EVENT_TYPE, (PROBE_TYPE, *types)),
         TokenField(name=ITEM_FIELD, kind=TokenKind.ITEM, column=ITEM_ID),
     ]
     for name, column in canonical.items():

@@ -138,7 +138,10 @@ def _event_field(vocabulary: Vocabulary, field: TokenField, events: pa.Table) ->
     if field.kind is TokenKind.ITEM:
         return _lookup(column, vocabulary.items)
     if field.kind is TokenKind.CATEGORICAL:
-        return _lookup(column, field.values)
+        found = _lookup(column, field.values)
+        if field.name == EVENT_TYPE:  # a probe is made by `probe_tokens` alone
+            found[found == PROBE_IDX] = UNKNOWN_IDX
+        return found
     if field.kind is TokenKind.NUMBER:
         return bin_numbers(_floats(events, field.column), np.asarray(field.edges))
     return _words(column, field.slot)
@@ -148,7 +151,7 @@ def _lookup(column: pa.ChunkedArray, values: tuple[str, ...]) -> Ints:
     positions = pc.index_in(column, value_set=pa.array(values, type=pa.string()))
     found = pc.fill_null(pc.add(positions, FIRST_IDX), UNKNOWN_IDX)
     indices = pc.if_else(pc.is_null(column), MISSING_IDX, found)
-    return np.asarray(indices.to_numpy(), dtype=np.int32)
+    return np.array(indices.to_numpy(), dtype=np.int32)
 
 
 def _words(column: pa.ChunkedArray, slot: int) -> Ints:

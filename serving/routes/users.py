@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
-from feature_store.erasure import erase_user
+from feature_store.erasure import erase_online
 from pipelines.erasure import user_hash
 from pipelines.flow.erasure_requests import ask
 from serving.dependencies import State, require_admin
@@ -26,14 +26,15 @@ def erase(
     user_id: Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")],
     state: State,
 ) -> ErasureResponse:
-    """Erase a user from the shelf and the live events, and keep the user out from now on.
+    """Erase a user from the online store and the live events, and keep the user out from now on.
 
-    The lake's own tables, exports and logs go when `bfm erase --due` carries the request out; only
-    training again takes the user's part out of the weights.
+    Files are not written anew while the counter answers: the shelf's offline files, the lake's
+    tables, exports and logs go when `bfm erase --due` carries the request out. Only training again
+    takes the user's part out of the weights.
     """
     now = datetime.now(UTC)
     request = ask(state.shelf.workspace, user_hash(user_id), now, now)
-    erase_user(state.shelf, user_id)
+    erase_online(state.shelf, user_id)
     removed = state.live_events.remove_user(user_id)
     return ErasureResponse(
         model_version=state.model_version,

@@ -15,14 +15,19 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Predictor
+from feature_store.erasure import USER_TABLES
+from feature_store.online import held_online
+from feature_store.settings import Shelf
+from feature_store.tables import USER_STATE
 from pipelines.erasure import is_suppressed, suppress, suppression_path, user_hash
 from pipelines.flow.erasure_requests import PENDING_FILE, pending
 from pipelines.workspace import Workspace
 from serving.app import create_app
+from serving.erasure import erase_due
 from serving.live_events import Accepted, LiveEvents
 from serving.settings import ServingSettings
 from tests import small_shop
-from tests.small_shop import live_event
+from tests.small_shop import USERS, live_event
 
 
 def test_erasing_needs_the_token_of_the_settings(shop: Workspace) -> None:
@@ -118,3 +123,19 @@ def test_an_erased_user_is_unknown_and_stays_unknown(tmp_path: Path) -> None:
     for name in ("live_events.db", "live_events.db-wal"):
         path = tmp_path / name
         assert not path.is_file() or b"live-ada" not in path.read_bytes()
+
+
+def test_the_counter_writes_no_file_of_the_shelf_anew_and_the_next_erase_due_does(
+    tmp_path: Path,
+) -> None:
+    workspace = published(tmp_path)
+    offline = Shelf(workspace).offline_path(USER_STATE.name)
+    before = offline.read_bytes()
+    settings = ServingSettings(workspace=tmp_path)
+    with TestClient(create_app(settings, small_shop.CountingPredictor.make())) as client:
+        assert client.delete("/v1/users/ada").status_code == 200
+    assert offline.read_bytes() == before
+    assert held_online(Shelf(workspace), USERS) == ["bob", "cyd"]
+    (done,) = erase_due(workspace)
+    assert done.removed["features/offline"] == len(USER_TABLES)
+    assert b"ada" not in offline.read_bytes()

@@ -122,6 +122,24 @@ def test_services_build_from_files_that_exist(name: str) -> None:
     assert "shelf.env" in service["env_file"]
 
 
+def test_jobs_see_a_company_s_folder_and_keep_fetched_jars() -> None:
+    volumes = _services()["jobs"]["volumes"]
+    assert "${BFM_COMPANY_DIR:-./company}:/company:ro" in volumes
+    cache = re.search("XDG_CACHE_HOME=(.*)", (INFRA / "Containerfile.jobs").read_text())
+    assert cache is not None
+    assert f"jars:{cache[1]}" in volumes
+
+
+def test_a_build_is_sent_neither_environment_nor_workspaces_and_all_that_it_copies() -> None:
+    ignored = {line for line in (ROOT / ".dockerignore").read_text().splitlines() if line}
+    assert {".git", ".venv", "workspace", "**/__pycache__"} <= ignored
+    for name in CONTAINER_FILES:
+        lines = (INFRA / name).read_text().splitlines()
+        copied = {part for line in lines if line.startswith("COPY") for part in line.split()[1:-1]}
+        assert "README.md" in copied, "pyproject.toml names it"
+        assert not copied & ignored
+
+
 def test_counter_is_published_on_loopback_alone() -> None:
     ports = [port for service in _services().values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:${BFM_HOST_PORTS:-8000}:8000"]

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 
-from feature_store.erasure import erase_user
 from feature_store.offline import historical_features, published_ids, sample_ids, versions
 from feature_store.online import (
     held_online,
@@ -39,7 +38,7 @@ from pipelines.errors import UnknownNameError, UserError, WorkspaceError
 from pipelines.tokens.binning import DAY_US, HOUR_US
 from pipelines.workspace import Workspace
 from tests import small_shop
-from tests.small_shop import AS_OF_US, USERS
+from tests.small_shop import AS_OF_US, USERS, erase_user
 
 pytestmark = pytest.mark.integration
 

@@ -111,6 +111,7 @@ def test_values_items_and_edges_are_in_order(spark: SparkSession, company: Compa
         event(2, CUT - DAY, store="south", item_id="i2", amount=3.0),
         event(3, CUT - DAY, store="north", item_id="sold-once", amount=0.0),
         event(4, CUT - DAY, store="east", item_id=None, event_type="search", query="milk"),
+        event(5, CUT - DAY, store="south", item_id=None, event_type=PROBE_TYPE, amount=None),
     ]
     vocabulary = fit(spark, company, rows)
     assert vocabulary.field("store").values == ("south", "east", "north")

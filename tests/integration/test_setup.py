@@ -247,6 +247,28 @@ def test_setup_refuses_a_machine_without_java_at_once(
     assert not (checkout / ".venv").exists()
 
 
+def test_setup_refuses_a_directory_that_lacks_jars_at_once(checkout: Path, tmp_path: Path) -> None:
+    done = _make(checkout, "setup", BFM_JARS_DIR=str(tmp_path))
+    assert done.returncode == 2
+    assert f"BFM_JARS_DIR is '{tmp_path}', which lacks delta-spark" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_setup_without_uv_and_without_an_index_tells_the_way_out(
+    checkout: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "uv").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "uv").chmod(0o755)
+    paths = f"{tmp_path}:{os.environ['PATH']}"
+    closed = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "BFM_JARS_DIR": ""}
+    done = _make(checkout, "setup", PATH=paths, **closed)
+    assert done.returncode == 2
+    assert "pip cannot get uv==" in done.stderr
+    assert "PIP_INDEX_URL" in done.stderr
+    assert "No matching distribution" not in done.stderr
+    assert "No matching distribution" in (checkout / ".venv" / "uv.log").read_text()
+
+
 def test_setup_refuses_a_machine_without_python(checkout: Path, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()

@@ -21,13 +21,15 @@ from pipelines.flow.lock import lake_lock
 from pipelines.flow.rooms import ROOMS
 from pipelines.flow.runner import RunSettings, StageContext, run_stages
 from pipelines.flow.stream import Progress, read_progress, run_streams
-from pipelines.stages.arrivals import Arrivals
+from pipelines.sources.registry import read_source
+from pipelines.sources.request import SourceRequest
+from pipelines.stages.arrivals import Arrivals, open_stream
 from pipelines.stages.micro_batch import Intake
 from pipelines.workspace import Workspace
 from tests.tiny_company import events_table, write_company
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = pytest.mark.integration
 
@@ -122,6 +124,24 @@ def test_the_line_leaves_a_streamed_table_to_its_stream(
     assert said[-2:] == ["ingest: nothing to do", "tokenize: nothing to do"]
     assert lake.read(workspace, "token_sequences", ["user_id"]).num_rows == 3
     assert events(workspace)["c5"]["item_id"] == "i9"
+
+
+def test_all_rows_of_a_file_of_many_partitions_stand_before_those_of_the_next(
+    spark: SparkSession, company: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_parts(session: SparkSession, request: SourceRequest) -> DataFrame:
+        return read_source(session, request).repartition(130)
+
+    monkeypatch.setattr("pipelines.stages.arrivals.read_source", in_parts)
+    (table,) = load_company(company).tables
+    for name in ("a", "b"):
+        land(company, f"{name}.jsonl", *[click(1, kind=name)] * 260)
+    paths = [((company.parent / "landing" / f"{name}.jsonl").as_uri(), 0) for name in ("a", "b")]
+    _, unpack = open_stream(spark, table, company)
+    arrived = unpack(spark.createDataFrame(paths, "path string, since_us long")).frames
+    first, second = (frame.agg(F.min(ARRIVAL), F.max(ARRIVAL)).collect()[0] for frame in arrived)
+    assert first[1] >= 129 << 33
+    assert first[1] < second[0]
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.tokens.binning import FIRST_IDX, MISSING_IDX, PAD_IDX, PROBE_IDX, UNKNOWN_IDX
 from pipelines.tokens.encoder import encode, hash_event_ids, probe_tokens
+from pipelines.tokens.vocabulary import PROBE_TYPE
 from tests.tiny_histories import encode_rows, events_table, tiny_vocabulary
 
 MONDAY = datetime(2024, 1, 1, 23, 30, tzinfo=UTC)
@@ -98,6 +99,11 @@ def test_a_probe_says_nothing_but_the_time() -> None:
     assert tokens["gap"].tolist() == [FIRST_IDX + 11, MISSING_IDX]
     assert tokens["hour"].tolist() == [FIRST_IDX + 1] * 2
     assert tokens["session_start"].tolist() == [FIRST_IDX + 1] * 2
+
+
+def test_no_event_of_a_table_is_a_probe() -> None:
+    tokens = encode_rows([{**ROWS[0], "event_type": PROBE_TYPE}]).tokens
+    assert tokens["event_type"].tolist() == [UNKNOWN_IDX]
 
 
 def test_hashes_are_the_same_in_every_process() -> None:

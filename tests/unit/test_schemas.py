@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pipelines.clock import from_micros, to_micros
+from pipelines.tokens.vocabulary import PROBE_TYPE
 from serving.schemas import (
     EmbeddingRequest,
     LiveEvent,
@@ -54,6 +55,13 @@ def test_times_are_exact(naive: datetime, offset_minutes: int) -> None:
 def test_other_times_are_refused(value: Any) -> None:
     with pytest.raises(ValidationError):
         _Timed.model_validate({"time": value})
+
+
+def test_a_type_that_is_the_model_s_own_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"\[PROBE\] is reserved"):
+        LiveEvent.model_validate(live_event(event_type=PROBE_TYPE))
+    schema = LiveEvent.model_json_schema()["properties"]["event_type"]
+    assert schema["not"] == {"const": PROBE_TYPE}
 
 
 def test_an_event_keeps_its_own_fields_and_drops_what_is_missing() -> None:
