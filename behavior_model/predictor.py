@@ -7,7 +7,7 @@ depend on who else is asked about in the same call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
@@ -52,10 +52,12 @@ class Ranking:
     Args:
         ids: Outside ids.
         scores: Their scores, in the same order.
+        fallbacks: Per list, whether nothing was known of who asks, so that it is what is popular.
     """
 
     ids: list[list[str]]
     scores: list[list[float]]
+    fallbacks: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +186,7 @@ class Predictor:
         return Ranking(
             ids=[name(targets) for targets, _ in lists],
             scores=[scores.astype(float).tolist() for _, scores in lists],
+            fallbacks=ranked.fallbacks.tolist(),
         )
 
     def explain(

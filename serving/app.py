@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, Final
 
 import torch
@@ -31,9 +33,11 @@ from serving.state import AppState, open_shelf
 
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 10.0
+_LAST_REQUESTS_S: Final = 8
+"""Seconds that requests under way are given when the server is asked to end."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {problems.PROBLEM_JSON: {}}}
-    for status in (400, 404, 409, 413, 422, 500, 503)
+    for status in (400, 404, 409, 413, 415, 422, 500, 503)
 }
 
 
@@ -80,7 +84,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     app = FastAPI(
         title="bfm",
         description="One behavioural foundation model: every answer about customers and items.",
-        version=manifest.model_version,
+        version=version("bfm"),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -92,6 +96,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     for router in ROUTERS:
         app.include_router(router)
     _declare_extra_fields(app, manifest.event_fields)
+    _describe_problems(app)
     return app
 
 
@@ -104,11 +109,20 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
         WorkspaceError: nothing was published yet, or into another online store.
         StoreError: the online store does not answer.
     """
-    settings = _settings(workspace=workspace.root, host=host, port=port)
+    settings = _settings(workspace=workspace.root)
     require_free_port(host, port)
     open_shelf(workspace)  # before the server starts: it would print a traceback
     app = create_app(settings, Predictor.load(workspace.bundle))
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("bfm").setLevel(logging.INFO)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_LAST_REQUESTS_S,
+    )
 
 
 @contextmanager
@@ -186,3 +200,13 @@ def _declare_extra_fields(app: FastAPI, fields: dict[str, SemanticType]) -> None
         kind = "number" if semantic is SemanticType.NUMBER else "string"
         event["properties"][name] = {"anyOf": [{"type": kind}, {"type": "null"}]}
     event["additionalProperties"] = False
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Show errors in the OpenAPI document under the media type that they are sent in."""
+    for path in app.openapi()["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if problems.PROBLEM_JSON in content and "application/json" in content:
+                    content[problems.PROBLEM_JSON] = content.pop("application/json")

@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS live_events (
 CREATE INDEX IF NOT EXISTS live_events_of_user ON live_events (user_id, event_time_us);
 """
 
+_BUSY_S: Final = 3.0
+"""How long a writer waits for another one of the file."""
 _BATCH: Final = 10_000
 """Events removed at once, so that the counter's writes need not wait long."""
 
@@ -73,7 +75,7 @@ class LiveEvents:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # by the umask; SQLite itself would keep the group from writing
         self._connection = sqlite3.connect(
-            path, check_same_thread=False, timeout=10, isolation_level=None
+            path, check_same_thread=False, timeout=_BUSY_S, isolation_level=None
         )
         self._lock = threading.Lock()
         self._connection.execute("PRAGMA journal_mode=WAL")

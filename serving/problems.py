@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -31,10 +32,14 @@ _TITLES: Final = {
     405: ("method-not-allowed", "This address does not take this method."),
     409: ("conflict", "The request contradicts what is stored."),
     413: ("body-too-large", "The request body is too large."),
+    415: ("unsupported-media-type", "The request body is not sent as JSON."),
     422: ("invalid-request", "The request breaks the schema."),
     500: ("internal-error", "The server failed; the request may be tried again."),
     503: ("not-ready", "The server cannot answer now; try again later."),
 }
+
+
+_UNKNOWN_NAME: Final = ("unknown-name", "The model knows nothing of this name.")
 
 
 class ProblemError(BfmError):
@@ -67,9 +72,11 @@ def problem(
     *,
     errors: Sequence[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
+    kind: tuple[str, str] | None = None,
 ) -> Response:
-    """A problem document as a response."""
-    name, title = _TITLES.get(status, ("http-error", HTTPStatus(status).phrase))
+    """A problem document as a response; `kind` is its type and title where its status has another
+    that is usual."""
+    name, title = kind or _TITLES.get(status, ("http-error", HTTPStatus(status).phrase))
     body: dict[str, Any] = {
         "type": TYPE_PREFIX + name,
         "title": title,
@@ -87,12 +94,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(UserError, _on_user_error)
+    app.add_exception_handler(sqlite3.OperationalError, _on_busy_file)
     app.add_middleware(LastResort)
 
 
-def _on_validation(_: Request, error: Exception) -> Response:
+def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
+    if any(one["loc"] == ("body",) for one in found) and not _is_json(request):
+        return problem(
+            415, "Send the body as JSON, with the header Content-Type: application/json."
+        )
     errors = [
         {"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:_MAX_ERRORS]
     ]
@@ -101,6 +113,11 @@ def _on_validation(_: Request, error: Exception) -> Response:
         "The schema stands at /openapi.json."
     )
     return problem(422, detail, errors=errors)
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _on_http(request: Request, error: Exception) -> Response:
@@ -122,12 +139,18 @@ def _on_problem(_: Request, error: Exception) -> Response:
 
 def _on_user_error(_: Request, error: Exception) -> Response:
     if isinstance(error, UnknownNameError):
-        return problem(404, ascii_text(str(error), limit=500))
+        return problem(404, ascii_text(str(error), limit=500), kind=_UNKNOWN_NAME)
     _log.error("a request met a problem of the installation: %s", error)
     if isinstance(error, StoreError):
         headers = {"Retry-After": _STORE_RETRY_S}
         return problem(503, "The online store does not answer; try again.", headers=headers)
     return problem(503, "The server's data is not in order; its log says what to do.")
+
+
+def _on_busy_file(_: Request, error: Exception) -> Response:
+    _log.error("the file of live events did not answer: %s", error)
+    headers = {"Retry-After": _STORE_RETRY_S}
+    return problem(503, "The store of live events does not answer; try again.", headers=headers)
 
 
 def ascii_text(text: str, limit: int = _MAX_NAME) -> str:

@@ -63,7 +63,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1
 EventType = Annotated[
     Id, AfterValidator(_not_reserved), Field(json_schema_extra={"not": {"const": PROBE_TYPE}})
 ]
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Quantity = Annotated[float, Field(gt=0, le=1e12)]

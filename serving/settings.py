@@ -16,8 +16,6 @@ class ServingSettings(BaseSettings):
 
     Args:
         workspace: Folder with the bundle, the shelf and the live events.
-        host: Address to listen on.
-        port: Port to listen on.
         max_body_bytes: Longer request bodies are refused (413).
         max_state_age_days: Stored user state older than this at the prediction time counts as
             absent. None accepts any age.
@@ -33,8 +31,6 @@ class ServingSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BFM_", extra="ignore", frozen=True)
 
     workspace: Path
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     max_state_age_days: Annotated[float, Field(gt=0)] | None = None
     max_concurrent_predictions: Annotated[int, Field(ge=1)] = 2

@@ -28,6 +28,8 @@ from serving.problems import ProblemError, ascii_text
 from serving.schemas import ExtraValue, LiveEvent, canonical_events
 from serving.settings import ServingSettings
 
+MAX_WAITING: Final = 20
+"""Requests that wait for a slot: half of the threads that answer, the others stay free."""
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
@@ -81,6 +83,7 @@ class AppState:
     live_events: LiveEvents
     metrics: Metrics
     _slots: threading.BoundedSemaphore = field(repr=False)
+    _waiting: threading.BoundedSemaphore = field(repr=False)
 
     @classmethod
     def open(cls, settings: ServingSettings, predictor: Predictor, metrics: Metrics) -> AppState:
@@ -97,6 +100,7 @@ class AppState:
             live_events=LiveEvents(settings.opened.live_events_path),
             metrics=metrics,
             _slots=threading.BoundedSemaphore(settings.max_concurrent_predictions),
+            _waiting=threading.BoundedSemaphore(MAX_WAITING),
         )
 
     @property
@@ -119,14 +123,23 @@ class AppState:
         """The predictor, for as many requests at once as the settings allow.
 
         Raises:
-            ProblemError: 503 when no slot came free in time.
+            ProblemError: 503 when no slot came free in time, or too many wait already.
         """
-        if not self._slots.acquire(timeout=self.settings.max_wait_s):
+        if not (self._slots.acquire(blocking=False) or self._waited()):
             raise ProblemError(503, "All prediction slots are busy; try again.", _RETRY_AFTER)
         try:
             yield self.predictor
         finally:
             self._slots.release()
+
+    def _waited(self) -> bool:
+        """Whether a slot came free in time; who waits holds a thread, so only some may."""
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._slots.acquire(timeout=self.settings.max_wait_s)
+        finally:
+            self._waiting.release()
 
     def resolve(
         self, user_id: str, events: Sequence[LiveEvent] = (), as_of_us: int | None = None

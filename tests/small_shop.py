@@ -204,7 +204,8 @@ class CountingPredictor:
             scores = np.asarray([scores[0::2].sum(), scores[1::2].sum()])
         best = np.argsort(-scores, kind="stable")[:k]
         names = self.vocabulary.categories if level == "category" else self.vocabulary.items
-        return Ranking([[names[i] for i in best]], [[float(scores[i]) for i in best]])
+        ids, values = [names[i] for i in best], [float(scores[i]) for i in best]
+        return Ranking([ids], [values], [histories.num_events == 0])
 
     def require_user_task(self, task: str) -> None:
         if task != "churn":

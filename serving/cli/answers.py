@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines.clock import to_micros
+from pipelines.errors import UserError
 from pipelines.workspace import Workspace
 from serving.cli.console import out
 from serving.cli.options import (
@@ -39,12 +41,15 @@ def score(
     from behavior_model.scoring import score as score_task
 
     place = existing_workspace(workspace)
+    _require_file(out_path)
     rows = score_task(place, task, out_path, k=k, as_of_us=moment_of(place, as_of))
     out.print(f"{rows:,} rows of '{task}' written to {out_path}")
 
 
 def export(
-    entity: Annotated[str, typer.Option("--entity", help="user or item")],
+    entity: Annotated[
+        str, typer.Option("--entity", help="user or item; users compare among themselves.")
+    ],
     workspace: WorkspaceOption,
     out_path: OutOption,
     as_of: AsOfOption = None,
@@ -56,8 +61,14 @@ def export(
     from behavior_model.scoring import export as export_entity
 
     place = existing_workspace(workspace)
+    _require_file(out_path)
     rows = export_entity(place, entity, out_path, as_of_us=moment_of(place, as_of))
     out.print(f"{rows:,} {entity} embeddings written to {out_path}")
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder. Give a file, such as {path / 'out.parquet'}.")
 
 
 def moment_of(workspace: Workspace, as_of: str | None) -> int:

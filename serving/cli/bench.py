@@ -153,11 +153,14 @@ def _print_table(results: Sequence[Result]) -> None:
         for kind, table in (("alone: ", "parts"), ("baseline: ", "baselines"))
         for name in getattr(first, table)
     ]
+    seeds = "one seed"
+    if first.spread["seeds"] > 1:
+        deviation = f"{first.spread['model']:.4f}"
+        seeds = f"{first.spread['seeds']:.0f} seeds, standard deviation of NDCG@10 {deviation}"
     print_table(
         f"{first.task.capitalize()}, full ranking: {first.num_users:,} users, "
         f"{first.num_items:,} items, {first.num_events:,} interactions, "
-        f"{first.spread['seeds']:.0f} seed(s), spread of NDCG@10 "
-        f"{first.spread['model']:.4f}, {first.seconds:.0f} s",
+        f"{seeds}, {first.seconds:.0f} s",
         ["", *columns],
         [[name, *(f"{value:.4f}" for value in values)] for name, values in rows],
     )

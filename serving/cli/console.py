@@ -56,11 +56,24 @@ def guarded(run: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         err.print("Interrupted. Finished stages are kept; run the same command to go on.")
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.filename is None:
+            return _defect()
+        err.print(
+            f"error: {error.filename}: {error.strerror}. Give a path that can be used, or "
+            "make room or rights for this one.",
+            style="red",
+        )
+        return EXIT_USER_ERROR
     except Exception:
-        traceback.print_exc(file=sys.stderr)
-        err.print("This is a defect in bfm, not in your input. The lines above say where.")
-        return EXIT_DEFECT
+        return _defect()
     return 0
+
+
+def _defect() -> int:
+    traceback.print_exc(file=sys.stderr)
+    err.print("This is a defect in bfm, not in your input. The lines above say where.")
+    return EXIT_DEFECT
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

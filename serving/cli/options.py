@@ -45,7 +45,7 @@ def parse_time(text: str | None) -> datetime | None:
             "for example 2017-10-01T00:00:00Z."
         ) from error
     if moment.tzinfo is None:
-        raise UserError(f"--as-of '{text}' has no time zone. Write {text}Z for UTC.")
+        raise UserError(f"--as-of '{text}' has no time zone. Write {moment.isoformat()}Z for UTC.")
     return moment.astimezone(UTC)
 
 

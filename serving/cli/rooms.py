@@ -59,6 +59,9 @@ CoreOption = Annotated[
 ]
 
 
+TRAINING_ROOMS: Final = ("pretrain", "heads")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("run", help=LINE_HELP)(_training_command(None))
@@ -98,6 +101,8 @@ def run_line(
         sharding=sharding,
         core=core if core in (None, NO_CORE) else core.expanduser().resolve(),
     )
+    if only is not None:
+        _refuse_what_trains(workspace, only, size=size, seed=seed)
     context = StageContext(workspace, settings, say=out.print)
     if context.company.tasks is not None:
         load_own_tasks(context)  # what is wrong with them is told before anything is trained
@@ -108,6 +113,28 @@ def run_line(
         f"{len(reports) - skipped} room(s) run, {skipped} with nothing to do, {seconds:.1f} s. "
         f"Workspace: {workspace.root}"
     )
+
+
+def _refuse_what_trains(workspace: Workspace, room: str, **given: str | int | None) -> None:
+    """A room that does not train would only save another size or seed, for the next training to be
+    surprised by.
+
+    Raises:
+        UserError: the workspace remembers another value.
+    """
+    from pipelines.flow.runner import SETTINGS_FILE, RunSettings
+
+    if room in TRAINING_ROOMS or not (workspace.root / SETTINGS_FILE).is_file():
+        return
+    remembered = RunSettings.load(workspace)
+    for name, value in given.items():
+        known = getattr(remembered, name)
+        if value not in (None, known):
+            raise UserError(
+                f"--{name} {value}: '{room}' does not train, and this workspace's model has "
+                f"{name} {known}. To train another: bfm run --{name} {value} "
+                f"--workspace {workspace.root}"
+            )
 
 
 def _training_command(only: str | None) -> Callable[..., None]:
@@ -164,6 +191,7 @@ def _publish(
     from serving.line import forget_publish
 
     if again:
+        parse_time(as_of), company_path(company)  # refused before anything is forgotten
         forget_publish(existing_workspace(workspace))
     run_line(Workspace(workspace), company, size, as_of, seed, only="publish")
 

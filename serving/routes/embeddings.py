@@ -16,7 +16,8 @@ router = APIRouter()
 
 @router.post("/v1/embeddings")
 def embeddings(request: EmbeddingRequest, state: State) -> EmbeddingResponse:
-    """Embeddings of users, items or a text, all in one space."""
+    """Embeddings of users, or of items or a text: users compare among themselves, items and texts
+    with one another."""
     made = {"user": _users, "item": _items, "text": _text}[request.entity](request, state)
     return EmbeddingResponse(
         model_version=state.model_version,

@@ -25,14 +25,15 @@ def recommend(request: RecommendationRequest, state: State) -> RecommendationRes
             level=request.level,
             exclude_owned=request.exclude_owned,
         )
-    state.metrics.fallbacks.inc(user.fallback)
+    (fallback,) = ranking.fallbacks
+    state.metrics.fallbacks.inc(fallback)
     named = ranked_categories if request.level == "category" else ranked_items
     return RecommendationResponse(
         model_version=state.model_version,
         user_id=request.user_id,
         prediction_time=from_micros(user.prediction_time_us),
         num_events=user.num_events,
-        fallback=user.fallback,
+        fallback=fallback,
         level=request.level,
         items=named(predictor, ranking),
     )

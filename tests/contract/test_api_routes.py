@@ -6,20 +6,25 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from behavior_model.predictor import Ranking
 from feature_store.published import Published
 from pipelines.workspace import Workspace
 from serving.app import create_app
 from serving.settings import ServingSettings
+from serving.state import MAX_WAITING
 from tests.small_shop import USERS, CountingPredictor, live_event
 
 HAPPY: dict[str, dict[str, Any]] = {
@@ -199,6 +204,80 @@ def test_every_answer_without_a_history_is_counted(client: TestClient) -> None:
         assert client.post("/v1/search", json={"query": "tea", "user_id": user}).status_code == 200
     client.post("/v1/recommendations", json={"user_id": "nobody"})
     assert counted() == before + 2
+
+
+def test_a_list_of_what_is_popular_says_so_though_the_user_did_something(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a user who has typed queries alone: no item is known of them."""
+
+    def popular(*_: object, **__: object) -> Ranking:
+        return Ranking([["item-00"]], [[1.0]], [True])
+
+    monkeypatch.setattr("tests.small_shop.CountingPredictor.recommend", popular)
+    answer = client.post("/v1/recommendations", json={"user_id": "ada"}).json()
+    assert answer["fallback"]
+    assert answer["num_events"] > 0
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+def test_a_body_that_is_not_sent_as_json_is_told_how(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    body = json.dumps(HAPPY["/v1/search"]).encode()
+    problem = assert_problem(client.post("/v1/search", content=body, headers=headers), 415)
+    assert "Content-Type: application/json" in problem["detail"]
+
+
+def test_a_blank_query_is_refused_and_an_unknown_name_is_no_wrong_address(
+    client: TestClient,
+) -> None:
+    problem = assert_problem(client.post("/v1/search", json={"query": " \n\t"}), 422)
+    assert problem["errors"][0]["pointer"] == "/query"
+    unknown = assert_problem(client.post("/v1/tags", json={"item_id": "no-such"}), 404)
+    assert unknown["type"] == "urn:bfm:problem:unknown-name"
+    assert assert_problem(client.get("/v1/nothing"), 404)["type"] == "urn:bfm:problem:not-found"
+
+
+def test_a_busy_file_of_live_events_is_a_503(shop: Workspace, client: TestClient) -> None:
+    with closing(sqlite3.connect(shop.live_events_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        refused = client.post("/v1/events", json={"events": [live_event(number=500)]})
+        assert time.monotonic() - begun < 9
+        other.execute("ROLLBACK")
+    assert_problem(refused, 503)
+    assert refused.headers["retry-after"]
+    assert client.post("/v1/events", json={"events": [live_event(number=500)]}).status_code == 200
+
+
+def test_some_threads_stay_free_while_the_model_is_busy(shop: Workspace) -> None:
+    settings = ServingSettings(workspace=shop.root, max_concurrent_predictions=1, max_wait_s=3)
+    app = create_app(settings, CountingPredictor.make())
+    with (
+        TestClient(app, raise_server_exceptions=False) as client,
+        ThreadPoolExecutor(max_workers=81) as pool,
+        app.state.bfm.model_slot(),
+    ):
+        asked = {"user_id": "ada"}
+        waiting = [pool.submit(client.post, "/v1/recommendations", json=asked) for _ in range(80)]
+        time.sleep(0.5)
+        assert pool.submit(client.get, "/readyz").result(timeout=2).status_code == 200
+        done = sum(one.done() for one in waiting)
+        assert done == 80 - MAX_WAITING, "who finds too many waiting is refused at once"
+        assert {one.result().status_code for one in waiting} == {503}
+
+
+def test_errors_are_described_as_they_are_sent(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["info"]["version"] == version("bfm")
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if status.startswith(("4", "5")):
+                    (kind,) = response["content"].items()
+                    assert kind[0] == "application/problem+json", (path, status)
+                    assert kind[1]["schema"]["$ref"].endswith("/Problem")
 
 
 def test_categories_and_new_things_can_be_asked_for(client: TestClient) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from serving.cli.console import guarded, out, print_table
+from pipelines.errors import UserError
+from pipelines.flow.runner import RunSettings
+from pipelines.workspace import Workspace
+from serving.cli.console import EXIT_DEFECT, EXIT_USER_ERROR, guarded, out, print_table
+from serving.cli.main import app
+from serving.cli.options import parse_time
+from tests.tiny_company import write_tiny_company
 
 HEAVY = {"torch", "ray", "pyspark", "feast", "fastapi", "great_expectations", "pyarrow", "pandas"}
 
@@ -48,3 +57,61 @@ def test_values_that_look_like_markup_are_printed_as_they_are(
     assert "'[/promo]' [red] :100:" in said
     assert "a [b]" in said
     assert "[red]x[/b]" in said
+
+
+@pytest.mark.parametrize("text", ["2017-10-01", "2017-10-01T12:30"])
+def test_the_way_out_of_a_time_without_a_zone_is_one(text: str) -> None:
+    with pytest.raises(UserError, match="has no time zone") as refused:
+        parse_time(text)
+    (written,) = re.findall(r"Write (\S+) for UTC", str(refused.value))
+    found = parse_time(written)
+    assert found is not None
+    assert found.isoformat().startswith(text)
+
+
+def test_a_path_that_cannot_be_used_is_no_defect(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: Path("/proc/nowhere/file").mkdir(parents=True)) == EXIT_USER_ERROR
+    said = capsys.readouterr().err
+    assert "/proc/nowhere" in said
+    assert "defect" not in said
+
+    def broken() -> None:
+        raise OSError("no file in particular")
+
+    assert guarded(broken) == EXIT_DEFECT
+
+
+def test_a_folder_is_no_file_to_write(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.state.mkdir(parents=True)
+    for command in (["score", "churn"], ["export", "--entity", "user"]):
+        place = ["--workspace", str(workspace.root), "--out", str(tmp_path)]
+        done = CliRunner().invoke(app, [*command, *place])
+        assert isinstance(done.exception, UserError)
+        assert "is a folder. Give a file" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["publish", "--size", "base"], ["evaluate", "--seed", "7"], ["ingest", "--seed", "7"]],
+)
+def test_a_room_that_does_not_train_saves_no_other_model(
+    workspace: Workspace, command: list[str]
+) -> None:
+    workspace.state.mkdir(parents=True)
+    company = write_tiny_company(workspace.root / "raw")
+    RunSettings(company_path=company).save(workspace)
+    before = RunSettings.load(workspace)
+    done = CliRunner().invoke(app, [*command, "--workspace", str(workspace.root)])
+    assert isinstance(done.exception, UserError)
+    assert re.search(r"does not train.*bfm run --(size base|seed 7)", str(done.exception))
+    assert RunSettings.load(workspace) == before
+
+
+def test_a_publish_that_cannot_be_forgets_nothing(workspace: Workspace) -> None:
+    workspace.state.mkdir(parents=True)
+    marker = workspace.state / "publish.json"
+    marker.write_text("{}")
+    arguments = ["publish", "--again", "--as-of", "nonsense", "--workspace", str(workspace.root)]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, UserError)
+    assert marker.exists()
