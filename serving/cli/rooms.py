@@ -38,6 +38,10 @@ SizeOption = Annotated[
     str | None, typer.Option("--size", help="Size dial: tiny, small, base or large.")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+WindowOption = Annotated[
+    int | None,
+    typer.Option("--window-days", min=1, max=365, help="Days that tasks look ahead; at first 28."),
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", help="Training processes; each wants a processor.")
 ]
@@ -82,6 +86,7 @@ def run_line(
     as_of: str | None,
     seed: int | None,
     *,
+    window_days: int | None = None,
     workers: int | None = None,
     sharding: str | None = None,
     core: Path | None = None,
@@ -97,6 +102,7 @@ def run_line(
         size=size,
         as_of=parse_time(as_of),
         seed=seed,
+        window_days=window_days,
         num_workers=workers,
         sharding=sharding,
         core=core if core in (None, NO_CORE) else core.expanduser().resolve(),
@@ -146,6 +152,7 @@ def _training_command(only: str | None) -> Callable[..., None]:
         size: SizeOption = None,
         as_of: AsOfOption = None,
         seed: SeedOption = None,
+        window_days: WindowOption = None,
         workers: WorkersOption = None,
         sharding: ShardingOption = None,
         core: CoreOption = None,
@@ -153,6 +160,7 @@ def _training_command(only: str | None) -> Callable[..., None]:
         run_line(
             Workspace(workspace),
             *(company, size, as_of, seed),
+            window_days=window_days,
             workers=workers,
             sharding=sharding,
             core=core,

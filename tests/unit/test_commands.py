@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.errors import UserError
-from pipelines.flow.runner import RunSettings
+from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.workspace import Workspace
 from serving.cli.console import EXIT_DEFECT, EXIT_USER_ERROR, guarded, out, print_table
 from serving.cli.main import app
@@ -115,3 +115,23 @@ def test_a_publish_that_cannot_be_forgets_nothing(workspace: Workspace) -> None:
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, UserError)
     assert marker.exists()
+
+
+def test_the_window_of_tasks_is_chosen_and_remembered(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunSettings] = []
+
+    def run_stages(stages: object, context: StageContext, **_: object) -> list[object]:
+        seen.append(context.settings)
+        context.settings.save(context.workspace)
+        return []
+
+    monkeypatch.setattr("pipelines.flow.runner.run_stages", run_stages)
+    workspace.state.mkdir(parents=True)
+    company = write_tiny_company(workspace.root / "raw")
+    command = ["run", "--workspace", str(workspace.root)]
+    for extra in (["--company", str(company)], ["--window-days", "7"], []):
+        assert CliRunner().invoke(app, [*command, *extra]).exit_code == 0
+    assert [settings.window_days for settings in seen] == [28, 7, 7]
+    assert CliRunner().invoke(app, [*command, "--window-days", "0"]).exit_code == 2
