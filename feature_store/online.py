@@ -38,7 +38,7 @@ _REWRITE_LOOK_S: Final = 0.1
 _LEDGER: Final = "online.json"
 _SAMPLE: Final = 100
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logging.getLogger("bfm.shelf")
 
 
 @dataclass(frozen=True)

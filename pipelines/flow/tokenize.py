@@ -97,7 +97,7 @@ def _look_at_windows(context: StageContext) -> None:
     last, days = lake.last_event(context.workspace), context.settings.window_days
     if last is None:
         return
-    if context.as_of - last > timedelta(days=days * MISSING_SHARE):
+    if context.as_of - last > max(timedelta(days=days * MISSING_SHARE), 2 * QUIET):
         raise UserError(
             f"--as-of {context.as_of.isoformat()} lies {(context.as_of - last).days} days after "
             f"the last event ({last.isoformat(timespec='seconds')}): in the newest window to learn "

@@ -34,7 +34,7 @@ def score(
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Length of ranked lists.")] = 10,
     as_of: AsOfOption = None,
 ) -> None:
-    """Score every user with any history before --as-of, in parallel on Ray.
+    """Score every user with any history before --as-of; many in parallel on Ray.
 
     By default as of the last refresh of the shelf, else of the cut.
     """

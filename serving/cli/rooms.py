@@ -199,8 +199,10 @@ def _publish(
     from serving.line import forget_publish
 
     if again:
+        place = existing_workspace(workspace)
         parse_time(as_of), company_path(company)  # refused before anything is forgotten
-        forget_publish(existing_workspace(workspace))
+        _refuse_what_trains(place, "publish", size=size, seed=seed)
+        forget_publish(place)
     run_line(Workspace(workspace), company, size, as_of, seed, only="publish")
 
 

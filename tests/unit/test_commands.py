@@ -107,11 +107,13 @@ def test_a_room_that_does_not_train_saves_no_other_model(
     assert RunSettings.load(workspace) == before
 
 
-def test_a_publish_that_cannot_be_forgets_nothing(workspace: Workspace) -> None:
+@pytest.mark.parametrize("wrong", [["--as-of", "nonsense"], ["--size", "base"]])
+def test_a_publish_that_cannot_be_forgets_nothing(workspace: Workspace, wrong: list[str]) -> None:
     workspace.state.mkdir(parents=True)
+    RunSettings(company_path=write_tiny_company(workspace.root / "raw")).save(workspace)
     marker = workspace.state / "publish.json"
     marker.write_text("{}")
-    arguments = ["publish", "--again", "--as-of", "nonsense", "--workspace", str(workspace.root)]
+    arguments = ["publish", "--again", *wrong, "--workspace", str(workspace.root)]
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, UserError)
     assert marker.exists()
