@@ -34,31 +34,25 @@ def own_candidates(pairs: PairTable, by: str, num_targets: int, quota: int) -> L
     return pairs.keys[rows]
 
 
-def popular_candidates(collective: CollectiveMemory, markets: Longs, quota: int) -> Longs:
-    """int64[U, quota]: most popular targets of each user's market, -1 where there are no more."""
-    known_market = np.where(markets < len(collective.popular), markets, 0)
-    return collective.popular[known_market, :quota]
-
-
-def popular_beside(
-    collective: CollectiveMemory, markets: Longs, owners: Longs, owned: Longs, quota: int
+def popular_candidates(
+    collective: CollectiveMemory, interactions: Interactions, quota: int, left_out: Longs
 ) -> Longs:
-    """int64[U, quota + n]: the `quota` most popular targets of each user's market beside those that
-    the user owns, -1 elsewhere; n is the most that one of the users owns.
+    """int64[U, at least quota]: the `quota` most popular targets of each user's market beside those
+    that are left out, -1 elsewhere.
 
     Args:
         collective: Says what is popular where.
-        markets: int64[U].
-        owners: int64[P], position of the user who owns
-        owned: int64[P], the target, each pair once.
+        interactions: Gives U, T and the markets.
         quota: How many.
+        left_out: int64[P], keys `user * T + target`, each once.
     """
-    most = int(np.bincount(owners, minlength=1).max())
-    popular = popular_candidates(collective, markets, quota + most)
-    width = max(int(popular.max(initial=0)), int(owned.max(initial=0))) + 1
-    is_owned = np.isin(np.arange(len(popular))[:, None] * width + popular, owners * width + owned)
-    is_new = ~is_owned & (popular >= 0)
-    return np.where(is_new & (np.cumsum(is_new, axis=1) <= quota), popular, -1)
+    markets, num_targets = interactions.markets, interactions.num_targets
+    most = int(np.bincount(left_out // num_targets, minlength=1).max())
+    known_market = np.where(markets < len(collective.popular), markets, 0)
+    popular = collective.popular[known_market, : quota + most]
+    keys = np.arange(len(popular))[:, None] * num_targets + popular
+    is_candidate = (popular >= 0) & ~np.isin(keys, left_out)
+    return np.where(is_candidate & (np.cumsum(is_candidate, axis=1) <= quota), popular, -1)
 
 
 def collective_candidates(collective: CollectiveMemory, scores: PairScores) -> Longs:

@@ -133,6 +133,36 @@ def pair_features(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Sources:
+    """What candidates of U users are taken from; arguments as in `heads.candidates`."""
+
+    own: PairTable
+    seen: PairTable
+    scores: PairScores
+    profiles: Floats | None
+    logits: Floats | None
+
+    def without(self, owned: Longs, collective: CollectiveMemory, num_targets: int) -> _Sources:
+        """The same without the pairs `user * T + target` of `owned`: what comes after them in each
+        source fills its quota."""
+        users, targets = np.divmod(owned, num_targets)
+        columns = collective.position[targets]
+        cells = (users[columns >= 0], columns[columns >= 0])
+        follow, accompany = self.scores.follow.copy(), self.scores.accompany.copy()
+        follow[cells] = accompany[cells] = 0.0
+        logits = None if self.logits is None else self.logits.copy()
+        if logits is not None:
+            logits[cells] = -np.inf
+        return _Sources(
+            own=self.own.rows(~np.isin(self.own.keys, owned)),
+            seen=self.seen.rows(~np.isin(self.seen.keys, owned)),
+            scores=replace(self.scores, follow=follow, accompany=accompany),
+            profiles=self.profiles,
+            logits=logits,
+        )
+
+
 def _chunk(
     interactions: Interactions,
     memories: Memories,
@@ -148,10 +178,10 @@ def _chunk(
     logits = transformer.of_targets(memories.collective.known) if transformer else None
     if given is not None:
         keys = interactions.keys_of_all(given)
-    elif exclude_owned:
-        keys = _new_candidates(interactions, memories, own, seen, scores, profiles, logits, k)
     else:
-        keys = _candidates(interactions, memories, own, seen, scores, profiles, logits, k)
+        sources = _Sources(own, seen, scores, profiles, logits)
+        left_out = own.keys if exclude_owned else own.keys[:0]
+        keys = _candidates(interactions, memories, sources, k, left_out)
     users, targets = keys // interactions.num_targets, keys % interactions.num_targets
     columns = _own_columns(interactions, memories, own, seen, keys)
     columns |= _collective_columns(memories.collective, scores, users, targets)
@@ -164,59 +194,28 @@ def _chunk(
 
 
 def _candidates(
-    interactions: Interactions,
-    memories: Memories,
-    own: PairTable,
-    seen: PairTable,
-    scores: PairScores,
-    profiles: Floats | None,
-    logits: Floats | None,
-    k: int,
+    interactions: Interactions, memories: Memories, sources: _Sources, k: int, left_out: Longs
 ) -> Longs:
-    num_targets = interactions.num_targets
+    """int64[P]: keys `user * T + target`, none of `left_out` among them."""
+    collective, num_targets = memories.collective, interactions.num_targets
+    if len(left_out):
+        sources = sources.without(left_out, collective, num_targets)
     keys = [
-        quota.own_candidates(own, "decayed_112d", num_targets, max(quota.NUM_OWN, k)),
-        quota.own_candidates(seen, "seen", num_targets, quota.NUM_SEEN),
+        quota.own_candidates(sources.own, "decayed_112d", num_targets, max(quota.NUM_OWN, k)),
+        quota.own_candidates(sources.seen, "seen", num_targets, quota.NUM_SEEN),
     ]
     num_popular = max(quota.NUM_POPULAR, k)
     lists = [
-        quota.popular_candidates(memories.collective, interactions.markets, num_popular),
-        quota.collective_candidates(memories.collective, scores),
+        quota.popular_candidates(collective, interactions, num_popular, left_out),
+        quota.collective_candidates(collective, sources.scores),
     ]
-    if logits is not None:
-        lists.append(quota.transformer_candidates(memories.collective, logits))
-    if memories.content is not None and profiles is not None:
-        lists.append(quota.unsold_candidates(memories.content, memories.unsold, profiles))
-    return quota.merge_candidates(interactions, np.concatenate(keys), lists)
-
-
-def _new_candidates(
-    interactions: Interactions,
-    memories: Memories,
-    own: PairTable,
-    seen: PairTable,
-    scores: PairScores,
-    profiles: Floats | None,
-    logits: Floats | None,
-    k: int,
-) -> Longs:
-    """The same without what a user bought: each quota is filled by what comes after it."""
-    collective, num_targets = memories.collective, interactions.num_targets
-    owners, owned = own.keys // num_targets, own.keys % num_targets
-    columns = collective.position[owned]
-    cells = (owners[columns >= 0], columns[columns >= 0])
-    others = replace(scores, follow=scores.follow.copy(), accompany=scores.accompany.copy())
-    others.follow[cells] = others.accompany[cells] = 0.0
-    if logits is not None:
-        logits = logits.copy()
-        logits[cells] = -np.inf
-    none_own = PairTable(own.keys[:0], {name: one[:0] for name, one in own.columns.items()})
-    found = _candidates(interactions, memories, none_own, seen, others, profiles, logits, k)
-    popular = quota.popular_beside(
-        collective, interactions.markets, owners, owned, max(quota.NUM_POPULAR, k)
-    )
-    keys = quota.merge_candidates(interactions, found, [popular])
-    return np.setdiff1d(keys, own.keys, assume_unique=True)
+    if sources.logits is not None:
+        lists.append(quota.transformer_candidates(collective, sources.logits))
+    if memories.content is not None and sources.profiles is not None:
+        found = quota.unsold_candidates(memories.content, memories.unsold, sources.profiles)
+        lists.append(found)
+    merged = quota.merge_candidates(interactions, np.concatenate(keys), lists)
+    return np.setdiff1d(merged, left_out, assume_unique=True)
 
 
 def _own_columns(

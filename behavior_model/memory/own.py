@@ -33,6 +33,10 @@ class PairTable:
     keys: Longs
     columns: Columns
 
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> PairTable:
+        """Some of the pairs: bool[P]."""
+        return PairTable(self.keys[chosen], {n: one[chosen] for n, one in self.columns.items()})
+
     def at(self, keys: Longs, missing: dict[str, float]) -> Columns:
         """Values at other keys; where a pair is absent, `missing[name]` or 0."""
         if len(self.keys) == 0:
