@@ -1,14 +1,13 @@
-"""A bundle: everything that serving needs in one folder, sealed by the hash of every file."""
+"""A bundle: everything that serving needs in one folder, sealed by the hash of every file.
+
+`bundle_writer` makes one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,6 @@ import pyarrow.parquet as pq
 from pipelines.contracts import CATEGORY, ITEM_ID, TITLE, SemanticType
 from pipelines.errors import BundleError, VocabularyMismatchError
 from pipelines.tokens.vocabulary import Vocabulary
-from pipelines.workspace import write_json_atomically
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
@@ -149,65 +147,6 @@ class Bundle:
         return Catalogue(pq.read_table(self.root / CATALOGUE_FILE))
 
 
-@dataclass(frozen=True, kw_only=True)
-class BundleParts:
-    """What goes into a bundle.
-
-    Args:
-        vocabulary: Frozen.
-        as_of_us: Test cut, UTC microseconds.
-        training_cut_us: UTC microseconds.
-        window_days: Days that tasks look ahead.
-        event_fields: The company's own event fields.
-        backbone: Folder that `load_backbone` reads.
-        items: Folder that `ItemContent.load` reads.
-        index: Folder that `ItemIndex.load` reads.
-        heads: Task -> folder that its head's own `load` reads.
-        catalogue: Canonical catalogue.
-        trained_version: As in `Manifest`.
-        memories_us: As in `Manifest`.
-    """
-
-    vocabulary: Vocabulary
-    as_of_us: int
-    training_cut_us: int
-    window_days: int
-    event_fields: Mapping[str, SemanticType]
-    backbone: Path
-    items: Path
-    index: Path
-    heads: Mapping[str, Path]
-    catalogue: pa.Table
-    trained_version: str | None = None
-    memories_us: int | None = None
-
-
-def write_bundle(target: Path, parts: BundleParts) -> Manifest:
-    """Write a whole bundle or nothing; an equal one that stands there already is kept.
-
-    What killed processes have left beside it is removed: one process at a time writes a bundle.
-
-    Args:
-        target: The bundle's folder.
-        parts: What goes into it.
-
-    Raises:
-        BundleError: a part is missing.
-    """
-    for source in (parts.backbone, parts.items, parts.index, *parts.heads.values()):
-        if not source.is_dir():
-            raise BundleError(f"{source}: missing. Make it with: bfm run --workspace DIR")
-    with _fresh_folder(target) as folder:
-        _fill(folder, parts)
-        manifest = _describe(folder, parts)
-        write_json_atomically(folder / MANIFEST_FILE, asdict(manifest))
-        if not _same(target, manifest):
-            _replace(target, folder)
-    for leftover in target.parent.glob(f"{_prefix(target)}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    return manifest
-
-
 def read_manifest(root: Path) -> Manifest:
     """The manifest of a bundle, its files unchecked.
 
@@ -240,7 +179,7 @@ def open_bundle(root: Path) -> Bundle:
             expected and the found hash.
     """
     manifest = read_manifest(root)
-    present = set(_files_below(root)) - {MANIFEST_FILE}
+    present = set(files_below(root)) - {MANIFEST_FILE}
     for names, what in (
         (sorted(set(manifest.files) - present), "is missing"),
         (sorted(present - set(manifest.files)), "does not belong to this bundle"),
@@ -249,7 +188,7 @@ def open_bundle(root: Path) -> Bundle:
             raise BundleError(f"{root / names[0]}: {what}. {_WAY_OUT}")
     for name, expected in manifest.files.items():
         _check(root / name, expected)
-    expected_version = _model_version(manifest.files, _facts(manifest))
+    expected_version = version_of(manifest.files, facts_of(manifest))
     if manifest.model_version != expected_version:
         raise BundleError(
             f"{root / MANIFEST_FILE}: was changed; it names model version "
@@ -259,7 +198,7 @@ def open_bundle(root: Path) -> Bundle:
 
 
 def _check(path: Path, expected: BundledFile) -> None:
-    found = _digest(path)
+    found = digest_of(path)
     if found.sha256 != expected.sha256:
         raise BundleError(
             f"{path}: was changed after the bundle was written: expected SHA-256 "
@@ -281,44 +220,7 @@ def _vocabulary(root: Path, manifest: Manifest) -> Vocabulary:
     return vocabulary
 
 
-def _fill(folder: Path, parts: BundleParts) -> None:
-    parts.vocabulary.save(folder / VOCABULARY_FILE)
-    shutil.copytree(parts.backbone, folder / BACKBONE_FOLDER)
-    shutil.copytree(parts.items, folder / ITEMS_FOLDER)
-    shutil.copytree(parts.index, folder / INDEX_FOLDER)
-    for task, head in parts.heads.items():
-        shutil.copytree(head, folder / HEADS_FOLDER / task)
-    pq.write_table(_display(parts), folder / CATALOGUE_FILE)
-
-
-def _display(parts: BundleParts) -> pa.Table:
-    wanted = pa.table({ITEM_ID: pa.array(parts.vocabulary.items, type=pa.string())})
-    wanted = wanted.append_column("row", pa.array(range(wanted.num_rows), type=pa.int64()))
-    columns = parts.catalogue.select([ITEM_ID, TITLE, CATEGORY])
-    joined = wanted.join(columns, keys=ITEM_ID, join_type="left outer").sort_by("row")
-    return joined.select([ITEM_ID, TITLE, CATEGORY])
-
-
-def _describe(folder: Path, parts: BundleParts) -> Manifest:
-    files = {name: _digest(folder / name) for name in sorted(_files_below(folder))}
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        model_version="",
-        vocabulary_id=parts.vocabulary.vocabulary_id,
-        company=parts.vocabulary.company,
-        as_of_us=parts.as_of_us,
-        training_cut_us=parts.training_cut_us,
-        window_days=parts.window_days,
-        tasks=tuple(sorted(parts.heads)),
-        event_fields=dict(sorted(parts.event_fields.items())),
-        files=files,
-        trained_version=parts.trained_version,
-        memories_us=parts.memories_us,
-    )
-    return Manifest(**{**vars(manifest), "model_version": _model_version(files, _facts(manifest))})
-
-
-def _facts(manifest: Manifest) -> dict[str, Any]:
+def facts_of(manifest: Manifest) -> dict[str, Any]:
     """All that a manifest says beside its files and its own version; nothing of what it leaves
     unsaid, so that bundles of before keep their version."""
     left_out = ("files", "model_version")
@@ -326,7 +228,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _model_version(files: Mapping[str, BundledFile], facts: Mapping[str, Any]) -> str:
+def version_of(files: Mapping[str, BundledFile], facts: Mapping[str, Any]) -> str:
+    """Model version: a hash over all files and facts."""
     hashes = {name: file.sha256 for name, file in files.items()}
     text = json.dumps({"files": hashes, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -339,65 +242,15 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
     return Manifest(**{**raw, **typed})
 
 
-def _digest(path: Path) -> BundledFile:
+def digest_of(path: Path) -> BundledFile:
+    """Size and hash of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return BundledFile(sha256=digest.hexdigest(), bytes=file.tell())
 
 
-def _files_below(root: Path) -> Iterator[str]:
+def files_below(root: Path) -> Iterator[str]:
+    """Relative paths of all files of a folder."""
     for path in root.rglob("*"):
         if path.is_file():
             yield path.relative_to(root).as_posix()
-
-
-def _same(target: Path, manifest: Manifest) -> bool:
-    try:
-        return open_bundle(target).manifest == manifest
-    except BundleError:
-        return False
-
-
-def _prefix(target: Path) -> str:
-    """How folders beside a bundle begin that are gone when it is written."""
-    return f".{target.name}."
-
-
-@contextmanager
-def _fresh_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target that is gone afterwards, unless it was moved into place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def bring_back(target: Path) -> None:
-    """Put the bundle back that a process moved away and was killed before it had put another there.
-
-    Call it where no other process writes the bundle.
-    """
-    if not target.exists():
-        for old in target.parent.glob(f"{_prefix(target)}*/{target.name}"):
-            os.rename(old, target)
-            return
-
-
-def _replace(target: Path, folder: Path) -> None:
-    """Move the old bundle away, the new one into place, then delete the old one.
-
-    An interrupt in between brings the old one back, `bring_back` after a kill.
-    """
-    with _fresh_folder(target) as away:
-        old = away / target.name
-        try:
-            if target.exists():
-                os.rename(target, old)
-            os.rename(folder, target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                os.rename(old, target)
-            raise

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from behavior_model.bundle import Bundle, BundleParts, Manifest, write_bundle
+from behavior_model.bundle import Bundle, Manifest
+from behavior_model.bundle_writer import BundleParts, write_bundle
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts

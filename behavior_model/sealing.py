@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from behavior_model.bundle import BundleParts, Manifest, open_bundle, write_bundle
+from behavior_model.bundle import Manifest, open_bundle
+from behavior_model.bundle_writer import BundleParts, write_bundle
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.item_index import ItemIndex

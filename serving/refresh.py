@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from behavior_model.bundle import Bundle, bring_back, open_bundle
+from behavior_model.bundle import Bundle, open_bundle
+from behavior_model.bundle_writer import bring_back
 from behavior_model.item_index import ItemIndex
 from behavior_model.renewal import renew_bundle
 from behavior_model.scoring import embed

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import huber, logsumexp, softmax
+from threadpoolctl import threadpool_limits
 
 from behavior_model.evaluation.metrics import Doubles
 
@@ -113,18 +114,19 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def _descend(runs: Runs, starts: Sequence[Doubles]) -> Doubles:
     exponents = (0.0, LARGEST_EXPONENT)
     bounds = [(None, None), (None, None), exponents, (None, None), exponents]
-    found = [
-        minimize(
-            _objective,
-            start,
-            args=(runs,),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": MAX_ITERATIONS},
-        )
-        for start in starts
-    ]
+    with threadpool_limits(1):  # a handful of numbers: threads only wait for one another
+        found = [
+            minimize(
+                _objective,
+                start,
+                args=(runs,),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"maxiter": MAX_ITERATIONS},
+            )
+            for start in starts
+        ]
     return np.asarray(min(found, key=lambda one: one.fun).x, dtype=np.float64)
 
 

@@ -12,13 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from behavior_model.bundle import (
-    BundleParts,
-    bring_back,
-    open_bundle,
-    read_manifest,
-    write_bundle,
-)
+from behavior_model.bundle import open_bundle, read_manifest
+from behavior_model.bundle_writer import BundleParts, bring_back, write_bundle
 from pipelines.contracts import CATEGORY, ITEM_ID, TITLE, SemanticType
 from pipelines.errors import BundleError
 from tests import small_shop
@@ -85,7 +80,7 @@ def test_an_interrupt_between_two_renames_brings_the_old_bundle_back(
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr("behavior_model.bundle.os.rename", interrupted)
+    monkeypatch.setattr("behavior_model.bundle_writer.os.rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_bundle(root, replace(parts, window_days=7))
     monkeypatch.undo()
