@@ -28,7 +28,9 @@ class Metrics:
             registry=self.registry,
         )
         self.fallbacks = Counter(
-            "bfm_fallbacks", "Answers for users without history.", registry=self.registry
+            "bfm_fallbacks",
+            "Answers for users of whom nothing that counts is known.",
+            registry=self.registry,
         )
         self.live_events = Counter("bfm_live_events", "Live events stored.", registry=self.registry)
         self.model = Gauge(

@@ -63,7 +63,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1
 EventType = Annotated[
     Id, AfterValidator(_not_reserved), Field(json_schema_extra={"not": {"const": PROBE_TYPE}})
 ]
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"[^\s\x00-\x1f\x7f]")]
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Quantity = Annotated[float, Field(gt=0, le=1e12)]
@@ -201,7 +201,7 @@ class RankedTag(BaseModel):
 
 
 class _UserResponse(_Response):
-    """`fallback`: the user has no history, so the answer is the same for all such users."""
+    """`fallback`: nothing that counts is known of the user, as of all who get the same answer."""
 
     user_id: str
     prediction_time: ShownTime

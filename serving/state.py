@@ -28,8 +28,8 @@ from serving.problems import ProblemError, ascii_text
 from serving.schemas import ExtraValue, LiveEvent, canonical_events
 from serving.settings import ServingSettings
 
-MAX_WAITING: Final = 20
-"""Requests that wait for a slot: half of the threads that answer, the others stay free."""
+NUM_THREADS: Final = 40
+"""Threads that answer requests, as many as Starlette starts."""
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
@@ -100,7 +100,7 @@ class AppState:
             live_events=LiveEvents(settings.opened.live_events_path),
             metrics=metrics,
             _slots=threading.BoundedSemaphore(settings.max_concurrent_predictions),
-            _waiting=threading.BoundedSemaphore(MAX_WAITING),
+            _waiting=threading.BoundedSemaphore(num_waiting(settings.max_concurrent_predictions)),
         )
 
     @property
@@ -226,6 +226,11 @@ class AppState:
         if state is None or state.vocabulary_id != vocabulary.vocabulary_id:
             return None
         return state.histories.known_to(vocabulary)
+
+
+def num_waiting(num_slots: int) -> int:
+    """How many requests may wait for a slot: half of the other threads, so that some stay free."""
+    return max((NUM_THREADS - num_slots) // 2, 1)
 
 
 def as_of_micros(request: Any) -> int | None:

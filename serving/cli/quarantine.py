@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.errors import UserError
+from pipelines.errors import UnknownNameError, UserError
 from pipelines.workspace import Workspace
 from serving.cli.console import out, print_table
 from serving.cli.options import WorkspaceOption, existing_workspace
@@ -42,6 +42,8 @@ def quarantine(
     if export is not None and replay is not None:
         raise UserError("--export writes a file and --replay reads one; give one of them.")
     place = existing_workspace(workspace)
+    if table is not None:
+        _require_table(place, table)
     if replay is not None:
         if table is None or rule is not None:
             raise UserError("--replay FILE needs --table NAME, the table its rows are of, alone.")
@@ -50,9 +52,24 @@ def quarantine(
         from pipelines.quality.quarantine import export as write
 
         num = write(place, export, table, rule)
-        out.print(f"{num:,} row(s) written to {export}. Repair them, then: bfm quarantine --replay")
+        out.print(
+            f"{num:,} row(s) written to {export}. Repair them, then: bfm quarantine "
+            f"--workspace {workspace} --replay {export} --table NAME"
+        )
     else:
         _list(place, table, rule)
+
+
+def _require_table(workspace: Workspace, table: str) -> None:
+    """Refuse a name that neither company.yaml nor quarantine holds."""
+    from pipelines.company import load_company
+    from pipelines.flow.runner import RunSettings
+    from pipelines.quality.quarantine import reasons
+
+    known = {one.name for one in load_company(RunSettings.load(workspace).company_path).tables}
+    known |= {one.table for one in reasons(workspace)}
+    if table not in known:
+        raise UnknownNameError("table", table, sorted(known))
 
 
 def _list(workspace: Workspace, table: str | None, rule: str | None) -> None:

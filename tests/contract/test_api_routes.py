@@ -17,6 +17,10 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Ranking
@@ -24,7 +28,7 @@ from feature_store.published import Published
 from pipelines.workspace import Workspace
 from serving.app import create_app
 from serving.settings import ServingSettings
-from serving.state import MAX_WAITING
+from serving.state import NUM_THREADS, num_waiting
 from tests.small_shop import USERS, CountingPredictor, live_event
 
 HAPPY: dict[str, dict[str, Any]] = {
@@ -232,8 +236,9 @@ def test_a_body_that_is_not_sent_as_json_is_told_how(
 def test_a_blank_query_is_refused_and_an_unknown_name_is_no_wrong_address(
     client: TestClient,
 ) -> None:
-    problem = assert_problem(client.post("/v1/search", json={"query": " \n\t"}), 422)
-    assert problem["errors"][0]["pointer"] == "/query"
+    for query in (" \n\t", "\x00", "\x01 \x7f"):
+        problem = assert_problem(client.post("/v1/search", json={"query": query}), 422)
+        assert problem["errors"][0]["pointer"] == "/query"
     unknown = assert_problem(client.post("/v1/tags", json={"item_id": "no-such"}), 404)
     assert unknown["type"] == "urn:bfm:problem:unknown-name"
     assert assert_problem(client.get("/v1/nothing"), 404)["type"] == "urn:bfm:problem:not-found"
@@ -254,7 +259,7 @@ def test_a_busy_file_of_live_events_is_a_503(shop: Workspace, client: TestClient
 def test_some_threads_stay_free_while_the_model_is_busy(shop: Workspace) -> None:
     settings = ServingSettings(workspace=shop.root, max_concurrent_predictions=1, max_wait_s=60)
     app = create_app(settings, CountingPredictor.make())
-    asked, num_refused = {"user_id": "ada"}, 80 - MAX_WAITING
+    asked, num_refused = {"user_id": "ada"}, 80 - num_waiting(1)
     with (
         TestClient(app, raise_server_exceptions=False) as client,
         ThreadPoolExecutor(max_workers=81) as pool,
@@ -266,7 +271,31 @@ def test_some_threads_stay_free_while_the_model_is_busy(shop: Workspace) -> None
                 time.sleep(0.05)
             assert pool.submit(client.get, "/readyz").result(timeout=20).status_code == 200
         found = [one.result().status_code for one in sent]
-    assert (found.count(503), found.count(200)) == (num_refused, MAX_WAITING)
+    assert (found.count(503), found.count(200)) == (num_refused, num_waiting(1))
+
+
+def test_some_threads_are_kept_free_whatever_the_settings() -> None:
+    for slots in (1, 2, 20, 38):
+        assert 1 <= num_waiting(slots) < NUM_THREADS - slots
+    assert num_waiting(100) == 1
+
+
+def test_no_trace_holds_the_name_of_who_is_erased(shop: Workspace) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    before = trace.get_tracer_provider()
+    trace._set_tracer_provider(provider, log=False)
+    try:
+        app = create_app(ServingSettings(workspace=shop.root), CountingPredictor.make())
+        with TestClient(app) as client:
+            client.post("/v1/recommendations", json={"user_id": "ada"})
+            client.delete("/v1/users/anna@example.org")
+    finally:
+        trace._set_tracer_provider(before, log=False)
+    spans = [span.to_json() for span in exporter.get_finished_spans()]
+    assert any("/v1/recommendations" in span for span in spans)
+    assert not any("anna" in span for span in spans)
 
 
 def test_errors_are_described_as_they_are_sent(client: TestClient) -> None:

@@ -112,6 +112,7 @@ def test_a_file_that_is_no_export_is_refused(
     [
         (["--export", "a", "--replay", "b"], "give one of them"),
         (["--replay", "b"], "--replay FILE needs --table NAME"),
+        (["--table", "ordres"], "Did you mean 'orders'"),
         (["--replay", "b.jsonl", "--table", "orders"], "no such file. Write one with: bfm quar"),
     ],
 )
