@@ -29,12 +29,12 @@ from behavior_model.audit.profiles import (
     Guess,
     guess,
 )
-from behavior_model.baselines.user_features import feature_matrix, user_features
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.evaluation.study_page import StudyTable, write_study_page
 from behavior_model.predictor import RECOMMENDATION, Predictor
 from behavior_model.tasks import TaskKind, get_user_task, make_labels, past_at
+from behavior_model.user_features import feature_matrix, user_features
 from pipelines import lake
 from pipelines.clock import from_micros
 from pipelines.contracts import PROFILES, USER_ID

@@ -13,13 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from behavior_model.baselines.user_features import (
-    FREQUENCY,
-    RECENCY,
-    SPEND,
-    feature_matrix,
-    user_features,
-)
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.metrics import (
@@ -34,6 +27,13 @@ from behavior_model.heads.scorers import TreeScorer, signed_root
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, labelled_rows
 from behavior_model.heads.user_task import NUM_FOLDS, UserTaskHead, fit_rows, fold_of
 from behavior_model.tasks import TaskKind, UserTask, get_user_task, make_labels, past_at
+from behavior_model.user_features import (
+    FREQUENCY,
+    RECENCY,
+    SPEND,
+    feature_matrix,
+    user_features,
+)
 
 Doubles = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_] | npt.NDArray[np.int64]

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from behavior_model.baselines.user_features import feature_matrix, user_features
 from behavior_model.context import ModelContext
 from behavior_model.embedding import UserStates
 from behavior_model.heads.calibration import Calibration
@@ -28,6 +27,7 @@ from behavior_model.heads.recommendation import transformer_scores
 from behavior_model.heads.user_inputs import log_odds
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.user_features import feature_matrix, user_features
 from pipelines.errors import BundleError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary

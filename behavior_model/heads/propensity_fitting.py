@@ -15,7 +15,6 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from behavior_model.baselines.user_features import user_features
 from behavior_model.context import ModelContext
 from behavior_model.heads.calibration import calibrate_rate
 from behavior_model.heads.pair_features import FeatureTable
@@ -29,6 +28,7 @@ from behavior_model.heads.propensity import (
 from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
 from behavior_model.heads.recommendation_fitting import NUM_TRAINING_TIMES, fit_memories
 from behavior_model.memory.interactions import Bools, Longs, read_interactions
+from behavior_model.user_features import user_features
 
 MAX_TARGETS: Final = 50
 

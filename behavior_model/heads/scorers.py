@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 Doubles = npt.NDArray[np.float64]
 
-INVERSE_PENALTY: Final = 0.003
+INVERSE_PENALTY: Final = 0.01
 RIDGE_PENALTY: Final = 300.0
 NUM_TREES: Final = 250
 NUM_THREADS: Final = 1

@@ -10,9 +10,9 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from behavior_model.baselines.user_features import feature_matrix, user_features
 from behavior_model.context import ModelContext
 from behavior_model.tasks import UserTask, labels_at
+from behavior_model.user_features import feature_matrix, user_features
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 

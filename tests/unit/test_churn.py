@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from behavior_model.baselines.user_features import FREQUENCY, RECENCY, user_features
 from behavior_model.evaluation.metrics import auc
 from behavior_model.heads.learners import fit_mixture
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, UserInputs, user_inputs
 from behavior_model.heads.user_task import UserTaskHead, fit_rows, fold_of
-from behavior_model.tasks import get_user_task
+from behavior_model.tasks import get_user_task, is_event_type
+from behavior_model.user_features import FREQUENCY, RECENCY, user_features
+from pipelines.contracts import PURCHASE
 from pipelines.errors import BundleError, UserError, VocabularyMismatchError
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
@@ -150,3 +151,28 @@ def test_a_user_without_events_has_features_too() -> None:
     features = user_features(small_shop.vocabulary(), empty, np.full(3, small_shop.AS_OF_US))
     assert np.isnan(features[RECENCY]).all()
     assert features[FREQUENCY].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_steadiness_and_sizes_of_baskets_agree_with_loops() -> None:
+    """Beside a plain loop over each user's baskets, at a time when periods differ."""
+    users = shop_histories(12)
+    features = user_features(shop_vocabulary(), users, np.full(12, CUT_US))
+    for user in range(12):
+        one = users.select([user])
+        bought = is_event_type(shop_vocabulary(), one, PURCHASE)
+        baskets: dict[int, float] = {}
+        for time, amount in zip(one.times_us[bought], one.amounts[bought], strict=True):
+            baskets[int(time)] = baskets.get(int(time), 0.0) + float(amount)
+        ages = {time: (CUT_US - time) / DAY_US for time in baskets}
+        sizes = [baskets[time] for time in sorted(baskets)]
+        sums = {d: sum(v for t, v in baskets.items() if ages[t] <= d) for d in (28, 56, 84)}
+        periods = [sums[28], sums[56] - sums[28], sums[84] - sums[56]]
+        expected = {
+            "basket_last": sizes[-1],
+            "basket_largest": max(sizes),
+            "basket_deviation": np.std(sizes),
+            "amount_share_28_of_84": sums[28] / sums[84] if sums[84] else np.nan,
+            "amount_variation": np.std(periods) / np.mean(periods) if sums[84] else np.nan,
+        }
+        got = {name: features[name][user] for name in expected}
+        assert got == pytest.approx(expected, nan_ok=True, rel=1e-5), user

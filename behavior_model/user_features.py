@@ -1,8 +1,8 @@
 """Hand-made recency, frequency and amount features of users, read off their histories.
 
 The classic alternative to an embedding (Fader, Hardie and Lee, 2005, for why these three suffice so
-often). A *basket* is all purchases at one moment. No event needs to be known to the vocabulary
-beyond its type, and nothing is fitted.
+often), and what heads read beside it. A *basket* is all purchases at one moment. No event needs to
+be known to the vocabulary beyond its type, and nothing is fitted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ NUM_PERIODS: Final = 6
 WINDOWS_DAYS: Final = (7, 14, 28, 56, 84, 168, np.inf)
 _PERIOD_ENDS: Final = tuple(PERIOD_DAYS * (i + 1) for i in range(NUM_PERIODS))
 HALF_LIVES_DAYS: Final = (14, 56)
+LATE_SHARES_DAYS: Final = ((7, 28), (14, 28), (28, 84), (84, 168))
+"""What share of the second so many days fell into the first."""
+NUM_USUAL_PERIODS: Final = 3
 
 RECENCY: Final = "recency_days"
 FREQUENCY: Final = "baskets_inf"
@@ -55,14 +58,15 @@ def user_features(
     features |= _sums("baskets", num_users, basket_users, basket_ages)
     features |= _sums("items", num_users, buyers, buy_ages)
     features |= _sums("amount", num_users, buyers, buy_ages, money)
+    features |= _steadiness("baskets", features) | _steadiness("amount", features)
+    features |= _basket_amounts(num_users, buyers, starts, money)
     features |= _gaps(num_users, basket_users, basket_ages, features[RECENCY])
     features |= _variety(vocabulary, histories, bought)
     for name in vocabulary.field(EVENT_TYPE).values:
         if name not in (PURCHASE, PROBE_TYPE):
             chosen = is_event_type(vocabulary, histories, name)
             features |= _event_counts(name, num_users, users[chosen], ages[chosen])
-    baskets = features[FREQUENCY]
-    features["amount_per_basket"] = features["amount_inf"] / np.where(baskets > 0, baskets, np.nan)
+    features["amount_per_basket"] = _ratio(features["amount_inf"], features[FREQUENCY])
     features["amount_trend"] = np.log1p(features["amount_period_0"]) - np.log1p(
         features["amount_period_1"]
     )
@@ -112,13 +116,48 @@ def _histogram(
     return _count(num_users * width, cells, weights).reshape(num_users, width)[:, :-1]
 
 
+def _ratio(part: Doubles, whole: Doubles) -> Doubles:
+    return part / np.where(whole > 0, whole, np.nan)
+
+
+def _steadiness(name: str, features: dict[str, Doubles]) -> dict[str, Doubles]:
+    """Of sums made by `_sums`: how late they fell, and how much they vary by period."""
+    periods = [features[f"{name}_period_{i}"] for i in range(NUM_USUAL_PERIODS)]
+    shares = {
+        f"{name}_share_{late}_of_{days}": _ratio(
+            features[f"{name}_{late}"], features[f"{name}_{days}"]
+        )
+        for late, days in LATE_SHARES_DAYS
+    }
+    return shares | {f"{name}_variation": _ratio(np.std(periods, axis=0), np.mean(periods, axis=0))}
+
+
+def _basket_amounts(
+    num_users: int, buyers: Longs, starts: npt.NDArray[np.bool_], money: Doubles
+) -> dict[str, Doubles]:
+    users = buyers[starts]
+    amounts = np.bincount(np.cumsum(starts) - 1, weights=money, minlength=len(users))
+    count = _count(num_users, users)
+    mean = _ratio(_count(num_users, users, amounts), count)
+    square = _ratio(_count(num_users, users, amounts**2), count)
+    pick = _quantiles_of(num_users, users, amounts)
+    last = np.full(num_users, np.nan)
+    last[users] = amounts  # ascending in time
+    return {
+        "basket_deviation": np.sqrt(np.maximum(square - mean**2, 0.0)),
+        "basket_median": pick(0.5),
+        "basket_90": pick(0.9),
+        "basket_largest": pick(1.0),
+        "basket_last": last,
+    }
+
+
 def _gaps(num_users: int, users: Longs, ages: Doubles, recency: Doubles) -> dict[str, Doubles]:
     same = users[1:] == users[:-1]
     gaps, owners = (ages[:-1] - ages[1:])[same], users[1:][same]
     count = _count(num_users, owners)
-    some = np.where(count > 0, count, np.nan)
-    mean = _count(num_users, owners, gaps) / some
-    square = _count(num_users, owners, gaps**2) / some
+    mean = _ratio(_count(num_users, owners, gaps), count)
+    square = _ratio(_count(num_users, owners, gaps**2), count)
     pick = _quantiles_of(num_users, owners, gaps)
     last = np.full(num_users, np.nan)
     last[owners] = gaps
@@ -133,7 +172,7 @@ def _gaps(num_users: int, users: Longs, ages: Doubles, recency: Doubles) -> dict
         "gap_largest": pick(1.0),
         "gap_last": last,
         "gaps_over_period": long_gaps,
-        "share_of_gaps_longer_than_recency": longer / some,
+        "share_of_gaps_longer_than_recency": _ratio(longer, count),
         "recency_over_gap_mean": recency / np.maximum(mean, floor),
         "recency_over_gap_90": recency / np.maximum(pick(0.9), floor),
         "recency_over_gap_largest": recency / np.maximum(pick(1.0), floor),
