@@ -99,6 +99,7 @@ class ModelContext:
     window_us: int
     parts: Path | None = None
     _cache: dict[tuple[str, int], object] = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict[tuple[str, int], object] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, workspace: Workspace, *, as_of_us: int, window_days: int = 28) -> ModelContext:
@@ -201,11 +202,11 @@ class ModelContext:
 
     def keep(self, kind: str, seed: int, value: object) -> None:
         """Something that one head has fitted and a later one reads, while this context lives."""
-        self._cache[(kind, seed)] = value
+        self._kept[(kind, seed)] = value
 
     def kept(self, kind: str, seed: int) -> object | None:
         """What was kept; None where nothing was."""
-        return self._cache.get((kind, seed))
+        return self._kept.get((kind, seed))
 
     def _once(self, kind: str, time: int, make: Callable[[], T]) -> T:
         if (kind, time) not in self._cache:

@@ -81,7 +81,7 @@ def pretrain(
         say: Takes lines for the user.
 
     Raises:
-        WorkspaceError: no token sequences or no catalogue yet.
+        WorkspaceError: no token sequences yet.
         BundleError: no bundle at `core`, or a changed one.
         UserError: no such processes, or users of a run to go on with that they cannot share evenly;
             a core of another shape, or from the future.

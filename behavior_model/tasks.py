@@ -23,7 +23,7 @@ from enum import StrEnum
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from pipelines.errors import CompanyConfigError, UnknownNameError, UserError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from behavior_model.embedding import UserStates
 
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -95,6 +98,7 @@ class Past:
 
 
 LabelFunction = Callable[[Past, Futures], Doubles]
+ZeroShot = Callable[["UserStates"], Doubles]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +110,15 @@ class UserTask:
         kind: What its labels are.
         label: float64[U] from past and future; NaN where the question is not asked.
         source: SHA-256 of the company's file that it stands in, "" for those of the platform.
+        zero_shot: What the backbone answers without a head, float64[U] from its states of the
+            users; None where it says nothing of the question.
     """
 
     name: str
     kind: TaskKind
     label: LabelFunction
     source: str = ""
+    zero_shot: ZeroShot | None = None
 
 
 MIN_OUTCOMES: Final = 10
@@ -119,8 +126,10 @@ NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TASKS: Final[dict[str, UserTask]] = {}
 
 
-def user_task(name: str, *, kind: TaskKind) -> Callable[[LabelFunction], LabelFunction]:
-    """Register a label function as a user task.
+def user_task(
+    name: str, *, kind: TaskKind, zero_shot: ZeroShot | None = None
+) -> Callable[[LabelFunction], LabelFunction]:
+    """Register a label function as a user task; for `zero_shot` see `UserTask`.
 
     Raises:
         ValueError: the name is taken, or is none that a folder and an address can have.
@@ -133,7 +142,7 @@ def user_task(name: str, *, kind: TaskKind) -> Callable[[LabelFunction], LabelFu
     def register(label: LabelFunction) -> LabelFunction:
         if name in _TASKS:
             raise ValueError(f"user task '{name}' is registered already; choose another name")
-        _TASKS[name] = UserTask(name=name, kind=kind, label=label)
+        _TASKS[name] = UserTask(name=name, kind=kind, label=label, zero_shot=zero_shot)
         return label
 
     return register
@@ -263,7 +272,12 @@ def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:
     return labels
 
 
-@user_task("churn", kind=TaskKind.BINARY)
+def _inactive(states: UserStates) -> Doubles:
+    chances: Doubles = states.inactive.astype(np.float64)
+    return chances
+
+
+@user_task("churn", kind=TaskKind.BINARY, zero_shot=_inactive)
 def churn(past: Past, future: Futures) -> Doubles:
     """No purchase in the window; asked of everybody with any history."""
     return np.where(future.num_purchases == 0, 1.0, 0.0)

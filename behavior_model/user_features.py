@@ -136,7 +136,7 @@ def _basket_amounts(
     num_users: int, buyers: Longs, starts: npt.NDArray[np.bool_], money: Doubles
 ) -> dict[str, Doubles]:
     users = buyers[starts]
-    amounts = np.bincount(np.cumsum(starts) - 1, weights=money, minlength=len(users))
+    amounts = _count(len(users), np.cumsum(starts) - 1, money)
     count = _count(num_users, users)
     mean = _ratio(_count(num_users, users, amounts), count)
     square = _ratio(_count(num_users, users, amounts**2), count)

@@ -147,10 +147,7 @@ PURCHASE: Final = "purchase"
 SEARCH: Final = "search"
 PAGE_VIEW: Final = "page_view"
 CART: Final = "cart"
-COUPON_REDEEMED: Final = "coupon_redeemed"
-CAMPAIGN_RECEIVED: Final = "campaign_received"
 RETURN: Final = "return"
-CANCELLATION: Final = "cancellation"
 
 
 def _text(name: str, *, required: bool = False) -> Column:

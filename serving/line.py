@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from behavior_model.recipes import check_size
 from behavior_model.training.processes import check_processes
+from pipelines import lake
 from pipelines.clock import to_micros
-from pipelines.contracts import USER_FLAGS
+from pipelines.contracts import EVENT_TIME, EVENTS, USER_FLAGS
 from pipelines.erasure import scrub_sqlite
 from pipelines.errors import UserError
 from pipelines.flow.lock import workspace_lock
@@ -146,7 +147,9 @@ class _ModelRooms:
         from pipelines.tokens.vocabulary import Vocabulary
 
         vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
-        recipe = recipe_for(context.settings.size, num_events=sum(vocabulary.item_counts))
+        before_cut = (EVENT_TIME, "<", context.training_cut)
+        events = lake.read(context.workspace, EVENTS.name, [EVENT_TIME], filters=[before_cut])
+        recipe = recipe_for(context.settings.size, num_events=events.num_rows)
         if context.settings.core is not None:
             recipe = after_core(recipe)
         result = pretrain(

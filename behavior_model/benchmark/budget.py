@@ -7,13 +7,15 @@ shortens the trainings and does not lengthen the run.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
-from behavior_model.benchmark.features import feature_table
+from behavior_model.benchmark.features import NUM_THREADS, feature_table
+from behavior_model.benchmark.interactions import Longs
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.recipe import EPOCHS
 from behavior_model.benchmark.shop import Outputs
@@ -36,7 +38,7 @@ SIDE_BY_SIDE: Final = 1.3
 """How much slower a training is beside another one on the same memory."""
 
 SLACK: Final = 0.95
-NUM_PROBED_USERS: Final = 64
+NUM_PROBED_USERS: Final = 128
 SCORING_S: Final = 7e-6
 FITTING_S: Final = 30e-6
 """Seconds per candidate pair for the mixture to score it and to learn from it, on two cores: rough,
@@ -83,15 +85,21 @@ class UserCost:
         """From a few users, with vectors of the backbone's width that mean nothing."""
         num_users = len(task.history)
         users = np.unique(np.linspace(0, num_users - 1, NUM_PROBED_USERS).astype(np.int64))
-        sample = LeaveOneOutTask(history=task.history.select(users), mask_history=task.mask_history)
         rng = np.random.default_rng(0)
-        queries, items = (
-            rng.standard_normal((num, width + 1), dtype=np.float32)
-            for num in (len(users), task.history.num_items)
-        )
+        items = rng.standard_normal((task.history.num_items, width + 1), dtype=np.float32)
+
+        def num_pairs(some: Longs) -> int:
+            sample = LeaveOneOutTask(
+                history=task.history.select(some), mask_history=task.mask_history
+            )
+            queries = rng.standard_normal((len(some), width + 1), dtype=np.float32)
+            return len(feature_table(sample, [Outputs(queries, items)], memories))
+
+        num_pairs(users[:1])  # what is made once is no cost of a user
         begun = time.monotonic()
-        table = feature_table(sample, [Outputs(queries, items)], memories)
-        seconds, pairs = (one / len(users) for one in (time.monotonic() - begun, len(table)))
+        with ThreadPoolExecutor(NUM_THREADS) as pool:  # as lists are made
+            found = sum(pool.map(num_pairs, np.array_split(users, 2 * NUM_THREADS)))
+        seconds, pairs = (one / len(users) for one in (time.monotonic() - begun, found))
         return cls(
             listing_s=seconds + pairs * SCORING_S,
             learning_s=seconds + pairs * FITTING_S,
@@ -105,19 +113,23 @@ class Plan:
 
     Args:
         epochs: Passes of each training.
+        share: Of the histories, how many a pass reads; less than all where there is no time for a
+            whole pass.
         num_members: Backbones from different seeds.
         num_learned: Validation users that the mixture learns from.
         listing_s: Seconds that the lists of all users will take, which nothing can shorten.
     """
 
     epochs: int
+    share: float
     num_members: int
     num_learned: int
     listing_s: float
 
     def __str__(self) -> str:
+        passes = f"{self.epochs} epochs" if self.share == 1 else f"{self.share:.0%} of an epoch"
         return (
-            f"{self.epochs} epochs, two trainings side by side, {self.num_members} of each; "
+            f"{passes}, two trainings side by side, {self.num_members} of each; "
             f"the mixture learns from at most {self.num_learned:,} users, the lists take about "
             f"{self.listing_s:,.0f} s"
         )
@@ -142,9 +154,11 @@ def plan(
     listing_s = num_users * cost.listing_s
     mixing_s = listing_s + min(num_learned, num_users) * cost.learning_s
     training_s = max(own_s * SLACK - mixing_s, own_s * MIN_TRAINING_SHARE)
-    epochs = int(training_s / max(epoch_s * SIDE_BY_SIDE, 1e-3))
+    affordable_epochs = training_s / max(epoch_s * SIDE_BY_SIDE, 1e-3)
+    epochs = int(affordable_epochs)
     return Plan(
         epochs=max(1, min(EPOCHS, epochs)),
+        share=min(1.0, affordable_epochs),
         num_members=max(1, min(MAX_MEMBERS, epochs // EPOCHS)),
         num_learned=num_learned,
         listing_s=listing_s,

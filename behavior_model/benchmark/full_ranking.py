@@ -200,7 +200,10 @@ def _within_budget(
     num_judged = int(np.count_nonzero(test.fold.judged))
     spending = plan(deadline.left_s - for_baselines, epoch_s, cost, num_judged, len(options.seeds))
     say(f"{spending} (one epoch alone {epoch_s:.1f} s)")
-    return replace(job, recipe=with_epochs(job.recipe, history, spending.epochs)), spending
+    if spending.listing_s * len(options.seeds) > deadline.left_s:
+        say("The lists alone take longer than --budget-minutes has left; nothing shortens them.")
+    recipe = with_epochs(job.recipe, history, spending.epochs)
+    return replace(job, recipe=recipe, share=spending.share), spending
 
 
 def _model_run(

@@ -5,6 +5,7 @@ Legend: U users, N items, E interactions.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -186,13 +187,16 @@ def read_interactions(path: Path, items_path: Path | None = None) -> Interaction
         SourceError: a file is missing or not parquet, a column is missing, an id is null, nothing
             is in it, or the item ids of both files have types that do not compare.
     """
-    table = _read(path, (USER_ID, ITEM_ID))
+    table = _read(path, (USER_ID, ITEM_ID), (EVENT_TIME, POSITION))
     orders = [name for name in (EVENT_TIME, POSITION) if name in table.column_names]
     if not orders:
         raise SourceError(
             f"{path}: neither '{EVENT_TIME}' nor '{POSITION}' among its columns "
-            f"({', '.join(table.column_names)}). One of them must say what came first."
+            f"({', '.join(_names(path))}). One of them must say what came first."
         )
+    filled = [name for name in orders if table.column(name).null_count < table.num_rows]
+    orders = filled or orders  # a column that nobody filled says nothing beside one that is
+    table = table.select([USER_ID, ITEM_ID, *orders])
     for name in orders:
         place = table.column_names.index(name)
         table = table.set_column(place, name, _ordered(path, name, table.column(name)))
@@ -226,12 +230,16 @@ def _catalogue(taken: pa.Array, path: Path | None) -> tuple[pa.Array, list[str]]
     table = _read(path, (ITEM_ID, TEXT))
     _refuse_nulls(path, table, (ITEM_ID,))
     listed = table.column(ITEM_ID).combine_chunks()
+    if _is_number(listed.type) and _is_number(taken.type):
+        with contextlib.suppress(pa.ArrowInvalid):  # pandas makes floats of columns with gaps
+            listed = listed.cast(taken.type)
     if listed.type != taken.type:
         raise SourceError(
             f"{path}: column '{ITEM_ID}' is {listed.type}, among the interactions it is "
             f"{taken.type}. Write both with one type."
         )
-    texts = pc.fill_null(pc.cast(table.column(TEXT), pa.string()), "").combine_chunks()
+    texts = pc.utf8_trim_whitespace(pc.fill_null(_as_text(path, table.column(TEXT)), ""))
+    texts = texts.combine_chunks()
     rows = pa.table({ITEM_ID: listed, TEXT: texts, "_length": pc.utf8_length(texts)})
     ordered = rows.sort_by([("_length", "descending"), (TEXT, "ascending")])
     item_ids = _ascending(pc.unique(pa.concat_arrays([listed, taken])))
@@ -240,28 +248,55 @@ def _catalogue(taken: pa.Array, path: Path | None) -> tuple[pa.Array, list[str]]
     return item_ids, found.to_pylist()
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
 def _ascending(values: pa.Array) -> pa.Array:
     return values.take(pc.sort_indices(values))
 
 
-def _read(path: Path, needed: tuple[str, ...]) -> pa.Table:
+def _names(path: Path) -> list[str]:
+    """Columns of a file.
+
+    Raises:
+        SourceError: there is none, or it is not parquet.
+    """
     if not path.is_file():
         raise SourceError(f"{path}: no such file. Give a parquet file.")
     try:
-        table = pq.read_table(path)
+        return list(pq.read_schema(path).names)
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{path}: not a parquet file ({error}).") from error
-    missing = [name for name in needed if name not in table.column_names]
+
+
+def _read(path: Path, needed: tuple[str, ...], welcome: tuple[str, ...] = ()) -> pa.Table:
+    """Those columns alone, as others may be large; of the welcome ones what there is."""
+    names = _names(path)
+    missing = [name for name in needed if name not in names]
     if missing:
         raise SourceError(
-            f"{path}: column '{missing[0]}' is missing; it has {', '.join(table.column_names)}. "
+            f"{path}: column '{missing[0]}' is missing; it has {', '.join(names)}. "
             f"Needed are {', '.join(needed)}."
         )
+    wanted = [name for name in (*needed, *welcome) if name in names]
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{path}: several columns are called '{twice[0]}'. Keep one of them.")
+    try:
+        table = pq.ParquetFile(path).read(wanted).select(wanted)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceError(f"{path}: cannot be read ({error}). Write it again.") from error
     if table.num_rows == 0:
         raise SourceError(f"{path}: the file has no rows, so there is nothing to learn from.")
     for position, name in enumerate(table.column_names):
         if name in needed:
-            table = table.set_column(position, name, _plain(table.column(name)))
+            values = _plain(table.column(name))
+            if name != TEXT and pa.types.is_nested(values.type):
+                raise SourceError(
+                    f"{path}: '{name}' is {values.type}, which is no id. Write texts or numbers."
+                )
+            table = table.set_column(position, name, values)
     return table
 
 
@@ -272,9 +307,32 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
         kind = kind.value_type
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         kind = pa.string()
+    elif pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        kind = pa.binary()
     elif pa.types.is_integer(kind) and kind != pa.uint64():
         kind = pa.int64()
-    return values if kind == values.type else values.cast(kind)
+    elif kind == pa.float16():
+        kind = pa.float32()
+    values = values if kind == values.type else values.cast(kind)
+    return pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(kind) else values
+
+
+def _as_text(path: Path, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts of a catalogue; several in a row are joined.
+
+    Raises:
+        SourceError: the column holds neither texts nor numbers.
+    """
+    kind = values.type
+    try:
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            words = values.cast(pa.list_(pa.string()))
+            return pc.binary_join(words, pa.scalar(" "))
+        return pc.cast(values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(
+            f"{path}: '{TEXT}' is {kind}, which cannot be read as text ({error}). Write texts."
+        ) from error
 
 
 def _ordered(path: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:

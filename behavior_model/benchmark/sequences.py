@@ -6,6 +6,7 @@ day after the one before it. Legend: U users, N items.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -108,18 +109,20 @@ class SequenceLoader:
         recipe: Context and batch size.
         seed: Seed of the run.
         shard: There is one.
+        share: Of the windows, how many an epoch reads, drawn anew each time.
     """
 
     encoded: Encoded
     recipe: Recipe
     seed: int
     shard: int = 0
+    share: float = 1.0
 
     def epoch(self, epoch: int) -> SequenceEpoch:
         """All batches of an epoch, from any step on."""
         rng = np.random.default_rng((self.seed, epoch))
         starts, stops = _windows(self.encoded.histories, self.recipe.model.context, rng)
-        order = rng.permutation(len(starts))
+        order = rng.permutation(len(starts))[: math.ceil(self.share * len(starts))]
         starts, stops = starts[order], stops[order]
         filled = np.cumsum(stops - starts)
         total = int(filled[-1]) if len(filled) else 0  # nobody may have taken two things

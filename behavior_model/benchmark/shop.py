@@ -28,7 +28,8 @@ from pipelines.tokens.binning import DAY_US
 from pipelines.workspace import write_bytes_atomically
 
 BATCH_USERS: Final = 256
-PROBE_STEPS: Final = 24
+PROBE_STEPS: Final = 20
+MIN_PROBE_STEPS: Final = 8
 WARM_STEPS: Final = 4
 TEXTLESS_WIDTH: Final = 8
 _OUTPUTS: Final = "outputs.safetensors"
@@ -150,24 +151,27 @@ def new_model(
     ).eval()
 
 
-def training_run(model: NextItemModel, shop: Shop, recipe: Recipe, seed: int) -> TrainingRun:
-    """The training of a model on its shop, before the first step."""
+def training_run(
+    model: NextItemModel, shop: Shop, recipe: Recipe, seed: int, *, share: float = 1.0
+) -> TrainingRun:
+    """The training of a model on its shop, before the first step; `share` as in the loader."""
     torch.set_num_threads(recipe.training.num_threads)
-    loader = SequenceLoader(encoded=shop.encoded, recipe=recipe, seed=seed)
+    loader = SequenceLoader(encoded=shop.encoded, recipe=recipe, seed=seed, share=share)
     return TrainingRun(model=model, config=recipe.training, loaders=[loader], seed=seed)
 
 
 def epoch_seconds(run: TrainingRun) -> float:
     """Seconds of one epoch of a run, from its first few steps; the run is of no use afterwards."""
     num_steps = -(-len(run.loaders[0].epoch(0)) // run.config.accumulated_batches)
-    started, counted = time.monotonic(), 1
-    for position, _ in enumerate(run.steps()):
-        if position == WARM_STEPS:
+    num_timed = min(max(num_steps, MIN_PROBE_STEPS), PROBE_STEPS)
+    started, counted = time.monotonic(), 0
+    for done, _ in enumerate(run.steps(), start=1):  # across epochs, where they are short
+        if done == WARM_STEPS:
             started = time.monotonic()
-        if position >= min(PROBE_STEPS, num_steps - 1):
-            counted = max(position - WARM_STEPS, 1)
+        counted = done - WARM_STEPS if done > WARM_STEPS else done
+        if done == WARM_STEPS + num_timed:
             break
-    return (time.monotonic() - started) / counted * num_steps
+    return (time.monotonic() - started) / max(counted, 1) * num_steps
 
 
 def ask(model: NextItemModel, shop: Shop, history: Interactions) -> Outputs:

@@ -16,6 +16,11 @@ from pipelines.errors import SourceError, UserError
 
 LEAVE_ONE_OUT: Final = "leave-one-out"
 LAST: Final = "the last interaction of each user"
+MAX_HIDDEN: Final = 0.2
+"""Of the interactions known at the test, how many validation may hide."""
+
+MIN_JUDGED: Final = 200
+"""So many users are judged at validation, if there are so many, whatever they hide."""
 
 
 class Cutoff(Protocol):
@@ -38,6 +43,27 @@ class BeforeLast:
     def history(self, full: Interactions) -> Interactions:
         """All but the last `num` interactions of each user."""
         return full.without_last(self.num)
+
+
+@dataclass(frozen=True)
+class BeforeLastOfSome:
+    """Each user's history ends before the last interaction, that of some users before the last two.
+
+    Args:
+        share: Of the users with three interactions or more, drawn evenly.
+    """
+
+    share: float
+
+    def chosen(self, full: Interactions) -> Bools:
+        """bool[U]: users of whom two are hidden; the same whenever it is asked."""
+        drawn = np.random.default_rng(0).random(len(full)) < self.share
+        return np.asarray(drawn & (full.lengths > 2), dtype=np.bool_)
+
+    def history(self, full: Interactions) -> Interactions:
+        """All but the last one or two interactions of each user."""
+        num_hidden = 1 + self.chosen(full)
+        return full.where(full.places_from_end >= num_hidden[full.users])
 
 
 @dataclass(frozen=True)
@@ -81,7 +107,7 @@ class Fold:
         return (
             f"{self.name}: {self.judged.sum():,} users judged; left out: "
             f"{(~self.judged & ~known).sum():,} without history before the cut, "
-            f"{(~self.judged & known).sum():,} without an interaction after it"
+            f"{(~self.judged & known).sum():,} with nothing to find after it"
         )
 
 
@@ -106,13 +132,24 @@ Splitter = Callable[[Interactions], Split]
 
 
 def leave_one_out(full: Interactions) -> Split:
-    """The last item of each user is the test item, the second last the validation item."""
-    return Split(
-        name=LEAVE_ONE_OUT,
-        cut=LAST,
-        validation=_without_last("validation", 2, full),
-        test=_without_last("test", 1, full),
-    )
+    """The last item of each user is the test item, the second last the validation item.
+
+    Where histories are so short that all validation items together are more than `MAX_HIDDEN` of
+    what is known at the test, only some users are judged at validation, and the others keep theirs:
+    a mixture that is learned where next to nothing is known does not fit the test.
+    """
+    test = _without_last("test", 1, full)
+    return Split(name=LEAVE_ONE_OUT, cut=LAST, validation=_validation(full, test), test=test)
+
+
+def _validation(full: Interactions, test: Fold) -> Fold:
+    num_users = int(np.count_nonzero(full.lengths > 2))
+    may_hide = MAX_HIDDEN * test.history.num_events
+    if num_users <= max(may_hide, MIN_JUDGED):
+        return _without_last("validation", 2, full)
+    cutoff = BeforeLastOfSome(max(may_hide, MIN_JUDGED) / num_users)
+    truth = np.where(cutoff.chosen(full), full.last(1), NO_ITEM)
+    return Fold(name="validation", cutoff=cutoff, history=cutoff.history(full), truth=truth)
 
 
 def time_split(full: Interactions, *, test_share: float) -> Split:

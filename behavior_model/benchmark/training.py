@@ -31,6 +31,7 @@ class BenchmarkJob:
         recipe: Size and how to train.
         seed: Seed of all draws.
         with_texts: Whether the texts of the items are read.
+        share: Of the histories, how many each pass reads.
         asked: Interactions of the users that outputs are made for, over the same items; by default
             those that are trained on.
     """
@@ -43,6 +44,7 @@ class BenchmarkJob:
     recipe: Recipe
     seed: int
     with_texts: bool = True
+    share: float = 1.0
     asked: Path | None = None
 
     @property
@@ -50,7 +52,7 @@ class BenchmarkJob:
         """Identity of the run: checkpoints of another recipe, seed, cutoff or file do not fit."""
         paths = (self.interactions, self.items, self.asked)
         files = [_content(path) for path in paths if path]
-        facts = (asdict(self.recipe), self.seed, self.cutoff, self.with_texts, files)
+        facts = (asdict(self.recipe), self.seed, self.cutoff, self.with_texts, self.share, files)
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property
@@ -102,4 +104,4 @@ def seconds_per_epoch(job: BenchmarkJob) -> float:
 def _new_run(job: BenchmarkJob) -> tuple[Shop, NextItemModel, TrainingRun]:
     shop = Shop.of(job.history(), job.recipe, job.text_cache)
     model = new_model(shop, job.recipe, job.seed)
-    return shop, model, training_run(model, shop, job.recipe, job.seed)
+    return shop, model, training_run(model, shop, job.recipe, job.seed, share=job.share)

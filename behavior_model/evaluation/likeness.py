@@ -9,6 +9,7 @@ Legend: Q products asked about, U users.
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import numpy as np
@@ -45,7 +46,7 @@ def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list
         seed: Seed of the bootstrap, over products.
     """
     memory = head.memories.collective
-    measured = Measurement(context=context, task=TASK, seed=seed, num_items=len(memory.known))
+    begun = time.perf_counter()
     bought = _bought(context)
     buyers = np.asarray(bought.sum(axis=0)).ravel()
     often = np.argsort(-context.vocabulary.count_by_item_idx, kind="stable")[:MAX_ASKED]
@@ -54,6 +55,13 @@ def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list
         return []
     space = item_embeddings(context.backbone, context.content)[:, :-1]
     likest, _ = BehaviourLikeness(memory, space[memory.known]).to_embeddings(space[asked], asked, K)
+    measured = Measurement(
+        context=context,
+        task=TASK,
+        seed=seed,
+        num_items=len(memory.known),
+        seconds=time.perf_counter() - begun,
+    )
     value, interval = mean_with_interval(_log_lifts(bought, asked, likest), seed=seed)
     together = memory.neighbours.accompany[memory.position[asked]].toarray()
     lists = {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.results import Result
@@ -24,15 +23,14 @@ class Measurement:
         task: Task name.
         seed: Seed of the run.
         num_items: Items that could be ranked, 0 for user tasks.
-        seconds_before: Seconds spent on fitting before this evaluation began.
+        seconds: From the start of fitting until the model has answered, without its baselines.
     """
 
     context: ModelContext
     task: str
     seed: int
     num_items: int = 0
-    seconds_before: float = 0.0
-    _started: float = field(default_factory=time.perf_counter)
+    seconds: float
 
     def result(
         self,
@@ -44,6 +42,7 @@ class Measurement:
         num_users: int,
         baselines: Mapping[str, float],
         parts: Mapping[str, float] | None = None,
+        spread: Mapping[str, float] | None = None,
     ) -> Result:
         """A result that carries this measurement's facts."""
         cut = from_micros(self.context.as_of_us)
@@ -56,11 +55,12 @@ class Measurement:
             interval=interval,
             baselines=baselines,
             parts=parts or {},
+            spread=spread or {},
             num_users=num_users,
             num_items=self.num_items,
             num_events=self.context.histories(self.context.test_time).num_events,
             seed=self.seed,
-            seconds=self.seconds_before + time.perf_counter() - self._started,
+            seconds=self.seconds,
             peak_memory_bytes=peak_memory_bytes(),
         )
 

@@ -147,7 +147,13 @@ def bootstrap_interval(
 
 
 def mean_with_interval(per_user: Doubles, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
-    """Mean over users with a value, and its bootstrap interval."""
+    """Mean over users with a value, and its bootstrap interval.
+
+    Raises:
+        ValueError: no user has one.
+    """
     values = per_user[~np.isnan(per_user)]
+    if len(values) == 0:
+        raise ValueError("no user has a value; there is nothing to take a mean of")
     interval = bootstrap_interval(len(values), lambda drawn: float(values[drawn].mean()), seed=seed)
     return float(values.mean()), interval

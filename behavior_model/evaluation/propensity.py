@@ -37,7 +37,7 @@ def fit_and_judge(context: ModelContext, folder: Path, *, seed: int) -> list[Res
         task=TASK,
         seed=seed,
         num_items=len(head.targets),
-        seconds_before=time.perf_counter() - started,
+        seconds=time.perf_counter() - started,
     )
     return _judge(measured, head, seed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from behavior_model.baselines.registry import RANKING_BASELINES, RankingBaseline
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import likeness
+from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
@@ -24,7 +24,6 @@ from behavior_model.heads.recommendation import (
     top_k,
 )
 from behavior_model.memory.interactions import Level, Longs
-from pipelines.clock import from_micros
 
 Doubles = npt.NDArray[np.float64]
 
@@ -89,7 +88,13 @@ def evaluate(
     states = context.states(context.test_time) if head.reads_transformer else None
     interactions, table = head.candidates(histories, states, context.test_time)
     ranking = head.rank_candidates(interactions, table, K)
-    seconds = time.perf_counter() - begun
+    measured = Measurement(
+        context=context,
+        task=TASKS[head.level],
+        seed=seed,
+        num_items=head.num_rankable,
+        seconds=time.perf_counter() - begun,
+    )
     judged = _Judged(
         lists={
             "model": ranking.padded(K),
@@ -98,11 +103,10 @@ def evaluate(
         },
         truths=head.level.truths_of(context.test_futures),
     )
+    if not any(len(truth) for truth in judged.truths):
+        return []  # nobody bought anything in the window that can be ranked
     members = _members(head, table, ranking)
-    return [
-        _result(context, head, judged, members, metric, seed=seed, seconds=seconds)
-        for metric in _METRICS
-    ]
+    return [_result(measured, judged, members, metric) for metric in _METRICS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,38 +121,21 @@ class _Judged:
         return _METRICS[metric](lists, self.truths, K)
 
 
-def _result(
-    context: ModelContext,
-    head: RecommendationHead,
-    judged: _Judged,
-    members: list[Longs],
-    metric: str,
-    *,
-    seed: int,
-    seconds: float,
-) -> Result:
+def _result(measured: Measurement, judged: _Judged, members: list[Longs], metric: str) -> Result:
     values = judged.per_user(metric, judged.lists["model"])
-    model, interval = mean_with_interval(values, seed=seed)
+    model, interval = mean_with_interval(values, seed=measured.seed)
     parts = [name for name in judged.lists if name.startswith("part:")]
     names = [name for name in judged.lists if name != "model" and name not in parts]
     single = [float(np.nanmean(judged.per_user(metric, lists))) for lists in members]
-    histories = context.histories(context.test_time)
-    return Result(
-        task=TASKS[head.level],
-        metric=metric,
-        split="test",
-        cut=from_micros(context.test_time).isoformat(),
-        model=model,
-        interval=interval,
+    return measured.result(
+        metric,
+        "test",
+        model,
+        interval,
         baselines={name: judged.mean(metric, name) for name in names},
         parts={name.removeprefix("part:"): judged.mean(metric, name) for name in parts},
         spread={"model": float(np.std(single, ddof=1))} if len(single) > 1 else {},
         num_users=int((~np.isnan(values)).sum()),
-        num_items=head.num_rankable,
-        num_events=histories.num_events,
-        seed=seed,
-        seconds=seconds,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 

@@ -25,14 +25,17 @@ class Result:
         split: "test" or "validation"; a slice is named after a slash ("test/active").
         cut: Prediction time, ISO 8601.
         model: The model's figure.
-        interval: 95 per cent bootstrap interval over users.
+        interval: 95 per cent bootstrap interval over those judged.
         baselines: Figure per baseline on the same split.
         parts: Figure per part of the model (transformer alone, each memory alone).
-        num_users: Users judged.
-        num_items: Items that could be ranked (0 for user tasks).
+        num_users: Users judged; search: queries; tagging and likeness, where products are judged:
+            users behind them.
+        num_items: Items or categories that could be ranked; tagging: products judged; 0 for user
+            tasks.
         num_events: Events of history that the model could see.
         seed: Seed of the run.
-        seconds: Wall time of fitting and evaluating the head.
+        seconds: Wall time of fitting the head, of rankings and likeness until it has answered;
+            without baselines.
         peak_memory_bytes: Peak resident memory of the process that evaluated.
         spread: Standard deviation over seeds per name, where a method has randomness.
     """

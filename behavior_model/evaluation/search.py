@@ -92,7 +92,7 @@ def evaluate(
         task="search",
         seed=seed,
         num_items=len(context.vocabulary.items),
-        seconds_before=time.perf_counter() - started,
+        seconds=time.perf_counter() - started,
     )
     queries = queries_at(context, context.test_futures, num_queries=NUM_TEST_QUERIES, seed=seed + 1)
     results: list[Result] = []

@@ -57,7 +57,7 @@ def evaluate(context: ModelContext, *, seed: int = 0) -> tuple[TaggingHead, list
         task="tagging",
         seed=seed,
         num_items=len(judged),
-        seconds_before=time.perf_counter() - started,
+        seconds=time.perf_counter() - started,
     )
     ranked = {
         "model": _ranked(head, judged, head.weights),

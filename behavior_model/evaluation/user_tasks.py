@@ -73,7 +73,7 @@ def fit_and_judge(
         context=context,
         task=task.name,
         seed=seed,
-        seconds_before=time.perf_counter() - started,
+        seconds=time.perf_counter() - started,
     )
     return _judge(measured, context, task, heads, rows, seed)
 
@@ -110,8 +110,8 @@ def _judge(
         scores = head.predict(past.histories, states, moment).scores
         parts[f"{kind} alone"] = _Answer(scores, scores)
     model = parts.pop(f"{InputKind.FUSED} alone")
-    if task.name == "churn":
-        chance = states.inactive.astype(np.float64)
+    if task.zero_shot is not None:
+        chance = task.zero_shot(states)
         parts["backbone without a head"] = _Answer(chance, chance)
     baselines = _baselines(context, task, rows, seed)
     asked = ~np.isnan(labels)

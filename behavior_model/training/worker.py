@@ -6,7 +6,6 @@ It needs no Ray: the Ray worker calls it with its rank, a test calls it alone.
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from behavior_model.core import Core
+from behavior_model.evaluation.measurement import peak_memory_bytes
 from behavior_model.items import ItemContent
 from behavior_model.model.backbone import Backbone, new_backbone, save_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
@@ -32,7 +32,6 @@ from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 
 LOG_EVERY_STEPS: Final = 10
-KIBIBYTE: Final = 1_024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +203,7 @@ def _new_run(
 
 def step_metrics(report: StepReport, speed: float, left_s: float) -> dict[str, float]:
     """What is logged of a step."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+    peak = peak_memory_bytes()
     return {
         "step": report.progress.global_step,
         "epoch": report.progress.epoch,

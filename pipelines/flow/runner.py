@@ -259,13 +259,15 @@ def run_stages(
         WorkspaceError: another process works on this workspace, it is another company's, or an
             earlier stage is not done.
     """
+    chosen = [stage for stage in stages if first is None or stage.name == first]
     with workspace_lock(context.workspace):
+        if first is not None:
+            for need in (need for stage in chosen for need in stage.needs):
+                marker_of(context.workspace, need)
         if remember:
             context.settings.save(context.workspace)
         try:
-            return [
-                _run_one(stage, context) for stage in stages if first is None or stage.name == first
-            ]
+            return [_run_one(stage, context) for stage in chosen]
         finally:
             context.stop_spark()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,6 +20,9 @@ from serving.cli.options import (
     existing_workspace,
     parse_time,
 )
+
+if TYPE_CHECKING:
+    from pipelines.flow.runner import StageContext
 
 BUILT_IN_COMPANY: Final = "complete-journey"
 LINE_HELP: Final = (
@@ -64,6 +68,10 @@ CoreOption = Annotated[
 
 
 TRAINING_ROOMS: Final = ("pretrain", "heads")
+ROOMS_BEFORE_THE_CUT: Final = ("ingest", "tokenize")
+"""They make the sequences, of whatever cut."""
+ROOMS_WITHOUT_CUT: Final = ("evaluate", "publish")
+"""They tell and copy what is there; a cut that moves with the data does not concern them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -112,6 +120,8 @@ def run_line(
     context = StageContext(workspace, settings, say=out.print)
     if context.company.tasks is not None:
         load_own_tasks(context)  # what is wrong with them is told before anything is trained
+    if only is not None:
+        _refuse_another_cut(context, only, given=as_of is not None)
     reports = run_stages(line(), context, first=only, remember=True)
     seconds = sum(report.seconds for report in reports)
     skipped = sum(report.skipped for report in reports)
@@ -141,6 +151,30 @@ def _refuse_what_trains(workspace: Workspace, room: str, **given: str | int | No
                 f"{name} {known}. To train another: bfm run --{name} {value} "
                 f"--workspace {workspace.root}"
             )
+
+
+def _refuse_another_cut(context: StageContext, room: str, *, given: bool) -> None:
+    """A room alone works on sequences and a model that were made for one cut: of another one they
+    would hold the future.
+
+    Raises:
+        UserError: the cut is not that of the token sequences.
+    """
+    from pipelines.flow.tokenized import MadeFrom
+
+    made = MadeFrom.load(context.workspace)
+    if made is None or room in ROOMS_BEFORE_THE_CUT:
+        return
+    if room in ROOMS_WITHOUT_CUT and not given:
+        return
+    if context.as_of != datetime.fromisoformat(made.as_of):
+        raise UserError(
+            f"'{room}' as of {context.as_of.isoformat()}: sequences and labels here were made as "
+            f"of {made.as_of}, and what was learned from them may know what came between. For the "
+            f"one: bfm run --as-of {context.as_of.isoformat()} --workspace "
+            f"{context.workspace.root}. For the other: bfm {room} --as-of {made.as_of} --workspace "
+            f"{context.workspace.root}"
+        )
 
 
 def _training_command(only: str | None) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """The leave-one-out benchmark on small made-up files: what it reads, hides, mixes and writes."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
 from behavior_model.benchmark.recipe import affordable_texts, recipe_for, with_epochs
 from behavior_model.benchmark.sequences import SequenceLoader, encode
-from behavior_model.benchmark.shop import Outputs
+from behavior_model.benchmark.shop import Outputs, Shop, new_model, training_run
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
 from behavior_model.benchmark.training import BenchmarkJob, seconds_per_epoch, train
 from behavior_model.recipes import Recipe
@@ -118,6 +119,61 @@ def test_files_of_different_writers_are_read_alike(shop: tuple[Path, Path], tmp_
     assert two.item_ids.equals(one.item_ids)
 
 
+def test_columns_that_nobody_asked_for_are_not_read(
+    shop: tuple[Path, Path], tmp_path: Path
+) -> None:
+    interactions = pq.read_table(shop[0])
+    num = interactions.num_rows
+    words = pa.array(["x"] * num)
+    extra = interactions.append_column("_row", words).append_column("_row", words)
+    pq.write_table(extra, tmp_path / "extra.parquet")
+    assert (
+        read_interactions(tmp_path / "extra.parquet").items == read_interactions(shop[0]).items
+    ).all()
+    empty = interactions.append_column("event_time", pa.nulls(num, pa.timestamp("us")))
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    assert (
+        read_interactions(tmp_path / "empty.parquet").items == read_interactions(shop[0]).items
+    ).all()
+    doubled = interactions.append_column("user_id", interactions.column("user_id"))
+    pq.write_table(doubled, tmp_path / "doubled.parquet")
+    with pytest.raises(SourceError, match="several columns are called 'user_id'"):
+        read_interactions(tmp_path / "doubled.parquet")
+
+
+def numbered(folder: Path, items: pa.Array, listed: pa.Array, texts: pa.Array) -> Interactions:
+    taken = {"user_id": [1] * len(items), "item_id": items, "position": range(len(items))}
+    pq.write_table(pa.table(taken), folder / "taken.parquet")
+    pq.write_table(pa.table({"item_id": listed, "text": texts}), folder / "listed.parquet")
+    return read_interactions(folder / "taken.parquet", folder / "listed.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.uint64(), pa.int32()])
+def test_numbers_are_one_id_whoever_wrote_them(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = pa.array([["a", "list"], ["of words"], None])
+    found = numbered(tmp_path, pa.array([3, 7]), pa.array([7, 9, 3], kind), texts)
+    assert found.item_ids.to_pylist() == [3, 7, 9]
+    assert found.texts == ["", "a list", "of words"]
+
+
+def test_texts_of_blanks_say_nothing(tmp_path: Path) -> None:
+    found = numbered(
+        tmp_path, pa.array([3, 7]), pa.array([3, 3, 7]), pa.array(["      ", "ab", "   "])
+    )
+    assert found.texts == ["ab", ""]
+
+
+def test_columns_of_no_use_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'text' is struct.*Write texts"):
+        numbered(tmp_path, pa.array([3]), pa.array([3]), pa.array([{"title": "x"}]))
+    with pytest.raises(SourceError, match=r"'text' is binary.*Write texts"):
+        numbered(tmp_path, pa.array([3]), pa.array([3]), pa.array([b"\xff"]))
+    with pytest.raises(SourceError, match=r"'item_id' is list.*which is no id"):
+        numbered(tmp_path, pa.array([[3]]), pa.array([3]), pa.array(["x"]))
+    with pytest.raises(SourceError, match="row 1 has no 'item_id'"):
+        numbered(tmp_path, pa.array([3.5, np.nan]), pa.array([3.5]), pa.array(["x"]))
+
+
 def test_ids_that_do_not_compare_are_named(shop: tuple[Path, Path], tmp_path: Path) -> None:
     items = pq.read_table(shop[1])
     numbered = items.set_column(0, "item_id", pa.array(range(len(items))))
@@ -170,6 +226,32 @@ def test_an_epoch_shows_every_next_item_once_in_long_histories_too(
     first = set(encoded.histories.offsets[:-1].tolist())
     expected = [row for row in range(encoded.histories.num_events) if row not in first]
     assert sorted(shown) == expected
+
+
+def test_a_part_of_an_epoch_is_drawn_anew_each_time(shop: tuple[Path, Path]) -> None:
+    encoded, recipe = encode(read_interactions(*shop)), small_recipe(shop)
+    loader = SequenceLoader(encoded=encoded, recipe=recipe, seed=0, share=0.25)
+    starts = [np.concatenate([part for part, _ in loader.epoch(epoch).plan]) for epoch in (0, 1, 0)]
+    assert len(starts[0]) == NUM_USERS // 4
+    assert (starts[0] == starts[2]).all()
+    assert set(starts[0]) != set(starts[1])
+
+
+@pytest.mark.parametrize("batch_tokens", [128, 213, 320, 640])
+def test_the_seconds_of_an_epoch_are_measured_however_few_its_steps(
+    shop: tuple[Path, Path], tmp_path: Path, batch_tokens: int
+) -> None:
+    recipe = small_recipe(shop)
+    recipe = replace(recipe, training=replace(recipe.training, batch_tokens=batch_tokens))
+    predicted = seconds_per_epoch(job(shop, tmp_path, recipe=recipe))
+    one = replace(recipe, training=replace(recipe.training, epochs=10))
+    content = Shop.of(read_interactions(*shop), one, tmp_path)
+    run = training_run(new_model(content, one, 0), content, one, 0)
+    begun = time.monotonic()
+    num_steps = sum(1 for _ in run.steps())
+    assert num_steps % 10 == 0
+    spent = (time.monotonic() - begun) / 10
+    assert spent / 5 < predicted < spent * 5
 
 
 def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(

@@ -33,14 +33,14 @@ DEAR = UserCost(listing_s=5e-3, learning_s=5e-2, num_pairs=100)
 def seconds(seconds_left: float, epoch_s: float, cost: UserCost, users: int, seeds: int) -> float:
     """What a plan takes, by its own reckoning."""
     found = plan(seconds_left, epoch_s, cost, users, seeds)
-    training = found.epochs * found.num_members * epoch_s * 1.3
+    training = found.epochs * found.share * found.num_members * epoch_s * 1.3
     learning = min(found.num_learned, users) * cost.learning_s
     return seeds * (training + learning + users * cost.listing_s)
 
 
 @pytest.mark.parametrize("cost", [CHEAP, DEAR])
 @pytest.mark.parametrize("num_seeds", [1, 3])
-@pytest.mark.parametrize("epoch_s", [0.5, 10.0, 60.0])
+@pytest.mark.parametrize("epoch_s", [0.5, 10.0, 60.0, 5_000.0])
 def test_a_plan_keeps_to_its_time(cost: UserCost, num_seeds: int, epoch_s: float) -> None:
     assert seconds(1_800.0, epoch_s, cost, 20_000, num_seeds) <= 1_800.0
 
@@ -60,6 +60,14 @@ def test_dear_users_leave_fewer_to_learn_from() -> None:
     assert plan(60.0, 10.0, DEAR, 200_000, 1).num_learned == MIN_LEARNED_USERS
     many = replace(CHEAP, num_pairs=500)
     assert plan(1_800.0, 10.0, many, 200_000, 1).num_learned == MAX_LEARNED_PAIRS // 500
+
+
+def test_where_a_whole_pass_takes_too_long_a_part_of_one_is_read() -> None:
+    found = plan(600.0, 4_000.0, CHEAP, 1_000, 1)
+    assert found.epochs == 1
+    assert 0.08 < found.share < 0.12
+    assert "of an epoch" in str(found)
+    assert plan(1_800.0, 10.0, CHEAP, 1_000, 1).share == 1
 
 
 def test_nothing_to_train_takes_no_time() -> None:
@@ -92,8 +100,9 @@ def test_quick_baselines_stand_beside_the_model_when_the_time_is_over(tmp_path: 
     said: list[str] = []
     task = LeaveOneOutTask(history=fold.history)
     found = full_ranking._baselines(options, task, Deadline.after(-1.0), said.append)
-    assert found.keys() == {"popularity", "popularity_recent", "item_knn"}
-    assert any("als left out: --budget-minutes are over" in line for line in said)
+    quick = {"popularity", "popularity_recent", "item_knn", "als", "ease", "transition_graph"}
+    assert found.keys() == quick
+    assert any("sasrec left out: --budget-minutes are over" in line for line in said)
 
 
 def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(

@@ -58,7 +58,7 @@ class TestTimeSplit:
         assert split.test.judged.tolist() == [True, False, False, True, False]
         assert str(split.test) == (
             "test: 2 users judged; left out: 1 without history before the cut, "
-            "2 without an interaction after it"
+            "2 with nothing to find after it"
         )
 
     def test_the_validation_item_comes_before_the_test(self, full: Interactions) -> None:
@@ -139,6 +139,39 @@ def test_leave_one_out_takes_the_last_two_of_each(full: Interactions) -> None:
     assert split.test.history.lengths.tolist() == [4, 1, 1, 2, 1]
     assert split.validation.history.lengths.tolist() == [3, 0, 0, 1, 0]
     assert split.test.judged.all()
+
+
+def of_lengths(lengths: list[int]) -> Interactions:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Interactions(
+        user_ids=pa.array(range(len(lengths))),
+        item_ids=pa.array(range(50)),
+        texts=[""] * 50,
+        offsets=offsets,
+        items=np.random.default_rng(0).integers(0, 50, offsets[-1]),
+    )
+
+
+def test_short_histories_keep_most_of_what_is_known_at_validation() -> None:
+    """Of three interactions each, hiding two from everybody would leave no pair to learn from."""
+    short = of_lengths([3] * 3_000 + [1] * 50 + [2] * 50)
+    split = leave_one_out(short)
+    judged, known = split.validation.judged, split.validation.history
+    assert known.num_events > 0.75 * split.test.history.num_events
+    assert 1_000 < judged.sum() < 1_400  # a fifth of 6,050
+    assert (known.lengths[judged] == 1).all()
+    assert (known.lengths[:3_000][~judged[:3_000]] == 2).all()
+    assert not judged[3_000:].any()
+    assert (split.validation.truth[judged] == short.last(1)[judged]).all()
+    assert (split.test.truth == short.last()).all()
+    cutoff = pickle.loads(pickle.dumps(split.validation.cutoff))
+    assert (cutoff.history(short).items == known.items).all()
+
+
+def test_long_histories_are_all_judged_at_validation() -> None:
+    split = leave_one_out(of_lengths([9] * 500))
+    assert split.validation.judged.all()
+    assert repr(split.validation.cutoff) == "BeforeLast(num=2)"
 
 
 def test_a_user_of_one_interaction_is_judged_on_it_alone() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipelines.errors import UserError
 from pipelines.flow.runner import RunSettings, StageContext
+from pipelines.flow.tokenized import MadeFrom
 from pipelines.workspace import Workspace
 from serving.cli.console import EXIT_DEFECT, EXIT_USER_ERROR, guarded, out, print_table
 from serving.cli.main import app
@@ -104,6 +105,32 @@ def test_a_room_that_does_not_train_saves_no_other_model(
     done = CliRunner().invoke(app, [*command, "--workspace", str(workspace.root)])
     assert isinstance(done.exception, UserError)
     assert re.search(r"does not train.*bfm run --(size base|seed 7)", str(done.exception))
+    assert RunSettings.load(workspace) == before
+
+
+@pytest.mark.parametrize("room", ["pretrain", "heads", "evaluate", "embed", "publish"])
+def test_a_room_alone_refuses_another_cut_than_that_of_the_sequences(
+    workspace: Workspace, room: str
+) -> None:
+    workspace.state.mkdir(parents=True)
+    RunSettings(company_path=write_tiny_company(workspace.root / "raw")).save(workspace)
+    MadeFrom(
+        events_id="e",
+        events_version=0,
+        learned_version=0,
+        judged_version=0,
+        vocabulary_id="v",
+        as_of="2017-10-01T00:00:00+00:00",
+        window_days=28,
+        columns=[],
+    ).save(workspace)
+    before = RunSettings.load(workspace)
+    arguments = [room, "--as-of", "2017-08-06T00:00:00Z", "--workspace", str(workspace.root)]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, UserError)
+    said = str(done.exception)
+    assert "as of 2017-10-01T00:00:00+00:00" in said
+    assert "bfm run --as-of 2017-08-06T00:00:00+00:00" in said
     assert RunSettings.load(workspace) == before
 
 
