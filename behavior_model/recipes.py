@@ -1,4 +1,8 @@
-"""One dial for size: everything a pretraining run needs follows from the recipe's name."""
+"""Everything that a company's pretraining needs follows from the recipe's name.
+
+Shapes come from the dial. Rates, batches and negatives are the recipe's own: whole customers with
+many kinds of events learn otherwise than the bare next items of a benchmark, which follow the dial.
+"""
 
 from __future__ import annotations
 

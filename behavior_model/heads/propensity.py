@@ -9,10 +9,9 @@ Legend: U users, T categories.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from behavior_model.context import ModelContext
 from behavior_model.embedding import UserStates
 from behavior_model.heads.calibration import Calibration
+from behavior_model.heads.documents import read_document
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
 from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import transformer_scores
@@ -28,14 +28,13 @@ from behavior_model.heads.user_inputs import log_odds
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
 from behavior_model.user_features import feature_matrix, user_features
-from pipelines.errors import BundleError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
 
 Doubles = npt.NDArray[np.float64]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 LEVEL: Final = Level.CATEGORY
 INACTIVE: Final = "transformer/inactive"
 TRANSFORMER_INPUTS: Final = ("transformer/logit", INACTIVE)
@@ -132,14 +131,10 @@ class PropensityHead:
         """Read what `save` wrote.
 
         Raises:
-            BundleError: nothing here, or a part is missing.
+            BundleError: nothing here, a part is missing, or it is of another schema version.
             VocabularyMismatchError: fitted with another vocabulary.
         """
-        missing = [name for name in (_JSON, _TENSORS) if not (folder / name).is_file()]
-        if missing:
-            raise BundleError(f"{folder}: no {', '.join(missing)} here. Fit it with: bfm heads")
-        raw: dict[str, Any] = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-        vocabulary.require(raw["vocabulary_id"], str(folder))
+        raw = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary, _TENSORS)
         tensors = load_file(folder / _TENSORS)
         trees = raw["trees"] and RankingTrees.load(
             folder / _TREES, raw["trees"]["names"], raw["trees"]["members"]

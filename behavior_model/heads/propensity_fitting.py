@@ -1,8 +1,9 @@
-"""Fitting the propensity head: the windows are those of the recommendation head.
+"""Fitting the propensity head: trees, mixture and calibration.
 
 Trees learn from the memories at prediction times whose windows ended before the validation window;
 the transformer, which was pretrained on those windows, joins on the validation window alone, where
-the mixture and the calibration are fitted. Then the trees are fitted once more with that window.
+the mixture and the calibration are fitted. Then the trees are fitted once more with that
+window, one more than those of the recommendation head.
 """
 
 from __future__ import annotations

@@ -9,10 +9,9 @@ once more with that window included. Memories are rebuilt from the history befor
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import UserStates
+from behavior_model.heads.documents import read_document
 from behavior_model.heads.mixture import TRANSFORMER, Mixture
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
 from behavior_model.heads.ranking_trees import RankingTrees
@@ -28,7 +28,6 @@ from behavior_model.largest import largest_in_groups
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
-from pipelines.errors import BundleError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_bytes_atomically, write_json_atomically
@@ -204,13 +203,10 @@ class RecommendationHead:
         """Read what `save` wrote.
 
         Raises:
-            BundleError: nothing here, or a part is missing.
+            BundleError: nothing here, a part is missing, or it is of another schema version.
             VocabularyMismatchError: fitted with another vocabulary.
         """
-        if not (folder / _JSON).is_file():
-            raise BundleError(f"{folder}: no recommendation head. Fit one with: bfm heads")
-        raw: dict[str, Any] = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-        vocabulary.require(raw["vocabulary_id"], str(folder))
+        raw = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary)
         level = Level(raw["level"])
         trees = None
         if raw["trees"] is not None:

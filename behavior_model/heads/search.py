@@ -8,7 +8,6 @@ with what the ranking of products says of this user and each.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ import pyarrow.feather
 from safetensors.numpy import load_file, save_file
 
 from behavior_model.embedding import UserStates
+from behavior_model.heads.documents import read_document
 from behavior_model.heads.item_counts import OwnCounts, own_counts
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex
 from behavior_model.heads.pair_features import pair_features
@@ -58,6 +58,7 @@ NUM_REFINED: Final = 200
 NUM_LIKE_TEXTS: Final = 10
 MAX_ITEMS_PER_TEXT: Final = 50
 """Candidates that share meaning but no word: the most bought items of the likest texts."""
+SCHEMA_VERSION: Final = 1
 _JSON: Final = "search.json"
 _TENSORS: Final = "search.safetensors"
 _TEXTS: Final = "search_texts.arrow"
@@ -275,6 +276,7 @@ class SearchHead:
         pa.feather.write_feather(table, folder / _TEXTS, compression="zstd")
         facts = {
             "features": list(FEATURES),
+            "schema_version": SCHEMA_VERSION,
             "vocabulary_id": self.vocabulary.vocabulary_id,
             "encoder": self.encoder.name,
         }
@@ -293,17 +295,10 @@ class SearchHead:
         """Read what `save` wrote; the full-text index is made from its texts at the first query.
 
         Raises:
-            BundleError: a file is missing or the features differ.
+            BundleError: a file is missing, of another schema version, or the features differ.
             VocabularyMismatchError: the head was fitted with another vocabulary.
         """
-        missing = [name for name in (_JSON, _TENSORS, _TEXTS) if not (folder / name).is_file()]
-        if missing:
-            raise BundleError(
-                f"{folder}: no {', '.join(missing)} here, so search cannot be loaded. "
-                "Make it again with: bfm heads --workspace DIR"
-            )
-        facts = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-        vocabulary.require(facts["vocabulary_id"], str(folder))
+        facts = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary, _TENSORS, _TEXTS)
         if tuple(facts["features"]) != FEATURES:
             raise BundleError(
                 f"{folder / _JSON}: features {facts['features']} came, {list(FEATURES)} are read. "

@@ -7,7 +7,6 @@ text, tags come from the catalogue texts of like meaning.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,11 +18,11 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from behavior_model.heads.documents import read_document
 from behavior_model.heads.tag_evidence import neighbour_tags
 from behavior_model.items import ItemContent
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.unit_rows import unit_rows
-from pipelines.errors import BundleError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
 
@@ -36,6 +35,7 @@ NUM_LIKE_TEXTS: Final = 10
 TEXT_SHARPNESS: Final = 20.0
 FLOORS: Final = np.asarray([1e-2, 1e-3, 1e-5])
 """Added to each feature before its logarithm is taken."""
+SCHEMA_VERSION: Final = 1
 _JSON: Final = "tagging.json"
 _TENSORS: Final = "tagging.safetensors"
 _MATRICES: Final = ("text", "tag_rows", "baskets", "descriptor_tags")
@@ -143,7 +143,11 @@ class TaggingHead:
             arrays[f"{name}.indptr"] = matrix.indptr.astype(np.int64)
             arrays[f"{name}.shape"] = np.asarray(matrix.shape, dtype=np.int64)
         save_file(arrays, folder / _TENSORS)
-        facts = {"vocabulary_id": self.vocabulary.vocabulary_id, "tags": list(self.tags)}
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            "vocabulary_id": self.vocabulary.vocabulary_id,
+            "tags": list(self.tags),
+        }
         write_json_atomically(folder / _JSON, facts)
 
     @classmethod
@@ -151,17 +155,10 @@ class TaggingHead:
         """Read what `save` wrote.
 
         Raises:
-            BundleError: a file is missing.
+            BundleError: a file is missing, or of another schema version.
             VocabularyMismatchError: the head was fitted with another vocabulary.
         """
-        missing = [name for name in (_JSON, _TENSORS) if not (folder / name).is_file()]
-        if missing:
-            raise BundleError(
-                f"{folder}: no {', '.join(missing)} here, so tagging cannot be loaded. "
-                "Make it again with: bfm heads --workspace DIR"
-            )
-        facts = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-        vocabulary.require(facts["vocabulary_id"], str(folder))
+        facts = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary, _TENSORS)
         tensors = load_file(folder / _TENSORS)
         return cls(
             vocabulary=vocabulary,

@@ -9,11 +9,10 @@ backbone has not been pretrained on, so that elsewhere its states look better th
 
 from __future__ import annotations
 
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from behavior_model.context import ModelContext
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
+from behavior_model.heads.documents import read_document
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
 from behavior_model.heads.learners import Learners, fit_mixture
 from behavior_model.heads.scorers import signed_root
@@ -33,7 +33,7 @@ from behavior_model.heads.user_inputs import (
     user_inputs,
 )
 from behavior_model.tasks import TaskKind, UserTask
-from pipelines.errors import BundleError, UserError
+from pipelines.errors import UserError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
@@ -42,7 +42,7 @@ Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
 NUM_FOLDS: Final = 5
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _JSON: Final = "user_task.json"
 _TENSORS: Final = "user_task.safetensors"
 _TREES: Final = "user_task_trees.txt"
@@ -149,8 +149,7 @@ class UserTaskHead:
             BundleError: a file is missing or of another schema version.
             VocabularyMismatchError: the head was fitted with another vocabulary.
         """
-        facts = _read_facts(folder)
-        vocabulary.require(facts["vocabulary_id"], str(folder))
+        facts = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary, _TENSORS)
         tensors = load_file(folder / _TENSORS)
         return cls(
             task=facts["task"],
@@ -162,22 +161,6 @@ class UserTaskHead:
             calibration=Calibration.from_tensors(tensors),
             familiarity=Familiarity.from_tensors(tensors),
         )
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    missing = [name for name in (_JSON, _TENSORS) if not (folder / name).is_file()]
-    if missing:
-        raise BundleError(
-            f"{folder}: no {', '.join(missing)} here, so no user task can be loaded. "
-            "Make it again with: bfm heads --workspace DIR"
-        )
-    facts: dict[str, Any] = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise BundleError(
-            f"{folder / _JSON}: schema version {facts.get('schema_version')} came, "
-            f"{SCHEMA_VERSION} is read. Make it again with: bfm heads --workspace DIR"
-        )
-    return facts
 
 
 def fit(

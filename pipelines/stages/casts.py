@@ -49,7 +49,8 @@ class Cast:
 
 
 def to_text(column: Column, dtype: str) -> Cast:
-    """Any scalar as text; whole numbers without decimals, blank text and NaN as null.
+    """Any scalar as text without blanks around it; whole numbers without decimals, blank text and
+    NaN as null.
 
     Raises:
         UncastableError: an array, map, struct or binary column.
@@ -68,7 +69,8 @@ def to_text(column: Column, dtype: str) -> Cast:
         text = text.otherwise(column.cast("string"))
     else:
         raise UncastableError(dtype)
-    return Cast(value=F.when(F.trim(text) != "", text), failures={})
+    trimmed = F.trim(text, F.lit(" \t\r\n"))  # what surrounds an id or a name is no part of it
+    return Cast(value=F.when(trimmed != "", trimmed), failures={})
 
 
 def to_number(column: Column, dtype: str) -> Cast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from behavior_model.heads.user_inputs import InputKind
 from behavior_model.heads.user_task import UserTaskHead, fit_rows
 from behavior_model.tasks import get_user_task
 from behavior_model.text_encoder import HashedBackend, TextEncoder
+from pipelines.errors import BundleError
 from pipelines.tokens.binning import FIRST_IDX
 from tests.rhythm_shop import (
     CUT_US,
@@ -141,3 +143,12 @@ def test_order_does_not_matter(member: Member, head: object) -> None:
 def test_making_it_again_gives_the_same_answers(member: Member, head: object) -> None:
     cases = list(range(NUM_CASES))
     assert_same(member.ask(head, cases), member.ask(member.make(), cases))
+
+
+def test_another_schema_version_is_refused(member: Member, head: object, tmp_path: Path) -> None:
+    head.save(tmp_path)  # type: ignore[attr-defined]
+    (document,) = tmp_path.glob("*.json")
+    facts = json.loads(document.read_text(encoding="utf-8"))
+    document.write_text(json.dumps({**facts, "schema_version": 0}), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"schema version 0 came.*bfm run"):
+        member.load(tmp_path)

@@ -135,6 +135,15 @@ def test_whole_numbers_that_pandas_made_floats_lose_their_decimals(
     assert [row["item_id"] for row in found] == ["7", None, "1.5", None, "12345678901234"]
 
 
+def test_blanks_around_a_value_are_no_part_of_it(spark: SparkSession, tmp_path: Path) -> None:
+    """As line ends of another system leave them, and columns of a fixed width."""
+    kinds = ["purchase\r", "  purchase", "purchase \t", " gift card "]
+    rows = [order(0, id=f"o{i}", kind=kind, store=" \r") for i, kind in enumerate(kinds)]
+    found = canonical(spark, tmp_path, rows)
+    assert [row["event_type"] for row in found] == ["purchase"] * 3 + ["gift card"]
+    assert {row["store"] for row in found} == {None}
+
+
 def test_numbers_as_text(spark: SparkSession, tmp_path: Path) -> None:
     values = [" 1.50 ", "1e3", "", "abc", "1,5", "Infinity", "NaN"]
     rows = [order(0, id=f"o{i}", paid=value) for i, value in enumerate(values)]

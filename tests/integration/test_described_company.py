@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import lake
@@ -170,3 +173,59 @@ def test_every_cell_and_every_count(
     ]
     events = lake.read(workspace, EVENTS.name).sort_by("event_id")
     assert events.drop_columns([CONTENT_HASH]).to_pylist() == EVENTS_EXPECTED
+
+
+DESCRIPTIONS = Path(__file__).parents[2] / "docs" / "companies"
+CDNOW = """ customer_id     date number_of_cds dollar_value
+ 00001 19970101  1   11.77
+ 00002 19970112  1   12.00
+ 00002 19970112  5   77.00
+ 00002 19970112  5   77.00
+"""
+BEHAVIOUR = pa.table(
+    {
+        "user_id": [1, 1, 2],
+        "item_id": [7, 7, 8],
+        "category_id": [3, 3, 4],
+        "behavior": ["pv", "buy", "cart"],
+        "event_time": pa.array(
+            [1_511_568_000, 1_511_568_060, 1_511_568_120], pa.timestamp("s", "UTC")
+        ),
+    }
+)
+
+
+def taken_in(spark: SparkSession, workspace: Workspace, raw: Path, name: str) -> list[Any]:
+    """Of a description that the documents publish: what was said, and types, amounts, user ids."""
+    path = Path(shutil.copy(DESCRIPTIONS / f"{name}.yaml", raw))
+    said: list[str] = []
+    ingest(spark, workspace, load_company(path), path, said.append)
+    events = lake.read(workspace, EVENTS.name).sort_by([("event_time", "ascending")])
+    told = ("user_id", "event_type", "amount", "item_id")
+    return [said, [tuple(row[one] for one in told) for row in events.to_pylist()]]
+
+
+def test_purchases_in_columns_of_text_are_taken_in_as_published(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "CDNOW_master.txt").write_text(CDNOW, encoding="utf-8")
+    said, events = taken_in(spark, workspace, tmp_path, "cdnow")
+    assert said == ["purchases: 4 rows in = 3 accepted + 0 quarantined + 1 duplicates"]
+    assert sorted(events) == [
+        ("00001", "purchase", 11.77, None),
+        ("00002", "purchase", 12.0, None),
+        ("00002", "purchase", 77.0, None),
+    ]
+
+
+def test_a_clickstream_is_taken_in_as_published(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    pq.write_table(BEHAVIOUR, tmp_path / "events.parquet")
+    said, events = taken_in(spark, workspace, tmp_path, "taobao")
+    assert said == ["behaviour: 3 rows in = 3 accepted + 0 quarantined + 0 duplicates"]
+    assert events == [
+        ("1", "page_view", None, "7"),
+        ("1", "purchase", None, "7"),
+        ("2", "cart", None, "8"),
+    ]
