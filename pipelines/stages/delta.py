@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from delta.tables import DeltaTable
 from deltalake import DeltaTable as LogReader
@@ -17,8 +17,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.storagelevel import StorageLevel
 
-from pipelines.contracts import CONTENT_HASH, EVENT_TIME, TableContract
-from pipelines.errors import WorkspaceError
+from pipelines.contracts import CONTENT_HASH, EVENT_TIME, SOURCE_TABLE, TableContract
+from pipelines.errors import SourceError, WorkspaceError
 from pipelines.stages import small_merge
 
 ROWS_PER_FILE: Final = 500_000
@@ -27,6 +27,8 @@ MAX_CUTS: Final = 128
 MAX_BROADCAST_ROWS: Final = 1_000_000
 _OLD_HASH: Final = "old_hash"
 _NEW_HASH: Final = "new_hash"
+_OLD_SOURCE: Final = small_merge.OLD_SOURCE
+_BESIDE: Final = (_OLD_HASH, _NEW_HASH, _OLD_SOURCE)
 _WRITE_OPTIONS: Final = {"compression": "zstd", "delta.enableDeletionVectors": "false"}
 
 
@@ -66,6 +68,8 @@ def merge(
 
     Raises:
         WorkspaceError: a column of the table has another type than the contract says now.
+        SourceError: a row has the key of another one that came from another source table; nothing
+            is written.
     """
     spark = frame.sparkSession
     if not has_table(spark, path):
@@ -98,6 +102,8 @@ def _merge_small(
 ) -> Written:
     """The same as `_apply` does, with rows that this process holds."""
     found = small_merge.compare(frame.toArrow(), path, contract.key, since_us)
+    if found.foreign.num_rows:
+        _refuse_foreign(contract, found.foreign.num_rows, found.foreign.to_pylist()[0])
     if found.changed.num_rows:
         changed = frame.sparkSession.createDataFrame(found.changed)
         marked = changed.withColumn(_NEW_HASH, F.col(CONTENT_HASH))
@@ -116,7 +122,9 @@ def _changes(
 ) -> DataFrame:
     """Rows to write, with the hashes of old and new content; a hash is null where there is none."""
     key = list(contract.key)
-    stored = stored.select(*key, _content_hash(stored).alias(_OLD_HASH))
+    tells_source = {CONTENT_HASH, SOURCE_TABLE} <= set(stored.columns)  # events do
+    sources = [F.col(SOURCE_TABLE).alias(_OLD_SOURCE)] if tells_source else []
+    stored = stored.select(*key, _content_hash(stored).alias(_OLD_HASH), *sources)
     if within is None:
         known = stored.join(_small(frame.select(*key), num_rows), key, "left_semi")
     else:
@@ -133,18 +141,35 @@ def _apply(changes: DataFrame, path: Path, contract: TableContract, cluster: lis
     is_new, is_gone = F.col(_OLD_HASH).isNull(), F.col(_NEW_HASH).isNull()
     counted = changes.agg(F.count_if(is_new), F.count_if(is_gone), F.count("*")).first()
     inserted, deleted, total = counted or (0, 0, 0)
+    if _OLD_SOURCE in changes.columns:
+        foreign = changes.where(F.col(SOURCE_TABLE) != F.col(_OLD_SOURCE))
+        names = (*contract.key, SOURCE_TABLE, _OLD_SOURCE)
+        if (example := foreign.select(*names).first()) is not None:
+            _refuse_foreign(contract, foreign.count(), example.asDict())
     written = Written(inserted=inserted, updated=total - inserted - deleted, deleted=deleted)
     if written.updated or written.deleted:
         _change(changes.where(~is_new), path, contract, total - inserted)
     if written.inserted:
-        rows = changes.where(is_new).drop(_OLD_HASH, _NEW_HASH)
+        rows = changes.where(is_new).drop(*_BESIDE)
         _clustered(rows, cluster, inserted).write.format("delta").mode("append").save(str(path))
     return written
 
 
+def _refuse_foreign(contract: TableContract, num: int, example: Mapping[str, Any]) -> NoReturn:
+    """Two systems that count from one would overwrite each other's rows."""
+    key = ", ".join(f"{name} {example[name]!r}" for name in contract.key)
+    came, known = example[SOURCE_TABLE], example[_OLD_SOURCE]
+    raise SourceError(
+        f"{num:,} row(s) of table '{came}' have the key of a row that came from table '{known}', "
+        f"as {key}: they would overwrite it. No event was written. Tell the ids of the two apart, "
+        f"as with {contract.key[0]}: {{concat: [{{constant: {came}}}, id]}}; if the table was "
+        f"renamed, give it its old name '{known}'."
+    )
+
+
 def _change(changes: DataFrame, path: Path, contract: TableContract, num_rows: int) -> None:
     """Update and delete: with few changes the table's files are rewritten in their own order."""
-    names = [name for name in changes.columns if name not in (_OLD_HASH, _NEW_HASH)]
+    names = [name for name in changes.columns if name not in _BESIDE]
     (
         DeltaTable.forPath(changes.sparkSession, str(path))
         .alias("old")

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
-from pipelines.contracts import CONTENT_HASH, EVENT_TIME
+from pipelines.contracts import CONTENT_HASH, EVENT_TIME, SOURCE_TABLE
 
 MAX_ROWS: Final = 200_000
 MAX_COMPARED: Final = 2_000_000
 """Stored rows whose keys one process looks through; more are looked through by Spark's tasks."""
+OLD_SOURCE: Final = "old_source"
 _OLD_HASH: Final = "old_hash"
 _POSITION: Final = "position"
 _TIME: Final = pa.timestamp("us", tz="UTC")
@@ -29,10 +30,13 @@ class Compared:
     Args:
         new: Their keys are not in the table.
         changed: The table holds their keys with other content.
+        foreign: Of the changed those that the table holds from another source table: their keys,
+            that table as `OLD_SOURCE`, and the table that they came from.
     """
 
     new: pa.Table
     changed: pa.Table
+    foreign: pa.Table
 
 
 def is_small(path: Path, num_rows: int, since_us: int | None) -> bool:
@@ -61,19 +65,24 @@ def compare(rows: pa.Table, path: Path, key: Sequence[str], since_us: int | None
     if since_us is not None:
         wanted &= pc.field(EVENT_TIME) >= _moment(since_us)
     dataset = DeltaTable(str(path)).to_pyarrow_dataset()
-    stored = dataset.to_table(columns=[*key, CONTENT_HASH], filter=wanted)
+    sources = [SOURCE_TABLE] if SOURCE_TABLE in rows.column_names else []  # events tell
+    stored = dataset.to_table(columns=[*key, CONTENT_HASH, *sources], filter=wanted)
     positions = rows.select(list(key)).append_column(
         _POSITION, pa.array(np.arange(rows.num_rows, dtype=np.int64))
     )
-    old = positions.join(stored.rename_columns([*key, _OLD_HASH]), list(key), join_type="inner")
+    renamed = stored.rename_columns([*key, _OLD_HASH, *([OLD_SOURCE] if sources else [])])
+    old = positions.join(renamed, list(key), join_type="inner")
     known = np.zeros(rows.num_rows, dtype=np.bool_)
     known[old.column(_POSITION).to_numpy()] = True
     came = rows.column(CONTENT_HASH).take(old.column(_POSITION))
     differs = pc.fill_null(pc.not_equal(came, old.column(_OLD_HASH)), True)
-    return Compared(
-        new=rows.filter(pa.array(~known)),
-        changed=rows.take(old.column(_POSITION).filter(differs)),
-    )
+    changed = rows.take(old.column(_POSITION).filter(differs))
+    foreign = changed.slice(0, 0)
+    if sources:
+        known_from = old.column(OLD_SOURCE).filter(differs)
+        told = changed.select([*key, SOURCE_TABLE]).append_column(OLD_SOURCE, known_from)
+        foreign = told.filter(pc.not_equal(told.column(SOURCE_TABLE), known_from))
+    return Compared(new=rows.filter(pa.array(~known)), changed=changed, foreign=foreign)
 
 
 def append(rows: pa.Table, path: Path, cluster: Sequence[str]) -> None:

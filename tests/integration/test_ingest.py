@@ -22,7 +22,7 @@ from pipelines.erasure import suppression_path
 from pipelines.errors import CompanyConfigError, QualityError, SourceError, UserError
 from pipelines.quality.alarm import Alarm
 from pipelines.quality.profile import Profile
-from pipelines.stages import watch
+from pipelines.stages import small_merge, watch
 from pipelines.stages.ingest import Ingested, ingest
 from pipelines.stages.watch import profile_path, watch_new_events
 from pipelines.workspace import Workspace, write_json_atomically
@@ -54,6 +54,35 @@ def take_in_orders(
     table = events_table(**changes)
     path = write_company(folder, table, files={table["source"]["path"]: rows})
     return take_in(spark, workspace, path)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_ids_of_two_systems_do_not_overwrite_each_other(
+    spark: SparkSession,
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    small: bool,
+) -> None:
+    """Both count from one, and come on different days."""
+    monkeypatch.setattr(small_merge, "MAX_ROWS", 1_000 if small else 0)
+    table = events_table()
+    path = write_company(tmp_path / "raw", table, files={table["source"]["path"]: orders(5)})
+    take_in(spark, workspace, path)
+    before = events(workspace)
+    other = events_table(name="web")
+    web = [order(number, kind="page_view") for number in (2, 3, 9)]
+    path = write_company(tmp_path / "other", other, files={other["source"]["path"]: web})
+    with pytest.raises(SourceError) as refused:
+        take_in(spark, workspace, path)
+    said = str(refused.value)
+    assert re.match(
+        r"2 row\(s\) of table 'web' .* came from table 'orders', as event_id 'o[23]'", said
+    )
+    assert "event_id: {concat: [{constant: web}, id]}" in said
+    assert "give it its old name 'orders'" in said
+    assert events(workspace) == before
 
 
 def events(workspace: Workspace) -> list[dict[str, Any]]:
