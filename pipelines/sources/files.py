@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipelines.errors import SourceError
+from pipelines.sources.folders import groups_of, union
 from pipelines.sources.json_rows import json_rows
 from pipelines.sources.request import (
     MALFORMED_ROW,
@@ -105,18 +105,16 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
     """Rows of all files as texts, each file by its own header line."""
     path, options = request.path(), _csv_options(request.source.options)
     try:
-        whole = spark.read.options(**options).csv(str(path))
+        whole = spark.read.options(**options, recursiveFileLookup="true").csv(str(path))
         if not whole.columns:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
-        empty = _EMPTY_LINE if options["multiLine"] == "true" else _EMPTY_LINE + b" "
-        groups = _by_header(whole.inputFiles(), empty) if options["header"] == "true" else []
-        if len(groups) < 2:
-            return _csv_rows(spark, [str(path)], options)
-        options |= {"basePath": str(path)}
-        frames = [_csv_rows(spark, group, options) for group in groups]
-        for group, frame in zip(groups, frames, strict=True):
-            request.refuse_without_needed(frame.columns, Path(group[0]))
-        return reduce(lambda left, right: left.unionByName(right, True), frames)
+        headers = _headers(whole.inputFiles(), options)
+        groups = groups_of(path, headers, lambda file: headers[file])
+        frames = [_csv_rows(spark, group.paths, options | group.options) for group in groups]
+        if len(frames) > 1:
+            for group, frame in zip(groups, frames, strict=True):
+                request.refuse_without_needed(frame.columns, group.files[0])
+        return union(frames)
     except (PySparkException, Py4JError, OSError) as error:
         raise _unreadable(request, path, error) from error
 
@@ -130,31 +128,38 @@ def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]
     )
 
 
-def _by_header(files: Sequence[str], empty: bytes) -> list[list[str]]:
-    """Paths by their first line that is not empty, in the order of their names; files without one
-    are left out.
+def _headers(files: Sequence[str], options: dict[str, str]) -> dict[Path, bytes]:
+    """The first line of each file that is not empty; files without one are left out.
 
     Args:
         files: URIs.
-        empty: What a line may hold that Spark takes for an empty one.
+        options: Where they say that files have no header line, all are as one.
 
     Raises:
         OSError: a file is not packed as its name says.
     """
-    groups: dict[bytes, list[str]] = {}
-    for file in sorted(str(path_of(uri)) for uri in files):
-        with pa.input_stream(file) as stream:  # unpacks what ends in .gz or .bz2
+    paths = [path_of(uri) for uri in files]
+    if options["header"] != "true":
+        return dict.fromkeys(paths, b"")
+    # What a line may hold that Spark takes for an empty one:
+    empty = _EMPTY_LINE if options["multiLine"] == "true" else _EMPTY_LINE + b" "
+    headers = {}
+    for path in paths:
+        with pa.input_stream(str(path)) as stream:  # unpacks what ends in .gz or .bz2
             line = next((line for line in BufferedReader(stream) if line.strip(empty)), b"")
         if line:
-            groups.setdefault(line.rstrip(b"\r\n"), []).append(file)
-    return list(groups.values())
+            headers[path] = line.rstrip(b"\r\n")
+    return headers
 
 
 def _read_jsonl(spark: SparkSession, request: SourceRequest) -> DataFrame:
     path = request.path()
     try:
-        lines = spark.read.text(str(path)).where(F.trim("value") != "")
-        return json_rows(lines, request)
+        groups = groups_of(path, files_below(path))
+        texts = [spark.read.options(**one.options).text(list(one.paths)) for one in groups]
+        if not texts:
+            raise SourceError(f"{request.place}: {path} is empty. Give a folder with files.")
+        return json_rows(union(texts).where(F.trim("value") != ""), request)
     except (PySparkException, Py4JError) as error:
         raise _unreadable(request, path, error) from error
 

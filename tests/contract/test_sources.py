@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -221,6 +222,53 @@ def test_a_file_of_another_kind_is_refused(
     (tmp_path / "orders.txt").write_text(content)
     with pytest.raises(SourceError, match=message):
         read_source(spark, request_of(path))
+
+
+COLUMNS = {"user_id": "customer", "event_time": "time", "event_type": "kind", "event_id": "id"}
+
+
+def write_one(path: Path, number: int, **changes: Any) -> None:
+    """One row in a file of its own."""
+    row = {"id": f"{number}", "customer": f"u{number}", "time": "2024-01-01", "kind": "buy"}
+    row |= changes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".whitespace":
+        path.write_text(f"{' '.join(row)}\n{' '.join(row.values())}\n")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({name: [value] for name, value in row.items()}), path)
+    elif path.suffix == ".csv":
+        path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    else:
+        path.write_text(f"{json.dumps(row)}\n")
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "whitespace"])
+def test_files_in_subfolders_are_read(spark: SparkSession, tmp_path: Path, format_: str) -> None:
+    path = described(tmp_path, format_, "orders", columns=COLUMNS, fields={})
+    for number, file in enumerate(("a", "day1/b", "day2/deep/c", "_old/d", ".trash/e")):
+        write_one(tmp_path / "orders" / f"{file}.{format_}", number)
+    rows = canonical(spark, path).orderBy("event_id").toArrow().to_pylist()
+    assert [(row["event_id"], row["rule"]) for row in rows] == [
+        ("0", None),
+        ("1", None),
+        ("2", None),
+    ]
+    assert len(READERS[format_].stamp(request_of(path))) == 3
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_partition_folders_are_columns(
+    spark: SparkSession, tmp_path: Path, format_: str, mixed: bool
+) -> None:
+    """Beside other files too, which have no such column."""
+    fields = {"store": {"from": "region", "type": "categorical"}}
+    path = described(tmp_path, format_, "orders", columns=COLUMNS, fields=fields)
+    files = ["region=eu/day=1/a", "region=us/day=2/b", *(["c", "late/d"] if mixed else [])]
+    for number, file in enumerate(files):
+        write_one(tmp_path / "orders" / f"{file}.{format_}", number)
+    rows = canonical(spark, path).orderBy("event_id").toArrow().to_pylist()
+    assert [row["store"] for row in rows] == ["eu", "us", *([None, None] if mixed else [])]
 
 
 def test_unknown_names_come_with_the_list(spark: SparkSession, tmp_path: Path) -> None:
