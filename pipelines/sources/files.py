@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipelines.errors import SourceError
-from pipelines.sources.folders import groups_of, union
+from pipelines.sources.folders import Group, groups_of, union
 from pipelines.sources.json_rows import json_rows
 from pipelines.sources.request import (
     MALFORMED_ROW,
@@ -31,6 +32,10 @@ from pipelines.sources.request import (
 )
 
 _NANOS_AS_LONG: Final = "spark.sql.legacy.parquet.nanosAsLong"
+_NESTED: Final = ("array", "map", "struct", "binary")
+_WIDENED: Final = ({"tinyint", "smallint", "int", "bigint"}, {"float", "double"})
+"""Types that Spark brings together itself, and loses nothing."""
+_LARGEST_EXACT: Final = 1e15
 _CSV_OPTIONS: Final = {
     "delimiter": "sep",
     "encoding": "encoding",
@@ -44,19 +49,41 @@ _EMPTY_LINE: Final = b"\r\n"
 _CSV_DEFAULTS: Final = {"header": "true", "escape": '"', "multiLine": "true"}
 
 
-def read_parquet_files(spark: SparkSession, path: Path, place: str) -> DataFrame:
+def read_parquet_files(
+    spark: SparkSession,
+    path: Path,
+    place: str,
+    refuse: Callable[[Sequence[str], Path], None] = lambda columns, file: None,
+) -> DataFrame:
     """Rows of a Parquet file or folder; times of any unit come as microseconds.
 
     Spark takes INT96 for an instant although it holds no zone, and refuses nanoseconds: the first
-    becomes TIMESTAMP_NTZ here, the second is read as integers and divided.
+    becomes TIMESTAMP_NTZ here, the second is read as integers and divided. A column that a file
+    lacks is missing there, and one whose type differs between files becomes text.
+
+    Args:
+        spark: The session.
+        path: A file or folder.
+        place: Named in messages.
+        refuse: Raises where one of several files lacks a column that all need.
 
     Raises:
-        SourceError: not Parquet.
+        SourceError: not Parquet, or nested values of two types.
     """
-    schema = _parquet_schema(path, place)
+    schemas = _parquet_schemas(path, place)
+    groups = groups_of(path, schemas, lambda file: _shape(schemas[file]))
+    frames = [_parquet_rows(spark, group, schemas[group.files[0]]) for group in groups]
+    if len(frames) == 1:
+        return frames[0]
+    for group, frame in zip(groups, frames, strict=True):
+        refuse(frame.columns, group.files[0])
+    return union(list(_of_one_type(frames, [group.files[0] for group in groups], place)))
+
+
+def _parquet_rows(spark: SparkSession, group: Group, schema: pa.Schema) -> DataFrame:
     if any(pa.types.is_timestamp(field.type) and field.type.unit == "ns" for field in schema):
         spark.conf.set(_NANOS_AS_LONG, "true")
-    frame = spark.read.parquet(str(path))
+    frame = spark.read.options(**group.options).parquet(*group.paths)
     zones = {f.name: f.type.tz for f in schema if pa.types.is_timestamp(f.type)}
     types = dict(frame.dtypes)
     return frame.select(
@@ -76,21 +103,71 @@ def _timestamp(name: str, dtype: str, zone: str | None) -> Column:
     return column if zone else column.cast("timestamp_ntz")
 
 
-def _parquet_schema(path: Path, place: str) -> pa.Schema:
-    files = [file for file in sorted(files_below(path)) if file.stat().st_size]
+def _parquet_schemas(path: Path, place: str) -> dict[Path, pa.Schema]:
+    """Schemas of all files that are not empty, by absolute path."""
+    files = [file for file in sorted(files_below(path.absolute())) if file.stat().st_size]
     if not files:
         raise SourceError(f"{place}: no files in {path}. Give a folder with Parquet files.")
+    return {Path(os.path.abspath(file)): _parquet_schema(file, place) for file in files}
+
+
+def _parquet_schema(file: Path, place: str) -> pa.Schema:
     try:
-        return pq.read_schema(files[0])
-    except pa.ArrowInvalid as error:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
         raise SourceError(
-            f"{place}: {files[0]} is not a Parquet file ({error}). "
+            f"{place}: {file} is not a Parquet file ({error}). "
             "Correct the path or the format (csv, jsonl, delta)."
         ) from error
 
 
+def _shape(schema: pa.Schema) -> frozenset[tuple[str, pa.DataType]]:
+    return frozenset((field.name, field.type) for field in schema)
+
+
+def _of_one_type(
+    frames: Sequence[DataFrame], files: Sequence[Path], place: str
+) -> Iterator[DataFrame]:
+    """Columns whose types differ between frames as texts."""
+    types: dict[str, dict[str, Path]] = {}
+    for frame, file in zip(frames, files, strict=True):
+        for name, dtype in frame.dtypes:
+            types.setdefault(name, {}).setdefault(dtype, file)
+    differing = {
+        name
+        for name, seen in types.items()
+        if len(held := seen.keys() - {"void"}) > 1 and not any(held <= one for one in _WIDENED)
+    }
+    for name in sorted(differing):
+        for dtype, file in types[name].items():
+            if dtype.startswith(_NESTED):
+                others = ", ".join(other for other in types[name] if other != dtype)
+                raise SourceError(
+                    f"{place}: column '{name}' is {dtype} in {file}, and {others} in other files. "
+                    "Write it with one type."
+                )
+    for frame in frames:
+        dtypes = dict(frame.dtypes)
+        yield frame.withColumns(
+            {name: _text(name, dtypes[name]) for name in frame.columns if name in differing}
+        )
+
+
+def _text(name: str, dtype: str) -> Column:
+    """A value as it would stand in a text: whole numbers without decimals, instants with a zone."""
+    column = quoted(name)
+    text = column.cast("string")
+    if dtype in ("float", "double") or dtype.startswith("decimal"):
+        is_whole = (column == F.floor(column)) & (F.abs(column) < _LARGEST_EXACT)
+        return F.when(is_whole, column.cast("bigint").cast("string")).otherwise(text)
+    if dtype == "timestamp":
+        return F.concat(F.to_utc_timestamp(column, F.current_timezone()).cast("string"), F.lit("Z"))
+    return text
+
+
 def _read_parquet(spark: SparkSession, request: SourceRequest) -> DataFrame:
-    return read_parquet_files(spark, request.path(), request.place)
+    path = request.path()
+    return read_parquet_files(spark, path, request.place, request.refuse_without_needed)
 
 
 def _csv_options(options: dict[str, Any]) -> dict[str, str]:
