@@ -123,6 +123,17 @@ def test_a_file_that_lands_with_an_old_time_is_read(
     assert sorted(events(workspace)) == ["c1", "c2"]
 
 
+def test_rows_that_are_too_old_are_counted(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    company.write_text(f"{company.read_text()}retention_days: 30\n")
+    recent = datetime.now(UTC).isoformat()
+    land(company, "a.jsonl", click(1), click(2, time=recent), click(3, kind=None))
+    done = run_once(spark, workspace, company)
+    assert (done.input_rows, done.accepted, done.quarantined, done.expired) == (3, 1, 0, 2)
+    assert sorted(events(workspace)) == ["c2"]
+
+
 def test_the_line_leaves_a_streamed_table_to_its_stream(
     spark: SparkSession, workspace: Workspace, company: Path
 ) -> None:
