@@ -48,10 +48,11 @@ class Progress:
     Args:
         query: Spark's id of the checkpoint that `batch` counts in.
         batch: Number of the last batch that is counted here.
-        input_rows: All rows = accepted + quarantined + duplicates.
+        input_rows: All rows = accepted + quarantined + duplicates + expired.
         accepted: Sound rows, one per key and batch; those not new or changed were known before.
         quarantined: Rows that break a rule.
         duplicates: Rows whose key came again in their batch.
+        expired: Rows that are older than what is kept.
         inserted: Accepted rows with a new key.
         updated: Accepted rows that corrected a stored one.
         late: Accepted rows that lay behind the watermark.
@@ -64,6 +65,7 @@ class Progress:
     accepted: int = 0
     quarantined: int = 0
     duplicates: int = 0
+    expired: int = 0
     inserted: int = 0
     updated: int = 0
     late: int = 0
@@ -89,6 +91,7 @@ class Progress:
             accepted=self.accepted + taken.ledger.accepted,
             quarantined=self.quarantined + taken.ledger.quarantined,
             duplicates=self.duplicates + taken.ledger.duplicates,
+            expired=self.expired + taken.ledger.expired,
             inserted=self.inserted + taken.written.inserted,
             updated=self.updated + taken.written.updated,
             late=self.late + taken.num_late,
@@ -300,7 +303,7 @@ def _warning(number: int, ledger: Ledger, workspace: Workspace) -> str:
     rule, count = max(ledger.rules.items(), key=lambda one: (one[1], one[0]))
     return (
         f"warning: {ledger.table}: batch {number} sent {ledger.quarantined:,} of "
-        f"{ledger.input_rows:,} rows to quarantine ({ledger.quarantined_share:.0%}, "
+        f"{ledger.kept_rows:,} rows to quarantine ({ledger.quarantined_share:.0%}, "
         f"max_quarantined_share is {ledger.max_quarantined_share:.0%}), most for {rule} "
         f"({count:,}). Look at them with: bfm quarantine --workspace {workspace.root}"
     )

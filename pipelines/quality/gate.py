@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -34,12 +35,17 @@ MAX_HASHES_HERE: Final = 20_000_000
 """So many hashes this process sorts (160 MB); more are dealt out to Spark's tasks."""
 MAX_SHOWN_CONFLICTS: Final = 3
 _HASH_LENGTH: Final = 32
+_EXPIRED: Final = "expired"
+"""Stands for a rule in rows that are too old to be kept; rules of columns begin with their name."""
 _NONE: Final = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Where the rows of one source table went: input = accepted + quarantined + duplicates."""
+    """Where the rows of one source table went.
+
+    input = accepted + quarantined + duplicates + expired, which are older than what is kept.
+    """
 
     table: str
     into: str
@@ -51,20 +57,27 @@ class Ledger:
     conflicting_keys: int
     max_quarantined_share: float
     unknown_items: int = 0
+    expired: int = 0
 
     @property
     def unaccounted(self) -> int:
-        return self.input_rows - self.accepted - self.quarantined - self.duplicates
+        return self.kept_rows - self.accepted - self.quarantined - self.duplicates
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows that are not too old."""
+        return self.input_rows - self.expired
 
     @property
     def quarantined_share(self) -> float:
-        return self.quarantined / max(self.input_rows, 1)
+        return self.quarantined / max(self.kept_rows, 1)
 
     def __str__(self) -> str:
         rules = ", ".join(f"{name} {count:,}" for name, count in sorted(self.rules.items()))
         return (
             f"{self.table}: {self.input_rows:,} rows in = {self.accepted:,} accepted + "
             f"{self.quarantined:,} quarantined + {self.duplicates:,} duplicates"
+            + (f" + {self.expired:,} expired" if self.expired else "")
             + (f" ({rules})" if rules else "")
         )
 
@@ -78,7 +91,8 @@ class Gated:
         accepted: Sound rows, one per key.
         quarantine: Rows of the `quarantine` table.
         ledgers: One per source table.
-        read: All rows that came, with their raw rows; reading them may read the source again.
+        read: All rows that came and are kept, with their raw rows; reading them may read the
+            source again.
         conflicts: Rows of a few keys that came with different content, as JSON.
         staged: The rows behind both frames; unpersist when they are written.
         since_us: No stored row with a key of these lies before (UTC microseconds); None where
@@ -101,6 +115,7 @@ def gate(
     tables: Sequence[TableConfig],
     *,
     reread: bool = False,
+    retained_from: datetime | None = None,
 ) -> Gated:
     """Split canonical rows into accepted and quarantined ones, and count everything.
 
@@ -112,8 +127,13 @@ def gate(
         tables: The source tables.
         reread: Read the rows again for each pass, where that is cheaper than keeping them; a few
             are kept all the same.
+        retained_from: Older events are counted and left out; None: everything is kept.
     """
-    staged = _flagged(rows, contract)
+    if retained_from is None or EVENT_TIME not in rows.columns:
+        is_expired = F.lit(False)
+    else:
+        is_expired = F.coalesce(F.col(EVENT_TIME) < retained_from, F.lit(False))
+    staged = _flagged(rows, contract, is_expired)
     if not reread:
         staged.persist(StorageLevel.MEMORY_AND_DISK)
     found = staged.groupBy(SOURCE_TABLE, RULE).agg(F.count("*"), _first_us(contract)).collect()
@@ -128,14 +148,14 @@ def gate(
     may_repeat = bool(_num_twins(hashes.toArrow().to_batches())) if here else _may_repeat(hashes)
     sound = sound.drop(KEY_HASH)
     accepted, keys = _one_per_key(sound, contract) if may_repeat else (sound, _Keys())
-    any_broken = any(rule is not None for _, rule in counts)
+    any_broken = any(rule not in (None, _EXPIRED) for _, rule in counts)
     quarantine = _quarantine(staged if any_broken else staged.limit(0))
     quarantined = _count_by_table(quarantine) if any_broken else {}
     return Gated(
         contract=contract,
         accepted=accepted.select(*contract.column_names),
         quarantine=quarantine,
-        read=rows,
+        read=rows.where(~is_expired),
         staged=staged,
         conflicts=keys.conflicts,
         since_us=_since(found) if _keys_tell_times(contract, tables) else None,
@@ -160,10 +180,10 @@ def _since(found: Sequence[Row]) -> int | None:
     return None if first is None else first // 1_000 * 1_000
 
 
-def _flagged(rows: DataFrame, contract: TableContract) -> DataFrame:
+def _flagged(rows: DataFrame, contract: TableContract, is_expired: Column) -> DataFrame:
     broken = [F.when(column, F.lit(rule)) for rule, column in row_rules(contract).items()]
-    rule = F.coalesce(RULE, *broken)
-    raw_row = F.when(rule.isNotNull(), F.col(RAW_ROW))
+    rule = F.when(is_expired, F.lit(_EXPIRED)).otherwise(F.coalesce(RULE, *broken))
+    raw_row = F.when(rule != _EXPIRED, F.col(RAW_ROW))
     arrival = [name for name in rows.columns if name == ARRIVAL]
     names = dict.fromkeys((*contract.column_names, KEY_HASH, SOURCE_TABLE, *arrival))
     return rows.select(*names, rule.alias(RULE), raw_row.alias(RAW_ROW))
@@ -246,7 +266,7 @@ def row_hash() -> Column:
 
 def _quarantine(staged: DataFrame) -> DataFrame:
     return (
-        staged.where(F.col(RULE).isNotNull())
+        staged.where(F.col(RULE) != _EXPIRED)
         .select(
             SOURCE_TABLE,
             RULE,
@@ -271,17 +291,19 @@ def _ledger(
     quarantined: dict[str, int],
 ) -> Ledger:
     rules = {rule: num for (name, rule), num in counts.items() if name == table.name and rule}
+    expired = rules.pop(_EXPIRED, 0)
     sound = counts.get((table.name, None), 0)
     bad = quarantined.get(table.name, 0)
     twins = keys.duplicates.get(table.name, 0)
     return Ledger(
         table=table.name,
         into=table.into,
-        input_rows=sound + sum(rules.values()),
+        input_rows=sound + sum(rules.values()) + expired,
         accepted=sound - twins,
         quarantined=bad,
         duplicates=twins + sum(rules.values()) - bad,
         rules=rules,
         conflicting_keys=keys.num_conflicting,
         max_quarantined_share=table.max_quarantined_share,
+        expired=expired,
     )

@@ -160,10 +160,10 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 <h1>Data quality: {{ company }}</h1>
 <h2>Rows</h2>
 <table><tr><th>Source table</th><th>Into</th><th>Rows in</th><th>Accepted</th><th>Quarantined</th>
-<th>Duplicates</th><th>Items unknown to the catalogue</th><th>Broken rules</th></tr>
+<th>Duplicates</th><th>Expired</th><th>Items unknown to the catalogue</th><th>Broken rules</th></tr>
 {% for row in ledgers %}<tr><td>{{ row.table }}</td><td>{{ row.into }}</td>
 {% for value in (row.input_rows, row.accepted, row.quarantined, row.duplicates,
-                 row.unknown_items) %}
+                 row.expired, row.unknown_items) %}
 <td class="number">{{ "{:,}".format(value) }}</td>{% endfor %}
 <td>{% for rule, count in row.rules | dictsort %}<code>{{ rule }}</code> {{ "{:,}".format(count) }}
 {% endfor %}</td></tr>

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+import os
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipelines.errors import SourceError
+from pipelines.sources.folders import Group, groups_of, union
 from pipelines.sources.json_rows import json_rows
 from pipelines.sources.request import (
     MALFORMED_ROW,
@@ -31,6 +32,10 @@ from pipelines.sources.request import (
 )
 
 _NANOS_AS_LONG: Final = "spark.sql.legacy.parquet.nanosAsLong"
+_NESTED: Final = ("array", "map", "struct", "binary")
+_WIDENED: Final = ({"tinyint", "smallint", "int", "bigint"}, {"float", "double"})
+"""Types that Spark brings together itself, and loses nothing."""
+_LARGEST_EXACT: Final = 1e15
 _CSV_OPTIONS: Final = {
     "delimiter": "sep",
     "encoding": "encoding",
@@ -44,19 +49,41 @@ _EMPTY_LINE: Final = b"\r\n"
 _CSV_DEFAULTS: Final = {"header": "true", "escape": '"', "multiLine": "true"}
 
 
-def read_parquet_files(spark: SparkSession, path: Path, place: str) -> DataFrame:
+def read_parquet_files(
+    spark: SparkSession,
+    path: Path,
+    place: str,
+    refuse: Callable[[Sequence[str], Path], None] = lambda columns, file: None,
+) -> DataFrame:
     """Rows of a Parquet file or folder; times of any unit come as microseconds.
 
     Spark takes INT96 for an instant although it holds no zone, and refuses nanoseconds: the first
-    becomes TIMESTAMP_NTZ here, the second is read as integers and divided.
+    becomes TIMESTAMP_NTZ here, the second is read as integers and divided. A column that a file
+    lacks is missing there, and one whose type differs between files becomes text.
+
+    Args:
+        spark: The session.
+        path: A file or folder.
+        place: Named in messages.
+        refuse: Raises where one of several files lacks a column that all need.
 
     Raises:
-        SourceError: not Parquet.
+        SourceError: not Parquet, or nested values of two types.
     """
-    schema = _parquet_schema(path, place)
+    schemas = _parquet_schemas(path, place)
+    groups = groups_of(path, schemas, lambda file: _shape(schemas[file]))
+    frames = [_parquet_rows(spark, group, schemas[group.files[0]]) for group in groups]
+    if len(frames) == 1:
+        return frames[0]
+    for group, frame in zip(groups, frames, strict=True):
+        refuse(frame.columns, group.files[0])
+    return union(list(_of_one_type(frames, [group.files[0] for group in groups], place)))
+
+
+def _parquet_rows(spark: SparkSession, group: Group, schema: pa.Schema) -> DataFrame:
     if any(pa.types.is_timestamp(field.type) and field.type.unit == "ns" for field in schema):
         spark.conf.set(_NANOS_AS_LONG, "true")
-    frame = spark.read.parquet(str(path))
+    frame = spark.read.options(**group.options).parquet(*group.paths)
     zones = {f.name: f.type.tz for f in schema if pa.types.is_timestamp(f.type)}
     types = dict(frame.dtypes)
     return frame.select(
@@ -76,21 +103,71 @@ def _timestamp(name: str, dtype: str, zone: str | None) -> Column:
     return column if zone else column.cast("timestamp_ntz")
 
 
-def _parquet_schema(path: Path, place: str) -> pa.Schema:
-    files = [file for file in sorted(files_below(path)) if file.stat().st_size]
+def _parquet_schemas(path: Path, place: str) -> dict[Path, pa.Schema]:
+    """Schemas of all files that are not empty, by absolute path."""
+    files = [file for file in sorted(files_below(path.absolute())) if file.stat().st_size]
     if not files:
         raise SourceError(f"{place}: no files in {path}. Give a folder with Parquet files.")
+    return {Path(os.path.abspath(file)): _parquet_schema(file, place) for file in files}
+
+
+def _parquet_schema(file: Path, place: str) -> pa.Schema:
     try:
-        return pq.read_schema(files[0])
-    except pa.ArrowInvalid as error:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
         raise SourceError(
-            f"{place}: {files[0]} is not a Parquet file ({error}). "
+            f"{place}: {file} is not a Parquet file ({error}). "
             "Correct the path or the format (csv, jsonl, delta)."
         ) from error
 
 
+def _shape(schema: pa.Schema) -> frozenset[tuple[str, pa.DataType]]:
+    return frozenset((field.name, field.type) for field in schema)
+
+
+def _of_one_type(
+    frames: Sequence[DataFrame], files: Sequence[Path], place: str
+) -> Iterator[DataFrame]:
+    """Columns whose types differ between frames as texts."""
+    types: dict[str, dict[str, Path]] = {}
+    for frame, file in zip(frames, files, strict=True):
+        for name, dtype in frame.dtypes:
+            types.setdefault(name, {}).setdefault(dtype, file)
+    differing = {
+        name
+        for name, seen in types.items()
+        if len(held := seen.keys() - {"void"}) > 1 and not any(held <= one for one in _WIDENED)
+    }
+    for name in sorted(differing):
+        for dtype, file in types[name].items():
+            if dtype.startswith(_NESTED):
+                others = ", ".join(other for other in types[name] if other != dtype)
+                raise SourceError(
+                    f"{place}: column '{name}' is {dtype} in {file}, and {others} in other files. "
+                    "Write it with one type."
+                )
+    for frame in frames:
+        dtypes = dict(frame.dtypes)
+        yield frame.withColumns(
+            {name: _text(name, dtypes[name]) for name in frame.columns if name in differing}
+        )
+
+
+def _text(name: str, dtype: str) -> Column:
+    """A value as it would stand in a text: whole numbers without decimals, instants with a zone."""
+    column = quoted(name)
+    text = column.cast("string")
+    if dtype in ("float", "double") or dtype.startswith("decimal"):
+        is_whole = (column == F.floor(column)) & (F.abs(column) < _LARGEST_EXACT)
+        return F.when(is_whole, column.cast("bigint").cast("string")).otherwise(text)
+    if dtype == "timestamp":
+        return F.concat(F.to_utc_timestamp(column, F.current_timezone()).cast("string"), F.lit("Z"))
+    return text
+
+
 def _read_parquet(spark: SparkSession, request: SourceRequest) -> DataFrame:
-    return read_parquet_files(spark, request.path(), request.place)
+    path = request.path()
+    return read_parquet_files(spark, path, request.place, request.refuse_without_needed)
 
 
 def _csv_options(options: dict[str, Any]) -> dict[str, str]:
@@ -105,18 +182,16 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
     """Rows of all files as texts, each file by its own header line."""
     path, options = request.path(), _csv_options(request.source.options)
     try:
-        whole = spark.read.options(**options).csv(str(path))
+        whole = spark.read.options(**options, recursiveFileLookup="true").csv(str(path))
         if not whole.columns:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
-        empty = _EMPTY_LINE if options["multiLine"] == "true" else _EMPTY_LINE + b" "
-        groups = _by_header(whole.inputFiles(), empty) if options["header"] == "true" else []
-        if len(groups) < 2:
-            return _csv_rows(spark, [str(path)], options)
-        options |= {"basePath": str(path)}
-        frames = [_csv_rows(spark, group, options) for group in groups]
-        for group, frame in zip(groups, frames, strict=True):
-            request.refuse_without_needed(frame.columns, Path(group[0]))
-        return reduce(lambda left, right: left.unionByName(right, True), frames)
+        headers = _headers(whole.inputFiles(), options)
+        groups = groups_of(path, headers, lambda file: headers[file])
+        frames = [_csv_rows(spark, group.paths, options | group.options) for group in groups]
+        if len(frames) > 1:
+            for group, frame in zip(groups, frames, strict=True):
+                request.refuse_without_needed(frame.columns, group.files[0])
+        return union(frames)
     except (PySparkException, Py4JError, OSError) as error:
         raise _unreadable(request, path, error) from error
 
@@ -130,31 +205,38 @@ def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]
     )
 
 
-def _by_header(files: Sequence[str], empty: bytes) -> list[list[str]]:
-    """Paths by their first line that is not empty, in the order of their names; files without one
-    are left out.
+def _headers(files: Sequence[str], options: dict[str, str]) -> dict[Path, bytes]:
+    """The first line of each file that is not empty; files without one are left out.
 
     Args:
         files: URIs.
-        empty: What a line may hold that Spark takes for an empty one.
+        options: Where they say that files have no header line, all are as one.
 
     Raises:
         OSError: a file is not packed as its name says.
     """
-    groups: dict[bytes, list[str]] = {}
-    for file in sorted(str(path_of(uri)) for uri in files):
-        with pa.input_stream(file) as stream:  # unpacks what ends in .gz or .bz2
+    paths = [path_of(uri) for uri in files]
+    if options["header"] != "true":
+        return dict.fromkeys(paths, b"")
+    # What a line may hold that Spark takes for an empty one:
+    empty = _EMPTY_LINE if options["multiLine"] == "true" else _EMPTY_LINE + b" "
+    headers = {}
+    for path in paths:
+        with pa.input_stream(str(path)) as stream:  # unpacks what ends in .gz or .bz2
             line = next((line for line in BufferedReader(stream) if line.strip(empty)), b"")
         if line:
-            groups.setdefault(line.rstrip(b"\r\n"), []).append(file)
-    return list(groups.values())
+            headers[path] = line.rstrip(b"\r\n")
+    return headers
 
 
 def _read_jsonl(spark: SparkSession, request: SourceRequest) -> DataFrame:
     path = request.path()
     try:
-        lines = spark.read.text(str(path)).where(F.trim("value") != "")
-        return json_rows(lines, request)
+        groups = groups_of(path, files_below(path))
+        texts = [spark.read.options(**one.options).text(list(one.paths)) for one in groups]
+        if not texts:
+            raise SourceError(f"{request.place}: {path} is empty. Give a folder with files.")
+        return json_rows(union(texts).where(F.trim("value") != ""), request)
     except (PySparkException, Py4JError) as error:
         raise _unreadable(request, path, error) from error
 

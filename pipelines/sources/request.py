@@ -200,4 +200,11 @@ def files_below(path: Path) -> list[Path]:
     """The file itself, or all visible files below a folder."""
     if path.is_file():
         return [path]
-    return [p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_"))]
+    return [p for p in path.rglob("*") if p.is_file() and _is_visible(p.relative_to(path))]
+
+
+def _is_visible(path: Path) -> bool:
+    """Whether Spark reads it: `_delta_log` is hidden, `_day=1` is a partition."""
+    return not any(
+        part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.parts
+    )

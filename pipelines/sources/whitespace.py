@@ -44,7 +44,8 @@ def _read(spark: SparkSession, request: SourceRequest) -> DataFrame:
 
 def _lines(spark: SparkSession, request: SourceRequest, path: Path) -> DataFrame:
     encoding = str(request.source.options.get("encoding", "UTF-8"))
-    lines = spark.read.option("encoding", encoding).text(str(path))
+    options = {"encoding": encoding, "recursiveFileLookup": "true"}
+    lines = spark.read.options(**options).text(str(path))
     line = F.trim(F.regexp_replace("value", _BLANKS, " "))
     return lines.select(line.alias("line")).where("line <> ''")
 

@@ -34,6 +34,8 @@ FILE_FORMATS: Final = ("parquet", "csv", "jsonl", "whitespace")
 MAX_FILES_PER_BATCH: Final = 16
 MAX_MESSAGES_PER_BATCH: Final = 500_000
 _SINCE_US: Final = "since_us"
+_MAX_FILE_AGE: Final = "36500d"
+"""Spark leaves out files that are a week older than the newest one; copies may keep old times."""
 _FILE_STEP: Final = 1 << 52
 """From the first row of a file to that of the next. Spark's ids hold the partition from bit 33 on:
 half a million partitions of a file fit, and 2,047 files into 63 bits; a micro-batch has 16."""
@@ -95,7 +97,11 @@ def open_stream(
 
 def _folder(spark: SparkSession, request: SourceRequest) -> DataFrame:
     files = spark.readStream.format("binaryFile").schema(_FILE_SCHEMA)
-    options = {"maxFilesPerTrigger": str(MAX_FILES_PER_BATCH), "recursiveFileLookup": "true"}
+    options = {
+        "maxFileAge": _MAX_FILE_AGE,
+        "maxFilesPerTrigger": str(MAX_FILES_PER_BATCH),
+        "recursiveFileLookup": "true",
+    }
     found = files.options(**options).load(str(request.path()))
     return found.select("path", F.unix_micros("modificationTime").alias(_SINCE_US))
 

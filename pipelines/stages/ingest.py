@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 
 from pipelines.company import CompanyConfig, TableConfig
 from pipelines.contracts import (
-    EVENT_TIME,
     EVENTS,
     ITEM_ID,
     RAW_ROW,
@@ -117,11 +116,9 @@ def _gate(
     contract = company.contract(into)
     frames = [_canonical(spark, table, company, company_path, lookups) for table in tables]
     rows = without_suppressed(reduce(DataFrame.unionByName, frames), workspace)
-    if retained_from is not None and EVENT_TIME in rows.columns:
-        rows = rows.where(F.col(EVENT_TIME).isNull() | (F.col(EVENT_TIME) >= retained_from))
     requests = [SourceRequest.of(table, company_path) for table in tables]
     reread = all(reader_for(request).reread for request in requests)
-    return gate(rows, stored(contract), tables, reread=reread)
+    return gate(rows, stored(contract), tables, reread=reread, retained_from=retained_from)
 
 
 def _canonical(
@@ -172,7 +169,7 @@ def _refuse_unusable(
     tables = {table.name: table for table in company.tables}
     for ledger in ledgers:
         where = f"{company_path}: tables.{ledger.table}"
-        if not ledger.input_rows:
+        if not ledger.kept_rows:
             kept = f" from {retained_from:%Y-%m-%d} on (retention_days)" if retained_from else ""
             raise SourceError(
                 f"{where}: the source holds no rows{kept}. Give a file with data, or take the "

@@ -28,7 +28,7 @@ class TakenIn:
     """What became of a micro-batch.
 
     Args:
-        ledger: Rows in = accepted + quarantined + duplicates inside the batch.
+        ledger: Rows in = accepted + quarantined + duplicates inside the batch + expired.
         written: Accepted rows that were new or corrected; the others were known already.
         num_late: Accepted rows from before the watermark.
         newest_us: The largest event time among them, UTC microseconds.
@@ -91,7 +91,4 @@ class Intake:
             for raw in arrivals.frames
         ]
         rows = without_suppressed(reduce(DataFrame.unionByName, frames), self.workspace)
-        if self.retained_from is not None:
-            is_kept = F.col(EVENT_TIME).isNull() | (F.col(EVENT_TIME) >= self.retained_from)
-            rows = rows.where(is_kept)
-        return gate(rows, stored(contract), [self.table])
+        return gate(rows, stored(contract), [self.table], retained_from=self.retained_from)

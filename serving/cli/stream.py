@@ -63,7 +63,16 @@ def stream(
         context.stop_spark()
     print_table(
         "Since the first start",
-        ["table", "rows in", "accepted", "quarantined", "duplicates", "inserted", "late"],
+        [
+            "table",
+            "rows in",
+            "accepted",
+            "quarantined",
+            "duplicates",
+            "expired",
+            "inserted",
+            "late",
+        ],
         [
             [
                 name,
@@ -74,6 +83,7 @@ def stream(
                         one.accepted,
                         one.quarantined,
                         one.duplicates,
+                        one.expired,
                         one.inserted,
                         one.late,
                     )

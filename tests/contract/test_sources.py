@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,6 +224,95 @@ def test_a_file_of_another_kind_is_refused(
     (tmp_path / "orders.txt").write_text(content)
     with pytest.raises(SourceError, match=message):
         read_source(spark, request_of(path))
+
+
+COLUMNS = {"user_id": "customer", "event_time": "time", "event_type": "kind", "event_id": "id"}
+
+
+def write_one(path: Path, number: int, **changes: Any) -> None:
+    """One row in a file of its own."""
+    row = {"id": f"{number}", "customer": f"u{number}", "time": "2024-01-01", "kind": "buy"}
+    row |= changes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".whitespace":
+        path.write_text(f"{' '.join(row)}\n{' '.join(row.values())}\n")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({name: [value] for name, value in row.items()}), path)
+    elif path.suffix == ".csv":
+        path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    else:
+        path.write_text(f"{json.dumps(row)}\n")
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "whitespace"])
+def test_files_in_subfolders_are_read(spark: SparkSession, tmp_path: Path, format_: str) -> None:
+    path = described(tmp_path, format_, "orders", columns=COLUMNS, fields={})
+    for number, file in enumerate(("a", "day1/b", "day2/deep/c", "_old/d", ".trash/e")):
+        write_one(tmp_path / "orders" / f"{file}.{format_}", number)
+    rows = canonical(spark, path).orderBy("event_id").toArrow().to_pylist()
+    assert [(row["event_id"], row["rule"]) for row in rows] == [
+        ("0", None),
+        ("1", None),
+        ("2", None),
+    ]
+    assert len(READERS[format_].stamp(request_of(path))) == 3
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_partition_folders_are_columns(
+    spark: SparkSession, tmp_path: Path, format_: str, mixed: bool
+) -> None:
+    """Beside other files too, which have no such column."""
+    fields = {"store": {"from": "region", "type": "categorical"}}
+    path = described(tmp_path, format_, "orders", columns=COLUMNS, fields=fields)
+    files = ["region=eu/day=1/a", "region=us/day=2/b", *(["c", "late/d"] if mixed else [])]
+    for number, file in enumerate(files):
+        write_one(tmp_path / "orders" / f"{file}.{format_}", number)
+    rows = canonical(spark, path).orderBy("event_id").toArrow().to_pylist()
+    assert [row["store"] for row in rows] == ["eu", "us", *([None, None] if mixed else [])]
+
+
+def test_a_parquet_file_may_lack_a_column_that_another_has(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    fields = {"store": {"type": "categorical"}}
+    path = described(tmp_path, "parquet", "orders", columns=COLUMNS, fields=fields)
+    write_one(tmp_path / "orders" / "day1.parquet", 1)
+    write_one(tmp_path / "orders" / "day2.parquet", 2, store="north")
+    rows = canonical(spark, path).orderBy("event_id").toArrow().to_pylist()
+    assert [row["store"] for row in rows] == [None, "north"]
+    lacking = {"id": ["3"], "time": ["2024-01-01"], "kind": ["buy"]}
+    pq.write_table(pa.table(lacking), tmp_path / "orders" / "day3.parquet")
+    with pytest.raises(SourceError, match=r"day3\.parquet: no column 'customer', which"):
+        canonical(spark, path)
+
+
+def test_parquet_columns_whose_type_changes_become_text(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = described(tmp_path, "parquet", "orders", columns=COLUMNS, fields={})
+    moment = datetime(2024, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    for number, customer in enumerate(["7", 7, 7.0, None, Decimal("7.00")]):
+        time = moment if number else "2024-01-01T10:00:00Z"
+        file = tmp_path / "orders" / f"day{number}.parquet"
+        write_one(file, number, customer=customer, time=time)
+    rows = canonical(spark, path).orderBy("event_id").toArrow().to_pylist()
+    assert [row["user_id"] for row in rows] == ["7", "7", "7", None, "7"]
+    assert {row["event_time"] for row in rows} == {datetime(2024, 1, 1, 10, tzinfo=UTC)}
+    write_one(tmp_path / "orders" / "nested.parquet", 6, customer=["7"])
+    with pytest.raises(SourceError, match=r"'customer' is array<.*nested\.parquet, and .*bigint"):
+        canonical(spark, path)
+
+
+def test_a_file_beside_parquet_files_that_is_none_is_named(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = described(tmp_path, "parquet", "orders", columns=COLUMNS, fields={})
+    write_one(tmp_path / "orders" / "day1.parquet", 1)
+    (tmp_path / "orders" / "notes.txt").write_text("of the day")
+    with pytest.raises(SourceError, match=r"notes\.txt is not a Parquet file"):
+        canonical(spark, path)
 
 
 def test_unknown_names_come_with_the_list(spark: SparkSession, tmp_path: Path) -> None:

@@ -444,6 +444,31 @@ def test_a_source_of_nothing_but_expired_events_is_refused(
         ingest(spark, workspace, load_company(path), path, retained_from=oldest)
 
 
+def test_expired_rows_are_counted(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [*orders(10), order(0, customer=None), order(9, customer=None), order(9)]
+    path = write_company(
+        tmp_path / "raw",
+        events_table(max_quarantined_share=0.5),
+        catalogue_table(),
+        files={"orders.parquet": rows, "products.parquet": products()},
+    )
+    oldest = datetime(2024, 1, 2, tzinfo=UTC)  # orders come every seven hours
+    said: list[str] = []
+    ledger = ingest(
+        spark, workspace, load_company(path), path, said.append, retained_from=oldest
+    ).ledgers[-1]
+    assert (ledger.input_rows, ledger.expired, ledger.unaccounted) == (13, 5, 0)
+    assert (
+        "orders: 13 rows in = 6 accepted + 1 quarantined + 1 duplicates + 5 expired "
+        "(user_id_missing 1)"
+    ) in said
+    assert "products: 13 rows in = 13 accepted + 0 quarantined + 0 duplicates" in said
+    assert [row["event_id"] for row in events(workspace)] == [f"o{i}" for i in range(4, 10)]
+    assert lake.read(workspace, "quarantine", ["rule"]).num_rows == 1
+
+
 def test_retention_keeps_what_streams_refused(
     spark: SparkSession, workspace: Workspace, tmp_path: Path
 ) -> None:

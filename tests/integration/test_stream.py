@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,6 +108,30 @@ def test_files_count_once_with_late_repeated_broken_and_corrected_rows(
     assert (found["c5"]["item_id"], found["c5"]["colour"]) == ("i9", None)
     rules = lake.read(workspace, "quarantine", ["rule"]).column(0).to_pylist()
     assert sorted(rules) == ["event_time_not_a_time", "malformed_row"]
+
+
+def test_a_file_that_lands_with_an_old_time_is_read(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    """Copies that keep times, and repaired files of last month."""
+    land(company, "a.jsonl", click(1))
+    run_once(spark, workspace, company)
+    land(company, "b.jsonl", click(2))
+    month_ago = (company.parent / "landing" / "a.jsonl").stat().st_mtime - 30 * 86_400
+    os.utime(company.parent / "landing" / "b.jsonl", (month_ago, month_ago))
+    assert run_once(spark, workspace, company).accepted == 2
+    assert sorted(events(workspace)) == ["c1", "c2"]
+
+
+def test_rows_that_are_too_old_are_counted(
+    spark: SparkSession, workspace: Workspace, company: Path
+) -> None:
+    company.write_text(f"{company.read_text()}retention_days: 30\n")
+    recent = datetime.now(UTC).isoformat()
+    land(company, "a.jsonl", click(1), click(2, time=recent), click(3, kind=None))
+    done = run_once(spark, workspace, company)
+    assert (done.input_rows, done.accepted, done.quarantined, done.expired) == (3, 1, 0, 2)
+    assert sorted(events(workspace)) == ["c2"]
 
 
 def test_the_line_leaves_a_streamed_table_to_its_stream(
