@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
@@ -45,6 +46,10 @@ from pipelines.stages.lookups import Scope, refuse_missing, with_lookups
 from pipelines.stages.schemas import SPARK_TYPES
 
 WITHOUT_TIME_ZONE: Final = "without_time_zone"
+NOT_IN_ENCODING: Final = "not_in_encoding"
+_TEXT_FORMATS: Final = ("csv", "jsonl", "whitespace")
+_NO_CHARACTER: Final = "\ufffd"
+"""Stands for bytes that the encoding does not know: two names that differ there would be one."""
 
 
 def canonical_rows(
@@ -128,7 +133,11 @@ def _cast(
     key = f"{'fields' if name in table.fields else 'columns'}.{name}"
     expression, wanted = table.expressions[key], semantic.value if semantic else "value"
     with _explained(scope, expression, table, key, wanted, company_path):
-        return evaluate(scope, expression, _caster(semantic, table), table.time_zone)
+        cast = evaluate(scope, expression, _caster(semantic, table), table.time_zone)
+    if _caster(semantic, table) is to_text and table.source.format in _TEXT_FORMATS:
+        failures = {**cast.failures, NOT_IN_ENCODING: cast.value.contains(_NO_CHARACTER)}
+        return replace(cast, failures=failures)
+    return cast
 
 
 @contextlib.contextmanager

@@ -234,14 +234,15 @@ def write_one(path: Path, number: int, **changes: Any) -> None:
     row = {"id": f"{number}", "customer": f"u{number}", "time": "2024-01-01", "kind": "buy"}
     row |= changes
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".whitespace":
-        path.write_text(f"{' '.join(row)}\n{' '.join(row.values())}\n")
-    elif path.suffix == ".parquet":
+    if path.suffix == ".parquet":
         pq.write_table(pa.table({name: [value] for name, value in row.items()}), path)
-    elif path.suffix == ".csv":
-        path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+        return
+    if path.suffix == ".jsonl":
+        text = json.dumps(row, ensure_ascii=False)
     else:
-        path.write_text(f"{json.dumps(row)}\n")
+        between = "," if path.suffix == ".csv" else " "
+        text = f"{between.join(row)}\n{between.join(row.values())}"
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "whitespace"])
@@ -331,6 +332,33 @@ def test_csv_in_another_encoding_with_another_delimiter(
     _write_latin_csv(tmp_path / "orders.csv")
     stores = {row["store"] for row in canonical(spark, path).select("store").collect()}
     assert stores == {"north", "south", 'Grüße, "quoted"\nsecond line'}
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "whitespace"])
+def test_texts_in_an_encoding_that_was_not_given_are_refused(
+    spark: SparkSession, tmp_path: Path, format_: str
+) -> None:
+    """Read as UTF-8, Müller and Möller would be one customer."""
+    path = described(tmp_path, format_, "orders", columns=COLUMNS, fields={})
+    for number, customer in enumerate(("Müller", "Möller", "Miller", "日本")):
+        file = tmp_path / "orders" / f"{number}.{format_}"
+        write_one(file, number, customer=customer)
+        if number < 2:
+            file.write_bytes(file.read_text(encoding="utf-8").encode("latin-1"))
+    rules = {row["event_id"]: row["rule"] for row in canonical(spark, path).collect()}
+    refused = "user_id_not_in_encoding"
+    assert rules == {"0": refused, "1": refused, "2": None, "3": None}
+    if format_ == "csv":
+        for number in (2, 3):
+            (tmp_path / "orders" / f"{number}.csv").unlink()
+        path = described(
+            tmp_path, format_, "orders", {"encoding": "ISO-8859-1"}, columns=COLUMNS, fields={}
+        )
+        found = canonical(spark, path).collect()
+        assert {(row["user_id"], row["rule"]) for row in found} == {
+            ("Müller", None),
+            ("Möller", None),
+        }
 
 
 def test_csv_without_a_header_and_with_a_byte_order_mark(
