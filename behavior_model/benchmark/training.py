@@ -10,8 +10,8 @@ from pathlib import Path
 from behavior_model.benchmark.interactions import Interactions, read_interactions
 from behavior_model.benchmark.shop import Shop, ask, epoch_seconds, new_model, training_run
 from behavior_model.benchmark.split import Cutoff
-from behavior_model.evaluation.measurement import peak_memory_bytes
 from behavior_model.objectives.next_item import NextItemModel
+from behavior_model.peak_memory import peak_memory_bytes
 from behavior_model.recipes import Recipe
 from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
 from behavior_model.training.loop import Stopwatch, TrainingRun

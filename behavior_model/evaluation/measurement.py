@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.results import Result
+from behavior_model.peak_memory import peak_memory_bytes
 from pipelines.clock import from_micros
-
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1_024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +60,3 @@ class Measurement:
             seconds=self.seconds,
             peak_memory_bytes=peak_memory_bytes(),
         )
-
-
-def peak_memory_bytes() -> int:
-    """Peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT

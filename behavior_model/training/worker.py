@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from behavior_model.core import Core
-from behavior_model.evaluation.measurement import peak_memory_bytes
 from behavior_model.items import ItemContent
 from behavior_model.model.backbone import Backbone, new_backbone, save_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
+from behavior_model.peak_memory import peak_memory_bytes
 from behavior_model.recipes import Recipe
 from behavior_model.training.checkpoint import clear, restore_latest, save_checkpoint
 from behavior_model.training.device import PROCESSOR

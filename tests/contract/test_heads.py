@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +40,19 @@ HISTORIES = shop_histories(NUM_CASES)
 QUERIES = ("bread", "milk number 3", "sop", "toys", "shelf 2 milk")
 
 
+class Head(Protocol):
+    """What all kinds have in common; what they are asked differs."""
+
+    def save(self, folder: Path) -> None: ...
+
+
 @dataclass(frozen=True)
 class Member:
     """One kind of head: how to make it, bring it back, and ask it about some cases."""
 
-    make: Callable[[], object]
-    load: Callable[[Path], object]
-    ask: Callable[[object, list[int]], Answers]
+    make: Callable[[], Head]
+    load: Callable[[Path], Head]
+    ask: Callable[[Any, list[int]], Answers]
 
 
 def make_user_task() -> UserTaskHead:
@@ -87,13 +94,13 @@ MEMBERS = {
     "user task": Member(
         make_user_task,
         lambda folder: UserTaskHead.load(folder, shop_vocabulary()),
-        ask_user_task,  # type: ignore[arg-type]
+        ask_user_task,
     ),
-    "search": Member(make_search, load_search, ask_search),  # type: ignore[arg-type]
+    "search": Member(make_search, load_search, ask_search),
     "tagging": Member(
         lambda: fit_tagging(context(), catalogue=makers(shop_catalogue())),
         lambda folder: TaggingHead.load(folder, shop_vocabulary()),
-        lambda head, cases: list(head.predict(np.asarray(cases) + FIRST_IDX, 4)),  # type: ignore[attr-defined]
+        lambda head, cases: list(head.predict(np.asarray(cases) + FIRST_IDX, 4)),
     ),
 }
 
@@ -104,7 +111,7 @@ def member(request: pytest.FixtureRequest) -> Member:
 
 
 @pytest.fixture(scope="module")
-def head(member: Member) -> object:
+def head(member: Member) -> Head:
     return member.make()
 
 
@@ -113,40 +120,40 @@ def assert_same(first: Answers, second: Answers, tolerance: float = 0.0) -> None
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
-def test_save_and_load_change_nothing(member: Member, head: object, tmp_path: Path) -> None:
+def test_save_and_load_change_nothing(member: Member, head: Head, tmp_path: Path) -> None:
     cases = list(range(NUM_CASES))
-    head.save(tmp_path)  # type: ignore[attr-defined]
+    head.save(tmp_path)
     assert_same(member.ask(head, cases), member.ask(member.load(tmp_path), cases))
 
 
-def test_saving_twice_writes_the_same_bytes(head: object, tmp_path: Path) -> None:
+def test_saving_twice_writes_the_same_bytes(head: Head, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        head.save(tmp_path / name)  # type: ignore[attr-defined]
+        head.save(tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
         assert path.suffix in {".json", ".safetensors", ".txt", ".arrow"}
 
 
-def test_a_case_alone_is_answered_as_in_a_batch(member: Member, head: object) -> None:
+def test_a_case_alone_is_answered_as_in_a_batch(member: Member, head: Head) -> None:
     together = member.ask(head, list(range(NUM_CASES)))
     for case in (0, 7, NUM_CASES - 1):
         alone = member.ask(head, [case])
         assert_same(alone, [values[[case]] for values in together], tolerance=1e-5)
 
 
-def test_order_does_not_matter(member: Member, head: object) -> None:
+def test_order_does_not_matter(member: Member, head: Head) -> None:
     forth = member.ask(head, list(range(NUM_CASES)))
     back = member.ask(head, list(reversed(range(NUM_CASES))))
     assert_same(forth, [values[::-1] for values in back], tolerance=1e-5)
 
 
-def test_making_it_again_gives_the_same_answers(member: Member, head: object) -> None:
+def test_making_it_again_gives_the_same_answers(member: Member, head: Head) -> None:
     cases = list(range(NUM_CASES))
     assert_same(member.ask(head, cases), member.ask(member.make(), cases))
 
 
-def test_another_schema_version_is_refused(member: Member, head: object, tmp_path: Path) -> None:
-    head.save(tmp_path)  # type: ignore[attr-defined]
+def test_another_schema_version_is_refused(member: Member, head: Head, tmp_path: Path) -> None:
+    head.save(tmp_path)
     (document,) = tmp_path.glob("*.json")
     facts = json.loads(document.read_text(encoding="utf-8"))
     document.write_text(json.dumps({**facts, "schema_version": 0}), encoding="utf-8")

@@ -1,9 +1,11 @@
 """The leave-one-out benchmark on small made-up files: what it reads, hides, mixes and writes."""
 
 import json
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +25,11 @@ from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
 from behavior_model.benchmark.recipe import affordable_texts, recipe_for, with_epochs
 from behavior_model.benchmark.sequences import SequenceLoader, encode
-from behavior_model.benchmark.shop import Outputs, Shop, new_model, training_run
+from behavior_model.benchmark.shop import WARM_STEPS, Outputs, epoch_seconds
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
 from behavior_model.benchmark.training import BenchmarkJob, seconds_per_epoch, train
 from behavior_model.recipes import Recipe
+from behavior_model.training.loop import TrainingRun
 from pipelines.errors import SourceError, UnknownNameError
 from tests.ring_shop import LENGTH, NUM_ITEMS, NUM_USERS, ring_recipe, write_shop
 
@@ -237,21 +240,24 @@ def test_a_part_of_an_epoch_is_drawn_anew_each_time(shop: tuple[Path, Path]) -> 
     assert set(starts[0]) != set(starts[1])
 
 
-@pytest.mark.parametrize("batch_tokens", [128, 213, 320, 640])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5, 6, 7, 300])
 def test_the_seconds_of_an_epoch_are_measured_however_few_its_steps(
-    shop: tuple[Path, Path], tmp_path: Path, batch_tokens: int
+    num_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = small_recipe(shop)
-    recipe = replace(recipe, training=replace(recipe.training, batch_tokens=batch_tokens))
-    predicted = seconds_per_epoch(job(shop, tmp_path, recipe=recipe))
-    one = replace(recipe, training=replace(recipe.training, epochs=10))
-    content = Shop.of(read_interactions(*shop), one, tmp_path)
-    run = training_run(new_model(content, one, 0), content, one, 0)
-    begun = time.monotonic()
-    num_steps = sum(1 for _ in run.steps())
-    assert num_steps % 10 == 0
-    spent = (time.monotonic() - begun) / 10
-    assert spent / 5 < predicted < spent * 5
+    """By a clock on which the first steps take nine seconds each and all others two."""
+    now = 0.0
+
+    def steps() -> Iterator[None]:
+        nonlocal now
+        for done in range(40 * num_steps):
+            now += 9.0 if done < WARM_STEPS else 2.0
+            yield
+
+    monkeypatch.setattr("behavior_model.benchmark.shop.time.monotonic", lambda: now)
+    loader = SimpleNamespace(epoch=lambda epoch: range(num_steps))
+    config = SimpleNamespace(accumulated_batches=1)
+    run = SimpleNamespace(loaders=[loader], config=config, steps=steps)
+    assert epoch_seconds(cast("TrainingRun", run)) == 2.0 * num_steps
 
 
 def test_training_is_the_same_twice_and_goes_on_where_it_was_killed(
