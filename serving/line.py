@@ -170,7 +170,7 @@ class _ModelRooms:
         )
 
     def heads(self, context: StageContext) -> None:
-        from behavior_model.heads.registry import fit_all
+        from behavior_model.stage_heads import fit_all
 
         fit_all(
             self._model(context),
@@ -182,7 +182,7 @@ class _ModelRooms:
     def evaluate(self, context: StageContext) -> None:
         from behavior_model.evaluation.report import write_page
         from behavior_model.evaluation.results import write_evaluation
-        from behavior_model.heads.registry import read_results
+        from behavior_model.stage_heads import read_results
 
         workspace = context.workspace
         load_own_tasks(context)

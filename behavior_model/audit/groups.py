@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import false_discovery_control, norm
 
 from behavior_model.audit.profiles import usable
-from behavior_model.evaluation.metrics import auc
+from behavior_model.metrics import auc
 
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]

@@ -21,8 +21,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from behavior_model.evaluation.metrics import macro_auc
 from behavior_model.heads.scorers import signed_log
+from behavior_model.metrics import macro_auc
 
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]

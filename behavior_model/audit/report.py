@@ -30,8 +30,8 @@ from behavior_model.audit.profiles import (
     guess,
 )
 from behavior_model.context import ModelContext
-from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.evaluation.study_page import StudyTable, write_study_page
+from behavior_model.metrics import ndcg_at_k
 from behavior_model.predictor import RECOMMENDATION, Predictor
 from behavior_model.tasks import TaskKind, get_user_task, make_labels, past_at
 from behavior_model.user_features import feature_matrix, user_features

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from behavior_model.baselines import als, boosted_ranker, item_knn, own_frequency
 from behavior_model.baselines.tuning import interactions_at
 from behavior_model.context import ModelContext
-from behavior_model.evaluation.metrics import macro_auc
 from behavior_model.memory.interactions import Doubles, Interactions, Level, Longs
+from behavior_model.metrics import macro_auc
 from behavior_model.user_features import feature_matrix, user_features
 
 Knob = TypeVar("Knob")

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.context import ModelContext
-from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.largest import largest_columns, largest_in_groups
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.metrics import ndcg_at_k
 
 Scores = npt.NDArray[np.floating]
 Knob = TypeVar("Knob")

@@ -21,9 +21,9 @@ from behavior_model.benchmark.split import BeforeLast
 from behavior_model.benchmark.training import BenchmarkJob
 from behavior_model.benchmark.validation import NUM_HIDDEN, Validation, require_validation
 from behavior_model.benchmark.variants import FULL, VARIANTS
-from behavior_model.evaluation.metrics import Doubles, mean_with_interval
 from behavior_model.evaluation.report import MODEL_COLOUR, PART_COLOUR
 from behavior_model.evaluation.study_page import StudyTable, write_study_page
+from behavior_model.metrics import Doubles, mean_with_interval
 from pipelines.errors import UnknownNameError, UserError
 from pipelines.workspace import write_json_atomically
 

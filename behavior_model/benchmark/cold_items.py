@@ -38,8 +38,8 @@ from behavior_model.benchmark.texted import (
     text_recipe,
     within,
 )
-from behavior_model.evaluation.metrics import Doubles, bootstrap_interval
 from behavior_model.evaluation.results import Result
+from behavior_model.metrics import Doubles, bootstrap_interval
 from behavior_model.objectives.next_item import NextItemModel
 from behavior_model.recipes import Recipe
 from pipelines.errors import UserError

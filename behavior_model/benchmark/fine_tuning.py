@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import BATCH_USERS, pooled_states, probe_batch
-from behavior_model.evaluation.metrics import auc, average_precision, bootstrap_interval
 from behavior_model.evaluation.study_page import StudyTable
 from behavior_model.heads.user_inputs import InputKind
 from behavior_model.heads.user_task import fit
+from behavior_model.metrics import auc, average_precision, bootstrap_interval
 from behavior_model.model.backbone import Backbone, load_backbone
 from behavior_model.model.batch import PackedBatch
 from behavior_model.model.item_tower import ContentTensors

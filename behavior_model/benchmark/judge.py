@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.benchmark.interactions import Bools, Longs
-from behavior_model.evaluation.metrics import Doubles, mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.report import write_page
 from behavior_model.evaluation.results import Result, write_evaluation
+from behavior_model.metrics import Doubles, mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.peak_memory import peak_memory_bytes
 
 K: Final = 10

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from scipy.special import huber, logsumexp, softmax
 from threadpoolctl import threadpool_limits
 
-from behavior_model.evaluation.metrics import Doubles
+from behavior_model.metrics import Doubles
 
 HUBER_DELTA: Final = 1e-3
 MIN_RUNS: Final = 6

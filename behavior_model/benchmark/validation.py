@@ -19,7 +19,7 @@ from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, masks_history
 from behavior_model.benchmark.shop import Outputs
 from behavior_model.benchmark.training import BenchmarkJob
-from behavior_model.evaluation.metrics import Doubles, ndcg_at_k, recall_at_k
+from behavior_model.metrics import Doubles, ndcg_at_k, recall_at_k
 from pipelines.errors import SourceError
 from pipelines.workspace import write_bytes_atomically
 

@@ -19,12 +19,12 @@ from scipy import sparse
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation.measurement import Measurement
-from behavior_model.evaluation.metrics import mean_with_interval
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.largest import largest_columns
 from behavior_model.likeness import BehaviourLikeness
 from behavior_model.memory.interactions import Longs
+from behavior_model.metrics import mean_with_interval
 from behavior_model.unit_rows import unit_rows
 from pipelines.tokens.binning import FIRST_IDX
 

@@ -12,14 +12,14 @@ import numpy as np
 from behavior_model.baselines.propensity import HAND_MADE, PROPENSITY_BASELINES
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
-from behavior_model.evaluation.metrics import (
+from behavior_model.evaluation.results import Result
+from behavior_model.heads.propensity import LEVEL, PropensityHead
+from behavior_model.memory.interactions import Bools, Doubles
+from behavior_model.metrics import (
     bootstrap_interval,
     expected_calibration_error,
     macro_auc,
 )
-from behavior_model.evaluation.results import Result
-from behavior_model.heads.propensity import LEVEL, PropensityHead
-from behavior_model.memory.interactions import Bools, Doubles
 
 TASK: Final = "category_propensity"
 NUM_RESAMPLES: Final = 300

@@ -15,7 +15,6 @@ from behavior_model.baselines.registry import RANKING_BASELINES, RankingBaseline
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import likeness
 from behavior_model.evaluation.measurement import Measurement
-from behavior_model.evaluation.metrics import mean_with_interval, ndcg_at_k, recall_at_k
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.heads.recommendation import (
@@ -24,6 +23,7 @@ from behavior_model.heads.recommendation import (
     top_k,
 )
 from behavior_model.memory.interactions import Level, Longs
+from behavior_model.metrics import mean_with_interval, ndcg_at_k, recall_at_k
 
 Doubles = npt.NDArray[np.float64]
 

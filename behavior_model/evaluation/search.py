@@ -13,12 +13,6 @@ import numpy.typing as npt
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation.measurement import Measurement
-from behavior_model.evaluation.metrics import (
-    hits_at_k,
-    mean_with_interval,
-    ndcg_at_k,
-    recall_at_k,
-)
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.search import FEATURES, Candidates, SearchHead
 from behavior_model.heads.search_fitting import (
@@ -29,6 +23,12 @@ from behavior_model.heads.search_fitting import (
     queries_at,
     refine,
     validation_examples,
+)
+from behavior_model.metrics import (
+    hits_at_k,
+    mean_with_interval,
+    ndcg_at_k,
+    recall_at_k,
 )
 from behavior_model.text_encoder import TextEncoder
 

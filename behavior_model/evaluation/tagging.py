@@ -13,11 +13,11 @@ from scipy import sparse
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
-from behavior_model.evaluation.metrics import mean_with_interval
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.tag_evidence import item_tags, sold_items
 from behavior_model.heads.tagging import FEATURES, FLOORS, TaggingHead
 from behavior_model.heads.tagging_fitting import fit
+from behavior_model.metrics import mean_with_interval
 from pipelines import lake
 
 Longs = npt.NDArray[np.int64]

@@ -15,17 +15,17 @@ from scipy.stats import spearmanr
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
-from behavior_model.evaluation.metrics import (
-    auc,
-    average_precision,
-    bootstrap_interval,
-    expected_calibration_error,
-)
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.calibration import calibrate_outcome, calibrate_rate
 from behavior_model.heads.scorers import TreeScorer, signed_root
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, labelled_rows
 from behavior_model.heads.user_task import NUM_FOLDS, UserTaskHead, fit_rows, fold_of
+from behavior_model.metrics import (
+    auc,
+    average_precision,
+    bootstrap_interval,
+    expected_calibration_error,
+)
 from behavior_model.tasks import TaskKind, UserTask, get_user_task, make_labels, past_at
 from behavior_model.user_features import (
     FREQUENCY,
@@ -44,7 +44,7 @@ ONE_FEATURE: Final = {"recency": RECENCY, "basket frequency": FREQUENCY, "recent
 
 
 class FitAndJudge(Protocol):
-    """As `heads.registry` calls it."""
+    """As `stage_heads` calls it."""
 
     def __call__(self, context: ModelContext, folder: Path, *, seed: int) -> list[Result]: ...
 

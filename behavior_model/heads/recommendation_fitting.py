@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
-from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.heads.mixture import MEMORY_FEATURES, TRANSFORMER, TREES, Mixture
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
 from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
@@ -32,6 +31,7 @@ from behavior_model.heads.recommendation import (
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.metrics import ndcg_at_k
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.context import Futures, ModelContext
-from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.heads.catalogue_queries import CatalogueQueries, catalogue_queries, item_types
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.item_counts import own_counts, popularity
@@ -26,6 +25,7 @@ from behavior_model.heads.search import (
     PersonalSearch,
     SearchHead,
 )
+from behavior_model.metrics import ndcg_at_k
 from behavior_model.text_encoder import TextEncoder
 from pipelines import lake
 

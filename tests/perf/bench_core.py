@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from behavior_model.core import Core
 from behavior_model.embedding import embed_users, item_embeddings
-from behavior_model.evaluation.metrics import auc, ndcg_at_k
 from behavior_model.items import ItemContent, build_item_content
+from behavior_model.metrics import auc, ndcg_at_k
 from behavior_model.model.backbone import Backbone, load_backbone, new_backbone
 from behavior_model.recipes import Recipe, after_core, recipe_for
 from behavior_model.text_encoder import TextEncoder

@@ -23,8 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from behavior_model.bundle import open_bundle
-from behavior_model.evaluation.metrics import auc, macro_auc, ndcg_at_k, recall_at_k
 from behavior_model.memory.interactions import Level, Longs, read_interactions
+from behavior_model.metrics import auc, macro_auc, ndcg_at_k, recall_at_k
 from behavior_model.predictor import CATEGORY_PROPENSITY, Predictor
 from behavior_model.renewal import renew_bundle
 from pipelines import lake

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from behavior_model.evaluation.metrics import bootstrap_interval, expected_calibration_error
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
+from behavior_model.metrics import bootstrap_interval, expected_calibration_error
 
 NUM_USERS, NUM_TIMES = 500, 4
 

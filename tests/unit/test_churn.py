@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from behavior_model.evaluation.metrics import auc
 from behavior_model.heads.learners import fit_mixture
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, UserInputs, user_inputs
 from behavior_model.heads.user_task import UserTaskHead, fit_rows, fold_of
+from behavior_model.metrics import auc
 from behavior_model.tasks import get_user_task, is_event_type
 from behavior_model.user_features import FREQUENCY, RECENCY, user_features
 from pipelines.contracts import PURCHASE

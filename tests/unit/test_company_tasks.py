@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from behavior_model import stage_heads
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import user_tasks
 from behavior_model.evaluation.results import Result
-from behavior_model.heads import registry
 from behavior_model.tasks import get_user_task, load_tasks, user_task, user_task_names
 from pipelines.company import load_company
 from pipelines.errors import CompanyConfigError
@@ -92,16 +92,16 @@ class TestHeads:
         """Names of the heads that were fitted, in order; a head is an empty folder."""
         names: list[str] = []
 
-        def fake(name: str) -> registry.FitAndJudge:
+        def fake(name: str) -> stage_heads.FitAndJudge:
             def fit(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
                 names.append(name)
                 return []
 
             return fit
 
-        monkeypatch.setattr(registry, "_RANKINGS", {"recommendation": fake("recommendation")})
-        monkeypatch.setattr(registry, "_WORDS", {})
-        monkeypatch.setattr(registry, "needs_of", lambda name: ())
+        monkeypatch.setattr(stage_heads, "_RANKINGS", {"recommendation": fake("recommendation")})
+        monkeypatch.setattr(stage_heads, "_WORDS", {})
+        monkeypatch.setattr(stage_heads, "needs_of", lambda name: ())
         monkeypatch.setattr(user_tasks, "of", fake)
         return names
 
@@ -110,7 +110,7 @@ class TestHeads:
         context = ModelContext(
             workspace=workspace, vocabulary=shop_vocabulary(), as_of_us=CUT_US, window_us=WINDOW_US
         )
-        registry.fit_all(context, seed=0, say=said.append, made_from=made_from)
+        stage_heads.fit_all(context, seed=0, say=said.append, made_from=made_from)
         return said
 
     def test_a_new_question_fits_one_head(
@@ -165,17 +165,17 @@ class TestHeads:
     ) -> None:
         workspace = Workspace(tmp_path / "workspace")
         self.fit(workspace, "model 1")
-        (workspace.reports / registry.RESULTS_FOLDER / "churn.json").unlink()
+        (workspace.reports / stage_heads.RESULTS_FOLDER / "churn.json").unlink()
         fitted.clear()
         self.fit(workspace, "model 1")
         assert fitted == ["churn"]
-        assert registry.read_results(workspace) == []
+        assert stage_heads.read_results(workspace) == []
 
     def test_a_task_with_the_name_of_a_head_is_refused(self, fitted: list[str], file: Path) -> None:
         file.write_text(BIG_BASKET.replace("big_basket", "recommendation"))
         load_tasks(file)
         with pytest.raises(CompanyConfigError, match="has the name of a head"):
-            registry.heads()
+            stage_heads.heads()
 
 
 def test_a_name_must_fit_an_address() -> None:

@@ -12,12 +12,12 @@ import torch
 
 from behavior_model.bundle import open_bundle
 from behavior_model.context import ModelContext
-from behavior_model.heads.registry import fit_all, heads, read_results
 from behavior_model.model.backbone import new_backbone
 from behavior_model.objectives.pretraining import PretrainingModel
 from behavior_model.predictor import Predictor
 from behavior_model.renewal import renew_bundle
 from behavior_model.sealing import seal
+from behavior_model.stage_heads import fit_all, heads, read_results
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import TrainingRun
 from pipelines import lake

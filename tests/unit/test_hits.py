@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from behavior_model.evaluation.metrics import Doubles, hits_at_k, ndcg_at_k, recall_at_k
+from behavior_model.metrics import Doubles, hits_at_k, ndcg_at_k, recall_at_k
 
 Metric = Callable[..., Doubles]
 

@@ -11,9 +11,9 @@ import pytest
 from deltalake import write_deltalake
 
 from behavior_model.context import ModelContext
-from behavior_model.evaluation.metrics import auc
 from behavior_model.heads.user_inputs import InputKind, labelled_rows
 from behavior_model.heads.user_task import fit_rows
+from behavior_model.metrics import auc
 from behavior_model.tasks import get_user_task
 from pipelines.contracts import (
     AMOUNT,

@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 from behavior_model.baselines.propensity import PROPENSITY_BASELINES
 from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
-from behavior_model.evaluation.metrics import macro_auc
 from behavior_model.evaluation.propensity import fit_and_judge
 from behavior_model.heads.propensity import LEVEL, Propensities, PropensityHead
 from behavior_model.heads.propensity_fitting import MAX_TARGETS, can_be_learned, largest_targets
+from behavior_model.metrics import macro_auc
 from pipelines.errors import BundleError
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context

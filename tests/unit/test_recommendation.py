@@ -9,7 +9,6 @@ from deltalake import write_deltalake
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
-from behavior_model.evaluation.metrics import ndcg_at_k
 from behavior_model.evaluation.ranking import evaluate, fit_and_judge
 from behavior_model.heads import candidates
 from behavior_model.heads.explanation import explain
@@ -18,6 +17,7 @@ from behavior_model.heads.pair_features import pair_features
 from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.memory.interactions import Level, read_interactions
+from behavior_model.metrics import ndcg_at_k
 from behavior_model.session import Session
 from pipelines.contracts import EVENTS, PURCHASE
 from pipelines.erasure import suppress, suppression_path, user_hash

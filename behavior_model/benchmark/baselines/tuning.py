@@ -11,7 +11,7 @@ import numpy as np
 
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask, Ranked, refuse_too_slow
 from behavior_model.benchmark.interactions import NO_ITEM, Longs
-from behavior_model.evaluation.metrics import ndcg_at_k
+from behavior_model.metrics import ndcg_at_k
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -1,5 +1,7 @@
-"""All heads of the line. A new kind is a module with `fit_and_judge`, a line in `heads` and in
-`NEEDS`, and what loads and asks it: `Predictor.load` and `scoring.score`.
+"""Room 6 as one call: all heads of the line, fitted and judged.
+
+A new kind of head is a module with `fit_and_judge`, a line in `heads` and in `NEEDS`, and what loads
+and asks it: `Predictor.load` and `scoring.score`.
 
 A head whose ingredients are those that it was made from is kept, so that a question added to a
 company's own fits one head, and a run that was killed goes on at the head that it was killed in.
