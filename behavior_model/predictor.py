@@ -35,7 +35,7 @@ from pipelines.tokens.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
-Level = Literal["item", "category"]
+LevelName = Literal["item", "category"]
 
 RECOMMENDATION: Final = "recommendation"
 CATEGORY_RECOMMENDATION: Final = "category_recommendation"
@@ -160,7 +160,7 @@ class Predictor:
         prediction_times_us: Longs,
         k: int,
         *,
-        level: Level = "item",
+        level: LevelName = "item",
         exclude_owned: bool = False,
     ) -> Ranking:
         """What each of U users will buy next; a user without history gets what is popular.
@@ -196,7 +196,7 @@ class Predictor:
         name: str,
         k: int,
         *,
-        level: Level = "item",
+        level: LevelName = "item",
     ) -> Explanation:
         """Why an item or category stands where it does in the list of one user.
 

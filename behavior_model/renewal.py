@@ -38,7 +38,7 @@ from behavior_model.heads.tagging_fitting import evidence
 from behavior_model.item_index import ItemIndex
 from behavior_model.items import ItemContent, extend_item_content
 from behavior_model.memory.content import ContentMemory
-from behavior_model.memory.interactions import Level
+from behavior_model.memory.purchases import Level
 from behavior_model.model.backbone import load_backbone, save_backbone, with_added_items
 from behavior_model.predictor import (
     CATEGORY_PROPENSITY,

@@ -23,7 +23,7 @@ from behavior_model.predictor import (
     RANKING_TASKS,
     SEARCH,
     TAGGING,
-    Level,
+    LevelName,
     Predictor,
 )
 from behavior_model.scoring_tables import (
@@ -166,7 +166,7 @@ class _OfUsers:
 def _rank(
     predictor: Predictor, histories: Histories, times: Longs, *, task: str, k: int
 ) -> pa.Table:
-    level: Level = "category" if task == CATEGORY_RECOMMENDATION else "item"
+    level: LevelName = "category" if task == CATEGORY_RECOMMENDATION else "item"
     ranking = predictor.recommend(histories, times, k, level=level)
     return ranked_table(histories.user_ids, ranking, RANKED_SCHEMA)
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from behavior_model.evaluation.results import read_evaluation
 from behavior_model.likeness import Likeness
-from behavior_model.predictor import Level, Predictor, Ranking
+from behavior_model.predictor import LevelName, Predictor, Ranking
 from pipelines import lake
 from pipelines.clock import from_micros, to_micros
 from pipelines.contracts import (
@@ -94,7 +94,7 @@ class Session:
         return named.dropna(axis="columns", how="all").reset_index(drop=True)
 
     def recommend(
-        self, user_ids: Sequence[str], *, k: int = 10, level: Level = "item"
+        self, user_ids: Sequence[str], *, k: int = 10, level: LevelName = "item"
     ) -> pd.DataFrame:
         """What users will buy next, best first: user_id, rank, id, score, title, category."""
         histories = self._of(user_ids)
@@ -102,7 +102,7 @@ class Session:
         return self._frame(histories.user_ids, ranking, USER_ID)
 
     def explain(
-        self, user_id: str, name: str, *, level: Level = "item", k: int = 10
+        self, user_id: str, name: str, *, level: LevelName = "item", k: int = 10
     ) -> pd.DataFrame:
         """Why an item (or category) stands where it does in a user's list of k, by feature.
 

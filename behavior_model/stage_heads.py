@@ -1,7 +1,7 @@
 """Room 6 as one call: all heads of the line, fitted and judged.
 
-A new kind of head is a module with `fit_and_judge`, a line in `heads` and in `NEEDS`, and what loads
-and asks it: `Predictor.load` and `scoring.score`.
+A new kind of head is a module with `fit_and_judge`, a line in `heads` and in `NEEDS`, and what
+loads it and asks it: `Predictor.load` and `scoring.score`.
 
 A head whose ingredients are those that it was made from is kept, so that a question added to a
 company's own fits one head, and a run that was killed goes on at the head that it was killed in.
@@ -22,7 +22,7 @@ from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
 from behavior_model.heads.propensity_fitting import can_be_learned as categories_differ
-from behavior_model.memory.interactions import Level
+from behavior_model.memory.purchases import Level
 from behavior_model.tasks import MIN_OUTCOMES, can_be_learned, get_user_task, user_task_names
 from pipelines import lake
 from pipelines.contracts import EVENT_TYPE, PURCHASE

@@ -12,7 +12,7 @@ from behavior_model.embedding import item_embeddings
 from behavior_model.heads import search_fitting, tagging_fitting, user_task
 from behavior_model.heads.propensity import PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
-from behavior_model.memory.interactions import Level
+from behavior_model.memory.purchases import Level
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.sealing import seal, write_embeddings
 from behavior_model.tasks import get_user_task

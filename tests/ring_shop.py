@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from behavior_model.benchmark.interactions import Interactions
-from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.recipe import benchmark_recipe
 from behavior_model.recipes import Recipe
 
 NUM_USERS, NUM_ITEMS, LENGTH = 80, 24, 8
@@ -46,7 +46,7 @@ def write_shop(folder: Path, *, with_times: bool = False) -> tuple[Path, Path]:
 
 def ring_recipe(full: Interactions, size: str = "tiny", epochs: int = 30) -> Recipe:
     """The benchmark's recipe, shrunk to the shop."""
-    recipe = recipe_for(size, full, budget_minutes=1, bfloat16=False, epochs=epochs)
+    recipe = benchmark_recipe(size, full, budget_minutes=1, bfloat16=False, epochs=epochs)
     model = replace(recipe.model, width=32, num_heads=2, dropout=0.1, input_dropout=0.1)
     training = replace(
         recipe.training, batch_tokens=256, num_negatives=64, learning_rate=3e-3, num_threads=1

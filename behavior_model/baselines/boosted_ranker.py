@@ -15,8 +15,8 @@ from lightgbm import Booster, Dataset, train
 from behavior_model.baselines.tuning import best_pairs, interactions_at
 from behavior_model.context import ModelContext
 from behavior_model.largest import largest_in_groups
-from behavior_model.memory.interactions import Doubles, Interactions, Level, Longs
 from behavior_model.memory.own import MISSING_PAIR, own_groups, own_pairs, own_users
+from behavior_model.memory.purchases import Doubles, Level, Longs, Purchases
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def fit_trees(inputs: Floats, labels: npt.NDArray[np.bool_], *, seed: int) -> Bo
     return train({**_TREES, "seed": seed}, data, NUM_TREES)
 
 
-def pair_values(past: Interactions, groups: Longs, keys: Longs) -> Floats:
+def pair_values(past: Purchases, groups: Longs, keys: Longs) -> Floats:
     """float32[P, 21]: the features of pairs `user * T + target`."""
     own = own_pairs(past)
     popular = _popular(past)
@@ -85,12 +85,12 @@ def pair_values(past: Interactions, groups: Longs, keys: Longs) -> Floats:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _popular(past: Interactions) -> Doubles:
+def _popular(past: Purchases) -> Doubles:
     weights = 0.5 ** (past.ages / 28.0)
     return np.bincount(past.targets, weights, past.num_targets).astype(np.float64)
 
 
-def _candidates(past: Interactions) -> Longs:
+def _candidates(past: Purchases) -> Longs:
     own = own_pairs(past)
     users = own.keys // past.num_targets
     rows, _ = largest_in_groups(users, own.columns["decayed_112d"], own.keys, NUM_OWN)

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from behavior_model.baselines.tuning import best_columns, tuned
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Interactions, Level, Longs
+from behavior_model.memory.purchases import Level, Longs, Purchases
 
 NUM_NEIGHBOURS: Final = (100, 400)
 MIN_COUNT: Final = 5
@@ -25,27 +25,27 @@ def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs
     return tuned(context, level, k, _rank, NUM_NEIGHBOURS)
 
 
-def count_matrix(interactions: Interactions) -> tuple[sparse.csr_matrix, Longs]:
+def count_matrix(purchases: Purchases) -> tuple[sparse.csr_matrix, Longs]:
     """float32[U, R] of purchases and int64[R], the targets bought at least MIN_COUNT times."""
-    totals = np.bincount(interactions.targets, minlength=interactions.num_targets)
+    totals = np.bincount(purchases.targets, minlength=purchases.num_targets)
     targets = np.flatnonzero(totals >= min(MIN_COUNT, totals.max(initial=1)))
-    position = np.full(interactions.num_targets, -1, dtype=np.int64)
+    position = np.full(purchases.num_targets, -1, dtype=np.int64)
     position[targets] = np.arange(len(targets))
-    columns = position[interactions.targets]
+    columns = position[purchases.targets]
     kept = columns >= 0
     counts = sparse.csr_matrix(
-        (np.ones(kept.sum(), np.float32), (interactions.users[kept], columns[kept])),
-        shape=(interactions.num_users, len(targets)),
+        (np.ones(kept.sum(), np.float32), (purchases.users[kept], columns[kept])),
+        shape=(purchases.num_users, len(targets)),
     )
     counts.sum_duplicates()
     return counts, targets
 
 
 def tastes_and_likeness(
-    interactions: Interactions, num_neighbours: int
+    purchases: Purchases, num_neighbours: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, Longs]:
     """float[U, R] and float[R, R], whose product scores users for targets, and int64[R], those."""
-    counts, targets = count_matrix(interactions)
+    counts, targets = count_matrix(purchases)
     model = BM25Recommender(K=num_neighbours, num_threads=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParameterWarning)
@@ -55,10 +55,10 @@ def tastes_and_likeness(
     return tastes, sparse.csr_matrix(model.similarity), targets
 
 
-def _rank(interactions: Interactions, num_neighbours: int, k: int) -> Longs:
-    tastes, likeness, targets = tastes_and_likeness(interactions, num_neighbours)
+def _rank(purchases: Purchases, num_neighbours: int, k: int) -> Longs:
+    tastes, likeness, targets = tastes_and_likeness(purchases, num_neighbours)
     parts = [
         best_columns((tastes[start : start + _CHUNK_USERS] @ likeness).toarray(), targets, k)
-        for start in range(0, interactions.num_users, _CHUNK_USERS)
+        for start in range(0, purchases.num_users, _CHUNK_USERS)
     ]
     return np.concatenate(parts)

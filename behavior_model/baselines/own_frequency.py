@@ -8,7 +8,7 @@ import numpy as np
 
 from behavior_model.baselines.tuning import best_pairs, interactions_at, tuned
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Interactions, Level, Longs
+from behavior_model.memory.purchases import Level, Longs, Purchases
 
 HALF_LIVES_DAYS: Final = (56.0, 84.0, 112.0, 168.0)
 
@@ -25,16 +25,16 @@ def rank_decayed(context: ModelContext, level: Level, k: int, *, seed: int = 0) 
     return tuned(context, level, k, _rank, HALF_LIVES_DAYS)
 
 
-def _rank(interactions: Interactions, half_life_days: float | None, k: int) -> Longs:
+def _rank(purchases: Purchases, half_life_days: float | None, k: int) -> Longs:
     """Each visit counts once per target."""
-    stride = max(len(interactions.visit_users), 1)
-    visits = np.unique(interactions.visits * interactions.num_targets + interactions.targets)
-    visit, target = visits // interactions.num_targets, visits % interactions.num_targets
+    stride = max(len(purchases.visit_users), 1)
+    visits = np.unique(purchases.visits * purchases.num_targets + purchases.targets)
+    visit, target = visits // purchases.num_targets, visits % purchases.num_targets
     weights = np.ones(len(visits))
     if half_life_days is not None:
-        weights = 0.5 ** (interactions.visit_ages[visit] / half_life_days)
-    raw = interactions.visit_users[visit] * interactions.num_targets + target
+        weights = 0.5 ** (purchases.visit_ages[visit] / half_life_days)
+    raw = purchases.visit_users[visit] * purchases.num_targets + target
     keys, inverse = np.unique(raw, return_inverse=True)
     scores = np.bincount(inverse, weights, minlength=len(keys))
-    popular = np.bincount(target, minlength=interactions.num_targets) / (stride + 1.0)
-    return best_pairs(interactions, keys, scores + 1e-6 * popular[keys % len(popular)], k)
+    popular = np.bincount(target, minlength=purchases.num_targets) / (stride + 1.0)
+    return best_pairs(purchases, keys, scores + 1e-6 * popular[keys % len(popular)], k)

@@ -8,7 +8,7 @@ import numpy as np
 
 from behavior_model.baselines.tuning import best_columns, interactions_at
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Level, Longs
+from behavior_model.memory.purchases import Level, Longs
 
 HALF_LIFE_DAYS: Final = 28.0
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from behavior_model.baselines import als, boosted_ranker, item_knn, own_frequency
 from behavior_model.baselines.tuning import interactions_at
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Doubles, Interactions, Level, Longs
+from behavior_model.memory.purchases import Doubles, Level, Longs, Purchases
 from behavior_model.metrics import macro_auc
 from behavior_model.user_features import feature_matrix, user_features
 
 Knob = TypeVar("Knob")
-Scorer = Callable[[Interactions, Knob], Doubles]
+Scorer = Callable[[Purchases, Knob], Doubles]
 
 LEVEL: Final = Level.CATEGORY
 NUM_TRAINING_TIMES: Final = 4
@@ -54,7 +54,7 @@ def nearest_items(context: ModelContext, targets: Longs, *, seed: int = 0) -> Do
     """Item-kNN; the number of neighbours is tuned."""
     del seed
 
-    def score(past: Interactions, num_neighbours: int) -> Doubles:
+    def score(past: Purchases, num_neighbours: int) -> Doubles:
         tastes, likeness, known = item_knn.tastes_and_likeness(past, num_neighbours)
         return _at(targets, known, (tastes @ likeness).toarray())
 
@@ -64,7 +64,7 @@ def nearest_items(context: ModelContext, targets: Longs, *, seed: int = 0) -> Do
 def alternating_least_squares(context: ModelContext, targets: Longs, *, seed: int = 0) -> Doubles:
     """Implicit ALS; factors, confidence and regularisation are tuned."""
 
-    def score(past: Interactions, knob: tuple[int, float, float]) -> Doubles:
+    def score(past: Purchases, knob: tuple[int, float, float]) -> Doubles:
         users, factors, known = als.fold_users(past, knob, seed=seed)
         return _at(targets, known, users @ factors.T)
 
@@ -100,7 +100,7 @@ def _tuned(
     return score(interactions_at(context, LEVEL, context.test_time), knobs[int(np.argmax(found))])
 
 
-def _own(past: Interactions, half_life_days: float | None, *, targets: Longs) -> Doubles:
+def _own(past: Purchases, half_life_days: float | None, *, targets: Longs) -> Doubles:
     weights = np.ones(len(past.ages))
     if half_life_days is not None:
         weights = 0.5 ** (past.ages / half_life_days)

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from behavior_model.baselines import als, boosted_ranker, item_knn, own_frequency, popularity
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Level, Longs
+from behavior_model.memory.purchases import Level, Longs
 
 
 class RankingBaseline(Protocol):

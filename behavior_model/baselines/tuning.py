@@ -10,19 +10,19 @@ import numpy.typing as npt
 
 from behavior_model.context import ModelContext
 from behavior_model.largest import largest_columns, largest_in_groups
-from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.memory.purchases import Level, Longs, Purchases, read_purchases
 from behavior_model.metrics import ndcg_at_k
 
 Scores = npt.NDArray[np.floating]
 Knob = TypeVar("Knob")
-Ranker = Callable[[Interactions, Knob, int], Longs]
+Ranker = Callable[[Purchases, Knob, int], Longs]
 
 K: Final = 10
 
 
-def interactions_at(context: ModelContext, level: Level, time_us: int) -> Interactions:
+def interactions_at(context: ModelContext, level: Level, time_us: int) -> Purchases:
     """What all users did before a prediction time."""
-    return read_interactions(context.histories(time_us), context.vocabulary, level, time_us)
+    return read_purchases(context.histories(time_us), context.vocabulary, level, time_us)
 
 
 def tuned(
@@ -34,7 +34,7 @@ def tuned(
         context: The company's model.
         level: Items or categories.
         k: Length of the lists.
-        ranker: Ranks the users of interactions with a knob.
+        ranker: Ranks the users of purchases with a knob.
         knobs: Values to try, the first wins ties.
     """
     past = interactions_at(context, level, context.validation_time)
@@ -44,11 +44,11 @@ def tuned(
     return ranker(interactions_at(context, level, context.test_time), best, k)
 
 
-def best_pairs(interactions: Interactions, keys: Longs, scores: Scores, k: int) -> Longs:
+def best_pairs(purchases: Purchases, keys: Longs, scores: Scores, k: int) -> Longs:
     """int64[U, k]: the pairs `user * T + target` with the largest scores, -1 where none is left."""
-    users, targets = keys // interactions.num_targets, keys % interactions.num_targets
+    users, targets = keys // purchases.num_targets, keys % purchases.num_targets
     rows, places = largest_in_groups(users, scores, targets, k)
-    lists = np.full((interactions.num_users, k), -1, dtype=np.int64)
+    lists = np.full((purchases.num_users, k), -1, dtype=np.int64)
     lists[users[rows], places] = targets[rows]
     return lists
 

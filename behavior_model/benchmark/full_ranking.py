@@ -41,7 +41,7 @@ from behavior_model.benchmark.interactions import (
 from behavior_model.benchmark.judge import Judge, write_results
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import Scorer, alone, fit_mixture, top_lists
-from behavior_model.benchmark.recipe import recipe_for, with_epochs
+from behavior_model.benchmark.recipe import benchmark_recipe, with_epochs
 from behavior_model.benchmark.shop import (
     Outputs,
     Shop,
@@ -150,7 +150,7 @@ def _test_job(options: Options, test: Fold) -> BenchmarkJob:
         cutoff=test.cutoff,
         folder=options.out,
         text_cache=options.out / "text_cache",
-        recipe=recipe_for(
+        recipe=benchmark_recipe(
             options.size,
             test.history,
             budget_minutes=options.budget_minutes,

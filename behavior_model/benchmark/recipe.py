@@ -29,7 +29,7 @@ CHARACTERS_PER_CALL: Final = 100
 """What reading any text costs, in characters: the encoder's time is nearly linear in both."""
 
 
-def recipe_for(
+def benchmark_recipe(
     size: str, history: Interactions, *, budget_minutes: float, bfloat16: bool, epochs: int = EPOCHS
 ) -> Recipe:
     """The recipe of a size for a history.

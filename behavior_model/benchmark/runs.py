@@ -8,7 +8,7 @@ from typing import Final
 
 from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.interactions import Interactions
-from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.recipe import benchmark_recipe
 from behavior_model.benchmark.shop import Outputs, Shop, multiplies_bfloat16
 from behavior_model.benchmark.training import BenchmarkJob, train
 from behavior_model.benchmark.validation import Validation, validate
@@ -42,7 +42,7 @@ def study_recipe(size: str, history: Interactions, epochs: int) -> Recipe:
     """
     if epochs < 1:
         raise UserError(f"--epochs {epochs}: give 1 or more.")
-    return recipe_for(
+    return benchmark_recipe(
         size,
         history,
         budget_minutes=BUDGET_MINUTES,

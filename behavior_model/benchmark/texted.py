@@ -17,7 +17,7 @@ from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chu
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
 from behavior_model.benchmark.memories import LASTING_DECAY, profile
-from behavior_model.benchmark.recipe import EPOCHS, recipe_for, with_epochs
+from behavior_model.benchmark.recipe import EPOCHS, benchmark_recipe, with_epochs
 from behavior_model.benchmark.shop import (
     Outputs,
     Shop,
@@ -67,7 +67,7 @@ def text_recipe(size: str, history: Interactions, budget_minutes: float) -> Reci
     Raises:
         UnknownNameError: no such size.
     """
-    recipe = recipe_for(
+    recipe = benchmark_recipe(
         size, history, budget_minutes=budget_minutes, bfloat16=multiplies_bfloat16()
     )
     return replace(recipe, model=replace(recipe.model, max_descriptors=history.num_items))

@@ -23,7 +23,7 @@ from behavior_model.evaluation.results import Result
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.largest import largest_columns
 from behavior_model.likeness import BehaviourLikeness
-from behavior_model.memory.interactions import Longs
+from behavior_model.memory.purchases import Longs
 from behavior_model.metrics import mean_with_interval
 from behavior_model.unit_rows import unit_rows
 from pipelines.tokens.binning import FIRST_IDX

@@ -14,7 +14,7 @@ from behavior_model.context import ModelContext
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.propensity import LEVEL, PropensityHead
-from behavior_model.memory.interactions import Bools, Doubles
+from behavior_model.memory.purchases import Bools, Doubles
 from behavior_model.metrics import (
     bootstrap_interval,
     expected_calibration_error,

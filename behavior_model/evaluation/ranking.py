@@ -18,11 +18,11 @@ from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.heads.recommendation import (
-    Ranking,
+    RankedTargets,
     RecommendationHead,
     top_k,
 )
-from behavior_model.memory.interactions import Level, Longs
+from behavior_model.memory.purchases import Level, Longs
 from behavior_model.metrics import mean_with_interval, ndcg_at_k, recall_at_k
 
 Doubles = npt.NDArray[np.float64]
@@ -86,8 +86,8 @@ def evaluate(
     begun = time.perf_counter() if begun is None else begun
     histories = context.histories(context.test_time)
     states = context.states(context.test_time) if head.reads_transformer else None
-    interactions, table = head.candidates(histories, states, context.test_time)
-    ranking = head.rank_candidates(interactions, table, K)
+    purchases, table = head.candidates(histories, states, context.test_time)
+    ranking = head.rank_candidates(purchases, table, K)
     measured = Measurement(
         context=context,
         task=TASKS[head.level],
@@ -139,7 +139,9 @@ def _result(measured: Measurement, judged: _Judged, members: list[Longs], metric
     )
 
 
-def _parts(head: RecommendationHead, table: FeatureTable, ranking: Ranking) -> dict[str, Longs]:
+def _parts(
+    head: RecommendationHead, table: FeatureTable, ranking: RankedTargets
+) -> dict[str, Longs]:
     """Each memory alone, the transformer alone and the plain linear mixture of all."""
     return {
         name: top_k(table, mixture.score(table), K, ranking.fallbacks).padded(K)
@@ -147,7 +149,7 @@ def _parts(head: RecommendationHead, table: FeatureTable, ranking: Ranking) -> d
     }
 
 
-def _members(head: RecommendationHead, table: FeatureTable, ranking: Ranking) -> list[Longs]:
+def _members(head: RecommendationHead, table: FeatureTable, ranking: RankedTargets) -> list[Longs]:
     """Lists of the mixture with each of its trees' seeds alone."""
     return [
         top_k(table, mixture.score(table), K, ranking.fallbacks).padded(K)

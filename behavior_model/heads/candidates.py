@@ -14,8 +14,8 @@ import numpy.typing as npt
 from behavior_model.largest import largest_columns, largest_in_groups
 from behavior_model.memory.collective import CollectiveMemory, PairScores
 from behavior_model.memory.content import ContentMemory
-from behavior_model.memory.interactions import Interactions, Longs
 from behavior_model.memory.own import PairTable
+from behavior_model.memory.purchases import Longs, Purchases
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,18 +35,18 @@ def own_candidates(pairs: PairTable, by: str, num_targets: int, quota: int) -> L
 
 
 def popular_candidates(
-    collective: CollectiveMemory, interactions: Interactions, quota: int, left_out: Longs
+    collective: CollectiveMemory, purchases: Purchases, quota: int, left_out: Longs
 ) -> Longs:
     """int64[U, at least quota]: the `quota` most popular targets of each user's market beside those
     that are left out, -1 elsewhere.
 
     Args:
         collective: Says what is popular where.
-        interactions: Gives U, T and the markets.
+        purchases: Gives U, T and the markets.
         quota: How many.
         left_out: int64[P], keys `user * T + target`, each once.
     """
-    markets, num_targets = interactions.markets, interactions.num_targets
+    markets, num_targets = purchases.markets, purchases.num_targets
     most = int(np.bincount(left_out // num_targets, minlength=1).max())
     known_market = np.where(markets < len(collective.popular), markets, 0)
     popular = collective.popular[known_market, : quota + most]
@@ -83,19 +83,19 @@ def unsold_candidates(content: ContentMemory, unsold: Longs, profiles: Floats) -
     return _translate(unsold, _best(profiles @ content.texts[unsold].T, NUM_UNSOLD))
 
 
-def merge_candidates(interactions: Interactions, keys: Longs, lists: list[Longs]) -> Longs:
+def merge_candidates(purchases: Purchases, keys: Longs, lists: list[Longs]) -> Longs:
     """int64[P]: distinct keys `user * T + target`, ascending.
 
     Args:
-        interactions: Gives U and T.
+        purchases: Gives U and T.
         keys: Candidates that are keys already.
         lists: int64[U, quota] targets each, -1 for none.
     """
     parts = [keys]
     for targets in lists:
-        users = np.broadcast_to(np.arange(interactions.num_users)[:, None], targets.shape)
+        users = np.broadcast_to(np.arange(purchases.num_users)[:, None], targets.shape)
         some = targets >= 0
-        parts.append(users[some] * interactions.num_targets + targets[some])
+        parts.append(users[some] * purchases.num_targets + targets[some])
     return np.unique(np.concatenate(parts))
 
 

@@ -20,7 +20,6 @@ from behavior_model.heads import candidates as quota
 from behavior_model.heads.transformer_scores import TransformerScores
 from behavior_model.memory.collective import ITEM_COLUMNS, CollectiveMemory, PairScores
 from behavior_model.memory.content import ContentMemory
-from behavior_model.memory.interactions import NEVER_DAYS, Doubles, Interactions, Longs
 from behavior_model.memory.own import (
     MISSING_PAIR,
     Columns,
@@ -30,6 +29,7 @@ from behavior_model.memory.own import (
     own_users,
     seen_pairs,
 )
+from behavior_model.memory.purchases import NEVER_DAYS, Doubles, Longs, Purchases
 
 Floats = npt.NDArray[np.float32]
 
@@ -100,7 +100,7 @@ class Memories:
 
 
 def pair_features(
-    interactions: Interactions,
+    purchases: Purchases,
     memories: Memories,
     transformer: TransformerScores | None,
     k: int = 10,
@@ -111,7 +111,7 @@ def pair_features(
     """Candidates and their features, a few hundred users at a time.
 
     Args:
-        interactions: U users at their prediction times.
+        purchases: U users at their prediction times.
         memories: Fitted memories.
         transformer: Aligned to the users; None leaves its columns unknown.
         k: Length of the lists that will be asked for.
@@ -119,10 +119,10 @@ def pair_features(
         exclude_owned: Of their own candidates, only what a user never bought, as many as without.
     """
     tables = []
-    for start in range(0, max(interactions.num_users, 1), CHUNK_USERS):
-        stop = min(start + CHUNK_USERS, interactions.num_users)
+    for start in range(0, max(purchases.num_users, 1), CHUNK_USERS):
+        stop = min(start + CHUNK_USERS, purchases.num_users)
         opinion = transformer.users_between(start, stop) if transformer else None
-        users = interactions.users_between(start, stop)
+        users = purchases.users_between(start, stop)
         table = _chunk(users, memories, opinion, k, targets, exclude_owned=exclude_owned)
         tables.append((table, start))
     return FeatureTable(
@@ -164,7 +164,7 @@ class _Sources:
 
 
 def _chunk(
-    interactions: Interactions,
+    purchases: Purchases,
     memories: Memories,
     transformer: TransformerScores | None,
     k: int,
@@ -172,21 +172,21 @@ def _chunk(
     *,
     exclude_owned: bool,
 ) -> FeatureTable:
-    own, seen = own_pairs(interactions), seen_pairs(interactions)
-    scores = memories.collective.pair_scores(interactions)
-    profiles = memories.content.profiles(interactions) if memories.content else None
+    own, seen = own_pairs(purchases), seen_pairs(purchases)
+    scores = memories.collective.pair_scores(purchases)
+    profiles = memories.content.profiles(purchases) if memories.content else None
     logits = transformer.of_targets(memories.collective.known) if transformer else None
     if given is not None:
-        keys = interactions.keys_of_all(given)
+        keys = purchases.keys_of_all(given)
     else:
         sources = _Sources(own, seen, scores, profiles, logits)
         left_out = own.keys if exclude_owned else own.keys[:0]
-        keys = _candidates(interactions, memories, sources, k, left_out)
-    users, targets = keys // interactions.num_targets, keys % interactions.num_targets
-    columns = _own_columns(interactions, memories, own, seen, keys)
+        keys = _candidates(purchases, memories, sources, k, left_out)
+    users, targets = keys // purchases.num_targets, keys % purchases.num_targets
+    columns = _own_columns(purchases, memories, own, seen, keys)
     columns |= _collective_columns(memories.collective, scores, users, targets)
     columns["own/paid"] = columns.pop("own/unit_price") - columns["collective/typical_price"]
-    columns |= _content_columns(interactions, memories.content, profiles, users, targets)
+    columns |= _content_columns(purchases, memories.content, profiles, users, targets)
     groups = memories.group_of_target[targets]
     columns |= _transformer_columns(transformer, logits, users, targets, groups)
     values = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
@@ -194,10 +194,10 @@ def _chunk(
 
 
 def _candidates(
-    interactions: Interactions, memories: Memories, sources: _Sources, k: int, left_out: Longs
+    purchases: Purchases, memories: Memories, sources: _Sources, k: int, left_out: Longs
 ) -> Longs:
     """int64[P]: keys `user * T + target`, none of `left_out` among them."""
-    collective, num_targets = memories.collective, interactions.num_targets
+    collective, num_targets = memories.collective, purchases.num_targets
     if len(left_out):
         sources = sources.without(left_out, collective, num_targets)
     keys = [
@@ -206,7 +206,7 @@ def _candidates(
     ]
     num_popular = max(quota.NUM_POPULAR, k)
     lists = [
-        quota.popular_candidates(collective, interactions, num_popular, left_out),
+        quota.popular_candidates(collective, purchases, num_popular, left_out),
         quota.collective_candidates(collective, sources.scores),
     ]
     if sources.logits is not None:
@@ -214,22 +214,22 @@ def _candidates(
     if memories.content is not None and sources.profiles is not None:
         found = quota.unsold_candidates(memories.content, memories.unsold, sources.profiles)
         lists.append(found)
-    merged = quota.merge_candidates(interactions, np.concatenate(keys), lists)
+    merged = quota.merge_candidates(purchases, np.concatenate(keys), lists)
     return np.setdiff1d(merged, left_out, assume_unique=True)
 
 
 def _own_columns(
-    interactions: Interactions, memories: Memories, own: PairTable, seen: PairTable, keys: Longs
+    purchases: Purchases, memories: Memories, own: PairTable, seen: PairTable, keys: Longs
 ) -> Columns:
-    users = keys // interactions.num_targets
+    users = keys // purchases.num_targets
     columns = {f"own/{name}": values for name, values in own.at(keys, MISSING_PAIR).items()}
     missing = {"seen_recency": NEVER_DAYS}
     columns |= {f"own/{name}": values for name, values in seen.at(keys, missing).items()}
-    for name, values in own_users(interactions).items():
+    for name, values in own_users(purchases).items():
         columns[f"own/user_{name}"] = values[users]
     columns["own/expected"] = columns["own/per_visit"] * columns["own/user_visits_56d"]
-    groups = own_groups(interactions, memories.group_of_target, memories.num_groups)
-    of_target = memories.group_of_target[keys % interactions.num_targets]
+    groups = own_groups(purchases, memories.group_of_target, memories.num_groups)
+    of_target = memories.group_of_target[keys % purchases.num_targets]
     columns |= _group_columns(groups, "own/group", memories.num_groups, users, of_target, columns)
     return columns
 
@@ -268,7 +268,7 @@ def _collective_columns(
 
 
 def _content_columns(
-    interactions: Interactions,
+    purchases: Purchases,
     content: ContentMemory | None,
     profiles: Floats | None,
     users: Longs,
@@ -278,7 +278,7 @@ def _content_columns(
         return {}
     likeness = np.einsum("ij,ij->i", profiles[users], content.texts[targets])
     kinds = np.where(content.kinds == 0, -1, content.kinds)
-    table = own_groups(interactions, kinds, content.num_kinds)
+    table = own_groups(purchases, kinds, content.num_kinds)
     keys = users * content.num_kinds + kinds[targets]
     found = table.at(np.where(kinds[targets] >= 0, keys, -1), {"recency": NEVER_DAYS})
     columns: Columns = {"content/likeness": likeness.astype(np.float64)}

@@ -26,7 +26,7 @@ from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import transformer_scores
 from behavior_model.heads.user_inputs import log_odds
 from behavior_model.memory.collective import CollectiveMemory
-from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.memory.purchases import Level, Longs, Purchases, read_purchases
 from behavior_model.user_features import feature_matrix, user_features
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -97,10 +97,10 @@ class PropensityHead:
             states: The backbone's states of the same users at that time.
             prediction_times_us: One time for all, or int64[U]; UTC microseconds.
         """
-        interactions = read_interactions(histories, self.vocabulary, LEVEL, prediction_times_us)
+        purchases = read_purchases(histories, self.vocabulary, LEVEL, prediction_times_us)
         times = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(histories))
         features = user_features(self.vocabulary, histories, times)
-        table = propensity_table(interactions, self.memories, self.targets, features, states)
+        table = propensity_table(purchases, self.memories, self.targets, features, states)
         found = self.calibration.apply(mix(self.mixture, inputs_of(table, self.trees)))
         categories = [self.vocabulary.categories[target] for target in self.targets]
         shape = (len(histories), len(categories))
@@ -150,7 +150,7 @@ class PropensityHead:
 
 
 def propensity_table(
-    interactions: Interactions,
+    purchases: Purchases,
     memories: Memories,
     targets: Longs,
     features: dict[str, Doubles],
@@ -159,14 +159,14 @@ def propensity_table(
     """All U * T pairs by user and category, with everything that is known of them.
 
     Args:
-        interactions: U users at their prediction times.
+        purchases: U users at their prediction times.
         memories: Fitted memories.
         targets: int64[T], ascending.
         features: Hand-made features of the users, float64[U] each.
         states: The backbone's states of the users.
     """
     scores = transformer_scores(LEVEL, states, None)
-    table = pair_features(interactions, memories, scores, targets=targets)
+    table = pair_features(purchases, memories, scores, targets=targets)
     inactive = log_odds(states.inactive.astype(np.float64))
     names = [*(f"user/{name}" for name in features), INACTIVE]
     values = np.concatenate([feature_matrix(features), inactive[:, None]], axis=1)

@@ -28,7 +28,7 @@ from behavior_model.heads.propensity import (
 )
 from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
 from behavior_model.heads.recommendation_fitting import NUM_TRAINING_TIMES, fit_memories
-from behavior_model.memory.interactions import Bools, Longs, read_interactions
+from behavior_model.memory.purchases import Bools, Longs, read_purchases
 from behavior_model.user_features import user_features
 
 MAX_TARGETS: Final = 50
@@ -37,10 +37,10 @@ MAX_TARGETS: Final = 50
 def largest_targets(context: ModelContext) -> Longs:
     """int64[T], ascending: the categories with most purchases before the training cut."""
     time = context.validation_time
-    past = read_interactions(context.histories(time), context.vocabulary, LEVEL, time)
-    purchases = np.bincount(past.targets, minlength=past.num_targets)
-    order = np.argsort(-purchases, kind="stable")[:MAX_TARGETS]
-    return np.sort(order[purchases[order] > 0])
+    past = read_purchases(context.histories(time), context.vocabulary, LEVEL, time)
+    counts = np.bincount(past.targets, minlength=past.num_targets)
+    order = np.argsort(-counts, kind="stable")[:MAX_TARGETS]
+    return np.sort(order[counts[order] > 0])
 
 
 def can_be_learned(context: ModelContext) -> bool:
@@ -95,11 +95,11 @@ class _Window:
 
 
 def _window(context: ModelContext, time: int, targets: Longs, seed: int) -> _Window:
-    interactions, memories = fit_memories(context, LEVEL, time, content=None, seed=seed)
+    purchases, memories = fit_memories(context, LEVEL, time, content=None, seed=seed)
     histories = context.histories(time)
     times = np.full(len(histories), time, dtype=np.int64)
     features = user_features(context.vocabulary, histories, times)
-    table = propensity_table(interactions, memories, targets, features, context.states(time))
+    table = propensity_table(purchases, memories, targets, features, context.states(time))
     return _Window(table, LEVEL.bought(context.futures(time), targets).ravel())
 
 

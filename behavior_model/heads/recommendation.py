@@ -27,7 +27,7 @@ from behavior_model.heads.transformer_scores import CategoryScores, ItemScores, 
 from behavior_model.largest import largest_in_groups
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
-from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.memory.purchases import Level, Longs, Purchases, read_purchases
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_bytes_atomically, write_json_atomically
@@ -44,7 +44,7 @@ _TREES: Final = "trees"
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
+class RankedTargets:
     """Ranked lists, flat: R rows by user, best first.
 
     Args:
@@ -132,14 +132,12 @@ class RecommendationHead:
         k: int = K,
         *,
         exclude_owned: bool = False,
-    ) -> tuple[Interactions, FeatureTable]:
+    ) -> tuple[Purchases, FeatureTable]:
         """What U users did, and their candidates with everything that is known of them."""
-        interactions = read_interactions(
-            histories, self.vocabulary, self.level, prediction_times_us
-        )
+        purchases = read_purchases(histories, self.vocabulary, self.level, prediction_times_us)
         scores = transformer_scores(self.level, states, self.items)
-        table = pair_features(interactions, self.memories, scores, k, exclude_owned=exclude_owned)
-        return interactions, table
+        table = pair_features(purchases, self.memories, scores, k, exclude_owned=exclude_owned)
+        return purchases, table
 
     def rank(
         self,
@@ -149,7 +147,7 @@ class RecommendationHead:
         k: int,
         *,
         exclude_owned: bool = False,
-    ) -> Ranking:
+    ) -> RankedTargets:
         """The first k targets of each of U users; each user's answer depends on no other's.
 
         Args:
@@ -159,17 +157,17 @@ class RecommendationHead:
             k: Length of the lists.
             exclude_owned: Leave out what the user bought before.
         """
-        interactions, table = self.candidates(
+        purchases, table = self.candidates(
             histories, states, prediction_times_us, k, exclude_owned=exclude_owned
         )
-        return self.rank_candidates(interactions, table, k)
+        return self.rank_candidates(purchases, table, k)
 
-    def rank_candidates(self, interactions: Interactions, table: FeatureTable, k: int) -> Ranking:
+    def rank_candidates(self, purchases: Purchases, table: FeatureTable, k: int) -> RankedTargets:
         """The first k of each user's candidates."""
-        fallbacks = interactions.empty_users
+        fallbacks = purchases.empty_users
         values = self.mixture.score(table)
         unknown = fallbacks[table.users]
-        values[unknown] = _popularity(self.memories.collective, interactions, table.rows(unknown))
+        values[unknown] = _popularity(self.memories.collective, purchases, table.rows(unknown))
         return top_k(table, values, k, fallbacks)
 
     def save(self, folder: Path) -> None:
@@ -231,10 +229,12 @@ class RecommendationHead:
         )
 
 
-def top_k(table: FeatureTable, values: Doubles, k: int, fallbacks: Bools) -> Ranking:
+def top_k(table: FeatureTable, values: Doubles, k: int, fallbacks: Bools) -> RankedTargets:
     """The k largest values of each user; ties go to the smaller target."""
     rows, places = largest_in_groups(table.users, values, table.targets, k)
-    return Ranking(table.users[rows], table.targets[rows], values[rows], places + 1, fallbacks)
+    return RankedTargets(
+        table.users[rows], table.targets[rows], values[rows], places + 1, fallbacks
+    )
 
 
 def transformer_scores(
@@ -250,11 +250,9 @@ def transformer_scores(
     return ItemScores(states.item_query, items, states.category_logits)
 
 
-def _popularity(
-    collective: CollectiveMemory, interactions: Interactions, table: FeatureTable
-) -> Doubles:
+def _popularity(collective: CollectiveMemory, purchases: Purchases, table: FeatureTable) -> Doubles:
     """float64[P]: 1 for the most popular target of the user's market, less for those behind."""
-    markets = interactions.markets[table.users]
+    markets = purchases.markets[table.users]
     lists = collective.popular[np.where(markets < len(collective.popular), markets, 0)]
     hits = lists == table.targets[:, None]
     return np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)

@@ -30,7 +30,7 @@ from behavior_model.heads.recommendation import (
 )
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
-from behavior_model.memory.interactions import Interactions, Level, Longs, read_interactions
+from behavior_model.memory.purchases import Level, Longs, Purchases, read_purchases
 from behavior_model.metrics import ndcg_at_k
 
 Floats = npt.NDArray[np.float32]
@@ -89,12 +89,12 @@ def bought_of(table: FeatureTable, truths: Sequence[Longs], num_targets: int) ->
 
 def fit_memories(
     context: ModelContext, level: Level, time: int, *, content: ContentMemory | None, seed: int
-) -> tuple[Interactions, Memories]:
+) -> tuple[Purchases, Memories]:
     """What all users did before a prediction time, and the memories of it."""
-    interactions = read_interactions(context.histories(time), context.vocabulary, level, time)
+    purchases = read_purchases(context.histories(time), context.vocabulary, level, time)
     groups = level.groups_of(context.vocabulary)
-    collective = CollectiveMemory.fit(interactions, groups, seed=seed)
-    return interactions, Memories(collective, groups, content)
+    collective = CollectiveMemory.fit(purchases, groups, seed=seed)
+    return purchases, Memories(collective, groups, content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,14 +168,14 @@ class _Fitting:
         prefix = f"{TRANSFORMER}/"
         return [n for n in names if self.use_transformer or not n.startswith(prefix)]
 
-    def _memories(self, time: int, content: ContentMemory | None) -> tuple[Interactions, Memories]:
+    def _memories(self, time: int, content: ContentMemory | None) -> tuple[Purchases, Memories]:
         return fit_memories(self.context, self.level, time, content=content, seed=self.seed)
 
     def _window(self, time: int, content: ContentMemory | None, items: Floats | None) -> _Window:
         states = self.context.states(time) if self.use_transformer else None
         scores = transformer_scores(self.level, states, items)
-        interactions, memories = self._memories(time, content)
-        table = pair_features(interactions, memories, scores)
+        purchases, memories = self._memories(time, content)
+        table = pair_features(purchases, memories, scores)
         futures = self.context.futures(time)
         truths = self.level.truths_of(futures)
         active = np.asarray([len(truth) > 0 for truth in truths])

@@ -27,7 +27,7 @@ from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex
 from behavior_model.heads.pair_features import pair_features
 from behavior_model.heads.recommendation import RecommendationHead, transformer_scores
 from behavior_model.items import ItemContent
-from behavior_model.memory.interactions import Level, read_interactions
+from behavior_model.memory.purchases import Level, read_purchases
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.unit_rows import unit_rows
 from pipelines.errors import BundleError
@@ -115,7 +115,7 @@ class PersonalSearch:
             states: The backbone's states of the U users, if it is listened to.
         """
         ranker, one = self.ranker, histories.select([user])
-        past = read_interactions(one, ranker.vocabulary, Level.ITEM, prediction_time_us)
+        past = read_purchases(one, ranker.vocabulary, Level.ITEM, prediction_time_us)
         opinion = transformer_scores(Level.ITEM, states, ranker.items)
         if opinion is not None:
             opinion = opinion.users_between(user, user + 1)

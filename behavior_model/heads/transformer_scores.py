@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from behavior_model.memory.interactions import Longs
+from behavior_model.memory.purchases import Longs
 
 Floats = npt.NDArray[np.float32]
 

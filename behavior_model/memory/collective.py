@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save
 from scipy import sparse
 
 from behavior_model.memory.factors import Floats, fit_factors, fold_in
-from behavior_model.memory.interactions import Doubles, Interactions, Longs
 from behavior_model.memory.neighbours import LAG_DECAY, Neighbours, profile
 from behavior_model.memory.own import log_unit_prices
+from behavior_model.memory.purchases import Doubles, Longs, Purchases
 from pipelines.errors import BundleError
 from pipelines.workspace import write_bytes_atomically
 
@@ -70,31 +70,31 @@ class CollectiveMemory:
 
     @classmethod
     def fit(
-        cls, interactions: Interactions, group_of_target: Longs, *, seed: int = 0
+        cls, purchases: Purchases, group_of_target: Longs, *, seed: int = 0
     ) -> CollectiveMemory:
         """Read the collective from histories before one prediction time.
 
         Args:
-            interactions: All users' purchases.
+            purchases: All users' purchases.
             group_of_target: int64[T], wider group per target (category), -1 where none; rare
                 targets borrow its repeat rate.
             seed: Seed of the factors.
         """
-        counts = np.bincount(interactions.targets, minlength=interactions.num_targets)
+        counts = np.bincount(purchases.targets, minlength=purchases.num_targets)
         known = np.flatnonzero(counts >= MIN_COUNT)
-        position = np.full(interactions.num_targets, -1, dtype=np.int64)
+        position = np.full(purchases.num_targets, -1, dtype=np.int64)
         position[known] = np.arange(len(known))
-        rows = position[interactions.targets]
+        rows = position[purchases.targets]
         kept = rows >= 0
-        items = _item_statistics(interactions, group_of_target)
+        items = _item_statistics(purchases, group_of_target)
         return cls(
             items=items,
             known=known,
             neighbours=Neighbours.fit(
-                interactions.visits[kept], rows[kept], interactions.visit_users, len(known)
+                purchases.visits[kept], rows[kept], purchases.visit_users, len(known)
             ),
-            factors=fit_factors(_tastes(interactions, position, len(known)), seed=seed),
-            popular=_popular(interactions),
+            factors=fit_factors(_tastes(purchases, position, len(known)), seed=seed),
+            popular=_popular(purchases),
         )
 
     @property
@@ -109,11 +109,11 @@ class CollectiveMemory:
         position[self.known] = np.arange(len(self.known))
         return position
 
-    def pair_scores(self, interactions: Interactions) -> PairScores:
-        """Scores for the users of `interactions`, each from its own history alone."""
-        recent, lasting = _profiles(interactions, self.position, len(self.known))
+    def pair_scores(self, purchases: Purchases) -> PairScores:
+        """Scores for the users of `purchases`, each from its own history alone."""
+        recent, lasting = _profiles(purchases, self.position, len(self.known))
         follow, accompany = self.neighbours.scores(recent, lasting)
-        tastes = _tastes(interactions, self.position, len(self.known))
+        tastes = _tastes(purchases, self.position, len(self.known))
         return PairScores(follow, accompany, fold_in(tastes, self.factors))
 
     def save(self, folder: Path) -> None:
@@ -158,59 +158,59 @@ class CollectiveMemory:
 
 
 def _profiles(
-    interactions: Interactions, position: Longs, num_known: int
+    purchases: Purchases, position: Longs, num_known: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    rows = position[interactions.targets]
+    rows = position[purchases.targets]
     kept = rows >= 0
-    users, rows = interactions.users[kept], rows[kept]
-    recent = LAG_DECAY ** interactions.visits_ago[kept].astype(np.float64)
-    lasting = 0.5 ** (interactions.ages[kept] / LASTING_HALF_LIFE_DAYS)
-    shape = (interactions.num_users, num_known)
+    users, rows = purchases.users[kept], rows[kept]
+    recent = LAG_DECAY ** purchases.visits_ago[kept].astype(np.float64)
+    lasting = 0.5 ** (purchases.ages[kept] / LASTING_HALF_LIFE_DAYS)
+    shape = (purchases.num_users, num_known)
     return (
         profile(users, rows, recent, shape, MAX_PROFILE),
         profile(users, rows, lasting, shape, MAX_PROFILE),
     )
 
 
-def _tastes(interactions: Interactions, position: Longs, num_known: int) -> sparse.csr_matrix:
-    rows = position[interactions.targets]
+def _tastes(purchases: Purchases, position: Longs, num_known: int) -> sparse.csr_matrix:
+    rows = position[purchases.targets]
     kept = rows >= 0
-    weights = 0.5 ** (interactions.ages[kept] / LASTING_HALF_LIFE_DAYS)
-    shape = (interactions.num_users, num_known)
-    tastes = sparse.csr_matrix((weights, (interactions.users[kept], rows[kept])), shape=shape)
+    weights = 0.5 ** (purchases.ages[kept] / LASTING_HALF_LIFE_DAYS)
+    shape = (purchases.num_users, num_known)
+    tastes = sparse.csr_matrix((weights, (purchases.users[kept], rows[kept])), shape=shape)
     tastes.sum_duplicates()
     return tastes.astype(np.float32)
 
 
-def _popular(interactions: Interactions) -> Longs:
-    weights = 0.5 ** (interactions.ages / PERIOD_DAYS)
-    markets = interactions.markets
+def _popular(purchases: Purchases) -> Longs:
+    weights = 0.5 ** (purchases.ages / PERIOD_DAYS)
+    markets = purchases.markets
     lists = []
     for market in range(int(markets.max(initial=0)) + 1):
-        chosen = markets[interactions.users] == market
+        chosen = markets[purchases.users] == market
         inside = weights * chosen if market and chosen.any() else weights
-        totals = np.bincount(interactions.targets, inside, minlength=interactions.num_targets)
+        totals = np.bincount(purchases.targets, inside, minlength=purchases.num_targets)
         order = np.lexsort((np.arange(len(totals)), -totals))[:NUM_POPULAR]
         lists.append(np.where(totals[order] > 0, order, -1))
     return np.stack(lists)
 
 
-def _item_statistics(interactions: Interactions, group_of_target: Longs) -> Doubles:
-    num_targets, targets = interactions.num_targets, interactions.targets
+def _item_statistics(purchases: Purchases, group_of_target: Longs) -> Doubles:
+    num_targets, targets = purchases.num_targets, purchases.targets
 
     def total(weights: npt.NDArray[np.generic] | None = None) -> Doubles:
         return np.bincount(targets, weights, minlength=num_targets).astype(np.float64)
 
-    last_week = total(0.5 ** (interactions.ages / 7))
-    last_month = total(0.5 ** (interactions.ages / 28))
+    last_week = total(0.5 ** (purchases.ages / 7))
+    last_month = total(0.5 ** (purchases.ages / 28))
     count = total()
-    buyers = np.bincount(np.unique(interactions.keys) % num_targets, minlength=num_targets)
+    buyers = np.bincount(np.unique(purchases.keys) % num_targets, minlength=num_targets)
     known_days = np.zeros(num_targets)
-    np.maximum.at(known_days, targets, interactions.ages)
-    rates, group_rates, lift = _repeat_statistics(interactions, group_of_target)
-    prices = log_unit_prices(interactions)
+    np.maximum.at(known_days, targets, purchases.ages)
+    rates, group_rates, lift = _repeat_statistics(purchases, group_of_target)
+    prices = log_unit_prices(purchases)
     typical = total(prices) / np.maximum(count, 1)
-    fresh = 0.5 ** (interactions.ages / 5)
+    fresh = 0.5 ** (purchases.ages / 5)
     now = (total(prices * fresh) + typical) / (total(fresh) + 1) - typical
     trend = np.log((last_week / 7 + 0.1) / (last_month / 28 + 0.1))
     columns = (last_week, last_month, count, buyers, trend, known_days,
@@ -219,17 +219,17 @@ def _item_statistics(interactions: Interactions, group_of_target: Longs) -> Doub
 
 
 def _repeat_statistics(
-    interactions: Interactions, group_of_target: Longs
+    purchases: Purchases, group_of_target: Longs
 ) -> tuple[Doubles, Doubles, Doubles]:
     """Repeat rate per target, per its group, and how the last period compares with expectation.
 
     The repeat rate is the share of (buyer, period) pairs that bought again in the next period.
     Lift compares who bought again in the last period with what decayed counts promised.
     """
-    num_targets = interactions.num_targets
+    num_targets = purchases.num_targets
     stride = 1_024
-    periods = np.minimum(interactions.ages // PERIOD_DAYS, stride - 1).astype(np.int64)
-    seen = np.unique(interactions.keys * stride + periods)
+    periods = np.minimum(purchases.ages // PERIOD_DAYS, stride - 1).astype(np.int64)
+    seen = np.unique(purchases.keys * stride + periods)
     pairs, ago = seen // stride, seen % stride
     earlier = ago > 0
     again = np.isin(seen - 1, seen) & earlier
@@ -246,19 +246,19 @@ def _repeat_statistics(
 
     group = (by_group(repeats) + PRIOR_COUNT * overall) / (by_group(chances) + PRIOR_COUNT)
     group_rates = np.where(grouped, group[np.maximum(group_of_target, 0)], overall)
-    return rates, group_rates, _lift(interactions, pairs[ago == 0])
+    return rates, group_rates, _lift(purchases, pairs[ago == 0])
 
 
-def _lift(interactions: Interactions, bought_now: Longs) -> Doubles:
-    past = interactions.ages >= PERIOD_DAYS
-    keys, inverse = np.unique(interactions.keys[past], return_inverse=True)
-    ages = interactions.ages[past] - PERIOD_DAYS
+def _lift(purchases: Purchases, bought_now: Longs) -> Doubles:
+    past = purchases.ages >= PERIOD_DAYS
+    keys, inverse = np.unique(purchases.keys[past], return_inverse=True)
+    ages = purchases.ages[past] - PERIOD_DAYS
     decayed = np.bincount(inverse, 0.5 ** (ages / 56), minlength=len(keys))
     expected = 1 - np.exp(-decayed * np.log(2) / 56 * PERIOD_DAYS)
     actual = np.isin(keys, bought_now)
     ratio = max(float(actual.sum()), 1.0) / max(float(expected.sum()), 1.0)
-    targets = keys % interactions.num_targets
-    num_targets = interactions.num_targets
+    targets = keys % purchases.num_targets
+    num_targets = purchases.num_targets
     numerator = np.bincount(targets, actual, minlength=num_targets) + 2 * ratio
     denominator = np.bincount(targets, expected, minlength=num_targets) + 2
     return np.asarray(numerator / denominator / ratio, dtype=np.float64)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from behavior_model.items import ItemContent
-from behavior_model.memory.interactions import Interactions, Longs
 from behavior_model.memory.own import HALF_LIVES_DAYS
+from behavior_model.memory.purchases import Longs, Purchases
 from pipelines.errors import BundleError
 from pipelines.workspace import write_bytes_atomically
 
@@ -65,14 +65,14 @@ class ContentMemory:
         """One more than the largest kind."""
         return int(self.kinds.max(initial=0)) + 1
 
-    def profiles(self, interactions: Interactions) -> Floats:
+    def profiles(self, purchases: Purchases) -> Floats:
         """float32[U, C]: decayed mean text of what each user bought, of length 1 (or 0)."""
-        weights = 0.5 ** (interactions.ages / _HALF_LIFE_DAYS)
-        profiles = np.zeros((interactions.num_users, self.texts.shape[1]))
+        weights = 0.5 ** (purchases.ages / _HALF_LIFE_DAYS)
+        profiles = np.zeros((purchases.num_users, self.texts.shape[1]))
         for column in range(self.texts.shape[1]):
-            values = weights * self.texts[interactions.targets, column]
+            values = weights * self.texts[purchases.targets, column]
             profiles[:, column] = np.bincount(
-                interactions.users, values, minlength=interactions.num_users
+                purchases.users, values, minlength=purchases.num_users
             )
         length = np.maximum(np.linalg.norm(profiles, axis=1, keepdims=True), 1e-9)
         return np.asarray(profiles / length, dtype=np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from behavior_model.memory.interactions import Doubles, Longs
+from behavior_model.memory.purchases import Doubles, Longs
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from behavior_model.memory.interactions import NEVER_DAYS, Doubles, Interactions, Longs
+from behavior_model.memory.purchases import NEVER_DAYS, Doubles, Longs, Purchases
 
 Columns = dict[str, Doubles]
 
@@ -68,15 +68,15 @@ MISSING_PAIR: Final = {
 """What is unknown, rather than zero, of a target that the user never bought."""
 
 
-def own_pairs(interactions: Interactions) -> PairTable:
+def own_pairs(purchases: Purchases) -> PairTable:
     """What each user did with each target that they bought.
 
     Decayed counts by days and by visits (as in TIFU-kNN, Hu et al., 2020), visits, recency, the
     personal rhythm (mean, last and deviation of the gaps between visits that bought it, and how
     overdue the next one is), frequency per visit since the first, counts per 28-day period.
     """
-    keys, inverse = np.unique(interactions.keys, return_inverse=True)
-    ages = interactions.ages
+    keys, inverse = np.unique(purchases.keys, return_inverse=True)
+    ages = purchases.ages
 
     def total(weights: npt.NDArray[np.floating] | Longs) -> Doubles:
         totals = np.bincount(inverse, weights=weights, minlength=len(keys))
@@ -87,31 +87,31 @@ def own_pairs(interactions: Interactions) -> PairTable:
     for days in HALF_LIVES_DAYS:
         columns[f"decayed_{days}d"] = total(0.5 ** (ages / days))
     for decay in VISIT_DECAYS:
-        columns[f"decayed_visits_{decay}"] = total(decay**interactions.visits_ago)
-    columns["quantity"] = total(np.minimum(interactions.quantities, MAX_QUANTITY)) / count
-    columns["amount"] = total(interactions.amounts) / count
-    columns["unit_price"] = total(log_unit_prices(interactions)) / count
+        columns[f"decayed_visits_{decay}"] = total(decay**purchases.visits_ago)
+    columns["quantity"] = total(np.minimum(purchases.quantities, MAX_QUANTITY)) / count
+    columns["amount"] = total(purchases.amounts) / count
+    columns["unit_price"] = total(log_unit_prices(purchases)) / count
     for period in range(3):
         inside = ages // PERIOD_DAYS == period
         columns[f"period_{period}"] = total(inside)
-    columns |= _rhythm(interactions, inverse, keys // interactions.num_targets, len(keys))
-    per_user = np.bincount(interactions.users, minlength=interactions.num_users)
-    columns["share"] = count / per_user[keys // interactions.num_targets]
+    columns |= _rhythm(purchases, inverse, keys // purchases.num_targets, len(keys))
+    per_user = np.bincount(purchases.users, minlength=purchases.num_users)
+    columns["share"] = count / per_user[keys // purchases.num_targets]
     return PairTable(keys, columns)
 
 
-def log_unit_prices(interactions: Interactions) -> Doubles:
+def log_unit_prices(purchases: Purchases) -> Doubles:
     """float64[N]: logarithm of money per piece, a cent at least."""
-    pieces = np.maximum(interactions.quantities, 1.0)
-    return np.asarray(np.log(np.maximum(interactions.amounts, 0.01) / pieces))
+    pieces = np.maximum(purchases.quantities, 1.0)
+    return np.asarray(np.log(np.maximum(purchases.amounts, 0.01) / pieces))
 
 
-def _rhythm(interactions: Interactions, inverse: Longs, users: Longs, num_pairs: int) -> Columns:
+def _rhythm(purchases: Purchases, inverse: Longs, users: Longs, num_pairs: int) -> Columns:
     """Columns that follow from the distinct visits which bought a target."""
-    num_visits = max(len(interactions.visit_users), 1)
-    pair_visits = np.unique(inverse * num_visits + interactions.visits)
+    num_visits = max(len(purchases.visit_users), 1)
+    pair_visits = np.unique(inverse * num_visits + purchases.visits)
     pairs, visits = pair_visits // num_visits, pair_visits % num_visits
-    ages = interactions.visit_ages[visits]
+    ages = purchases.visit_ages[visits]
     times = np.bincount(pairs, minlength=num_pairs)
     stops = np.cumsum(times)
     first, last = stops - times, stops - 1
@@ -123,7 +123,7 @@ def _rhythm(interactions: Interactions, inverse: Longs, users: Longs, num_pairs:
     gap[several] = (ages[first] - ages[last])[several] / (times[several] - 1)
     squares = np.bincount(pairs, weights=gaps**2, minlength=num_pairs) / np.maximum(times - 1, 1)
     recency = ages[last]
-    ends = np.cumsum(interactions.visits_per_user)[users]
+    ends = np.cumsum(purchases.visits_per_user)[users]
     periods = np.unique(pairs * NUM_PERIODS + np.minimum(ages // PERIOD_DAYS, NUM_PERIODS - 1))
     num_periods = np.bincount((periods // NUM_PERIODS).astype(np.int64), minlength=num_pairs)
     safe_gap = np.maximum(gap, 1e-3)
@@ -143,29 +143,29 @@ def _rhythm(interactions: Interactions, inverse: Longs, users: Longs, num_pairs:
     }
 
 
-def seen_pairs(interactions: Interactions) -> PairTable:
+def seen_pairs(purchases: Purchases) -> PairTable:
     """Other events with a target, such as views and carts: decayed count and recency."""
-    raw = interactions.seen_users * interactions.num_targets + interactions.seen_targets
+    raw = purchases.seen_users * purchases.num_targets + purchases.seen_targets
     keys, inverse = np.unique(raw, return_inverse=True)
     recency = np.full(len(keys), NEVER_DAYS)
-    np.minimum.at(recency, inverse, interactions.seen_ages)
-    weights = 0.5 ** (interactions.seen_ages / 14.0)
+    np.minimum.at(recency, inverse, purchases.seen_ages)
+    weights = 0.5 ** (purchases.seen_ages / 14.0)
     decayed = np.bincount(inverse, weights=weights, minlength=len(keys))
     return PairTable(keys, {"seen": decayed.astype(np.float64), "seen_recency": recency})
 
 
-def own_groups(interactions: Interactions, group_of_target: Longs, num_groups: int) -> PairTable:
+def own_groups(purchases: Purchases, group_of_target: Longs, num_groups: int) -> PairTable:
     """What each user did with groups of targets; keys are `user * num_groups + group`.
 
     Args:
-        interactions: Purchases.
+        purchases: Purchases.
         group_of_target: int64[T], -1 where a target has none.
         num_groups: Number of groups.
     """
-    groups = group_of_target[interactions.targets]
+    groups = group_of_target[purchases.targets]
     kept = groups >= 0
-    raw = interactions.users[kept] * num_groups + groups[kept]
-    ages = interactions.ages[kept]
+    raw = purchases.users[kept] * num_groups + groups[kept]
+    ages = purchases.ages[kept]
     keys, inverse = np.unique(raw, return_inverse=True)
     recency = np.full(len(keys), NEVER_DAYS)
     np.minimum.at(recency, inverse, ages)
@@ -181,17 +181,15 @@ def own_groups(interactions: Interactions, group_of_target: Longs, num_groups: i
     return PairTable(keys, columns)
 
 
-def own_users(interactions: Interactions) -> Columns:
+def own_users(purchases: Purchases) -> Columns:
     """float64[U] per name: how much, how often and how repetitively each user buys."""
-    num_users = interactions.num_users
-    visits = interactions.visits_per_user.astype(np.float64)
-    events = np.bincount(interactions.users, minlength=num_users).astype(np.float64)
-    distinct = np.bincount(
-        np.unique(interactions.keys) // interactions.num_targets, minlength=num_users
-    )
+    num_users = purchases.num_users
+    visits = purchases.visits_per_user.astype(np.float64)
+    events = np.bincount(purchases.users, minlength=num_users).astype(np.float64)
+    distinct = np.bincount(np.unique(purchases.keys) // purchases.num_targets, minlength=num_users)
     recency, age = np.full(num_users, NEVER_DAYS), np.zeros(num_users)
-    np.minimum.at(recency, interactions.visit_users, interactions.visit_ages)
-    np.maximum.at(age, interactions.visit_users, interactions.visit_ages)
+    np.minimum.at(recency, purchases.visit_users, purchases.visit_ages)
+    np.maximum.at(age, purchases.visit_users, purchases.visit_ages)
     columns = {
         "visits": visits,
         "events": events,
@@ -202,8 +200,8 @@ def own_users(interactions: Interactions) -> Columns:
         "age": age,
     }
     for half_life in (14, 56):
-        weights = 0.5 ** (interactions.visit_ages / half_life)
+        weights = 0.5 ** (purchases.visit_ages / half_life)
         columns[f"visits_{half_life}d"] = np.bincount(
-            interactions.visit_users, weights, minlength=num_users
+            purchases.visit_users, weights, minlength=num_users
         )
     return columns

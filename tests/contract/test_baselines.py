@@ -7,7 +7,7 @@ import pytest
 
 from behavior_model.baselines.registry import RANKING_BASELINES
 from behavior_model.context import ModelContext
-from behavior_model.memory.interactions import Level, Longs
+from behavior_model.memory.purchases import Level, Longs
 from behavior_model.metrics import ndcg_at_k
 from pipelines.tokens.binning import FIRST_IDX
 from pipelines.workspace import Workspace

@@ -22,7 +22,7 @@ from behavior_model.heads.search import (
     PersonalSearch,
     SearchHead,
 )
-from behavior_model.memory.interactions import Level
+from behavior_model.memory.purchases import Level
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.workspace import Workspace

@@ -31,7 +31,7 @@ from behavior_model.benchmark.baselines.sequence_training import (
     SequenceTrainingConfig,
 )
 from behavior_model.benchmark.interactions import Interactions, read_interactions
-from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.recipe import benchmark_recipe
 from behavior_model.benchmark.shop import Shop, multiplies_bfloat16, new_model, training_run
 from behavior_model.training.loop import TrainingRun
 from tests.perf.training_speed import events_per_processor_second
@@ -48,7 +48,7 @@ RECTOOLS_NEGATIVES = {"full softmax": 0, "256 negatives": 256}
 
 def new_run(history: Interactions, size: str, cache: Path) -> TrainingRun:
     """The recipe of a size on a history, as the benchmark trains it."""
-    recipe = recipe_for(size, history, budget_minutes=0, bfloat16=multiplies_bfloat16())
+    recipe = benchmark_recipe(size, history, budget_minutes=0, bfloat16=multiplies_bfloat16())
     if size == WIDTH_64:
         recipe = replace(recipe, model=replace(recipe.model, width=64, num_layers=2, num_heads=2))
     shop = Shop.of(history, recipe, cache)

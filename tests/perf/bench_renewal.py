@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from behavior_model.bundle import open_bundle
-from behavior_model.memory.interactions import Level, Longs, read_interactions
+from behavior_model.memory.purchases import Level, Longs, read_purchases
 from behavior_model.metrics import auc, macro_auc, ndcg_at_k, recall_at_k
 from behavior_model.predictor import CATEGORY_PROPENSITY, Predictor
 from behavior_model.renewal import renew_bundle
@@ -55,9 +55,7 @@ def judge(
         lists = head.rank(histories, states, moment_us, DEPTH).padded(DEPTH)
         figures[f"{level} NDCG@10"] = float(np.nanmean(ndcg_at_k(lists, truths, K)))
         if head.level is Level.ITEM:
-            past = read_interactions(
-                whole.before(new_since_us), vocabulary, Level.ITEM, new_since_us
-            )
+            past = read_purchases(whole.before(new_since_us), vocabulary, Level.ITEM, new_since_us)
             known = np.unique(past.targets)
             new = [np.setdiff1d(truth, known) for truth in truths]
             figures["new items Recall@100"] = float(np.nanmean(recall_at_k(lists, new, DEPTH)))
@@ -77,7 +75,7 @@ def judge(
 
 def _bought(level: Level, predictor: Predictor, whole: Histories, end_us: int) -> list[Longs]:
     """Per user the distinct targets bought in the window that ends then."""
-    done = read_interactions(whole, predictor.vocabulary, level, end_us)
+    done = read_purchases(whole, predictor.vocabulary, level, end_us)
     ahead = done.ages <= predictor.manifest.window_days
     users, targets = done.users[ahead], done.targets[ahead]
     return [np.unique(targets[users == user]) for user in range(done.num_users)]

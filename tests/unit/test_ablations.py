@@ -15,7 +15,7 @@ from behavior_model.benchmark.ablations import (
     variant_jobs,
 )
 from behavior_model.benchmark.interactions import read_interactions
-from behavior_model.benchmark.recipe import recipe_for
+from behavior_model.benchmark.recipe import benchmark_recipe
 from behavior_model.benchmark.shop import Outputs
 from behavior_model.benchmark.split import BeforeLast
 from behavior_model.benchmark.training import BenchmarkJob
@@ -39,7 +39,7 @@ def job(options: AblationOptions) -> BenchmarkJob:
         cutoff=BeforeLast(2),
         folder=options.out,
         text_cache=options.out,
-        recipe=recipe_for("tiny", history, budget_minutes=30, bfloat16=True),
+        recipe=benchmark_recipe("tiny", history, budget_minutes=30, bfloat16=True),
         seed=0,
     )
 

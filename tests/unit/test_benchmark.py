@@ -23,7 +23,7 @@ from behavior_model.benchmark.interactions import (
 )
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
-from behavior_model.benchmark.recipe import affordable_texts, recipe_for, with_epochs
+from behavior_model.benchmark.recipe import affordable_texts, benchmark_recipe, with_epochs
 from behavior_model.benchmark.sequences import SequenceLoader, encode
 from behavior_model.benchmark.shop import WARM_STEPS, Outputs, epoch_seconds
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
@@ -201,15 +201,17 @@ def test_an_unknown_size_is_refused_with_the_known_ones(shop: tuple[Path, Path])
 
 def test_dropout_and_context_follow_from_the_data(shop: tuple[Path, Path]) -> None:
     full = read_interactions(*shop)
-    rare = recipe_for("tiny", full.without_last(4), budget_minutes=1, bfloat16=False)
+    rare = benchmark_recipe("tiny", full.without_last(4), budget_minutes=1, bfloat16=False)
     often = replace(full, offsets=full.offsets * 40, items=np.repeat(full.items, 40))
-    common = recipe_for("tiny", often, budget_minutes=1, bfloat16=False)
+    common = benchmark_recipe("tiny", often, budget_minutes=1, bfloat16=False)
     assert rare.model.dropout == 0.5
     assert common.model.dropout == 0.2
     assert (rare.model.context, common.model.context) == (50, 200)
     few = with_epochs(rare, full.without_last(4), 8)
     assert (few.model.dropout, few.model.input_dropout, few.training.epochs) == (0.2, 0.2, 8)
-    half_way = recipe_for("tiny", full.without_last(4), budget_minutes=1, bfloat16=False, epochs=24)
+    half_way = benchmark_recipe(
+        "tiny", full.without_last(4), budget_minutes=1, bfloat16=False, epochs=24
+    )
     assert half_way.model.dropout == pytest.approx(0.35)
 
 

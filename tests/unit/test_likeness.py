@@ -7,7 +7,7 @@ import pytest
 
 from behavior_model.likeness import BehaviourLikeness
 from behavior_model.memory.collective import CollectiveMemory
-from behavior_model.memory.interactions import Interactions
+from behavior_model.memory.purchases import Purchases
 from pipelines.tokens.binning import FIRST_IDX
 
 NUM_TARGETS = FIRST_IDX + 12
@@ -15,7 +15,7 @@ UNSOLD = NUM_TARGETS - 1
 GROUPS = (range(FIRST_IDX, FIRST_IDX + 5), range(FIRST_IDX + 5, FIRST_IDX + 10))
 
 
-def interactions() -> Interactions:
+def purchases() -> Purchases:
     """Users of two kinds, each of whom buys three of the five items of their kind, twice."""
     rng = np.random.default_rng(0)
     users, targets, visits = [], [], []
@@ -26,7 +26,7 @@ def interactions() -> Interactions:
                 targets.append(int(item))
                 visits.append(2 * user + visit)
     num, nothing = len(users), np.zeros(0, dtype=np.int64)
-    return Interactions(
+    return Purchases(
         num_users=40,
         num_targets=NUM_TARGETS,
         users=np.asarray(users),
@@ -46,7 +46,7 @@ def interactions() -> Interactions:
 
 @pytest.fixture(scope="module")
 def memory() -> CollectiveMemory:
-    return CollectiveMemory.fit(interactions(), np.full(NUM_TARGETS, -1))
+    return CollectiveMemory.fit(purchases(), np.full(NUM_TARGETS, -1))
 
 
 @pytest.fixture(scope="module")

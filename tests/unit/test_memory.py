@@ -6,9 +6,9 @@ from scipy import sparse
 from behavior_model.memory.collective import ITEM_COLUMNS, CollectiveMemory
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.factors import fit_factors, fold_in
-from behavior_model.memory.interactions import Interactions, Level, read_interactions
 from behavior_model.memory.neighbours import Neighbours
 from behavior_model.memory.own import own_groups, own_pairs, own_users, seen_pairs
+from behavior_model.memory.purchases import Level, Purchases, read_purchases
 from pipelines.contracts import PURCHASE
 from pipelines.errors import BundleError
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
@@ -18,9 +18,7 @@ from tests.rhythm_shop import CUT_US, NUM_ITEMS, shop_content, shop_histories, s
 VOCABULARY = shop_vocabulary()
 
 
-def interactions(
-    users: list[list[tuple[float, int, str]]], level: Level = Level.ITEM
-) -> Interactions:
+def purchases(users: list[list[tuple[float, int, str]]], level: Level = Level.ITEM) -> Purchases:
     """Users from (days before the cut, item, type)."""
     rows = [
         {
@@ -37,20 +35,20 @@ def interactions(
     offsets = np.cumsum([0, *map(len, users)]).astype(np.int64)
     table = pa.Table.from_pylist(rows)
     histories = encode(VOCABULARY, table, [f"u{i}" for i in range(len(users))], offsets)
-    return read_interactions(histories, VOCABULARY, level, CUT_US)
+    return read_purchases(histories, VOCABULARY, level, CUT_US)
 
 
 WEEKLY = [(21.0, 0, PURCHASE), (14.0, 0, PURCHASE), (14.0, 1, PURCHASE), (7.0, 0, PURCHASE)]
 
 
 def test_events_of_half_an_hour_are_one_visit() -> None:
-    past = interactions([[(1.0, 0, PURCHASE), (1.0 - 0.02, 1, PURCHASE), (0.5, 2, PURCHASE)]])
+    past = purchases([[(1.0, 0, PURCHASE), (1.0 - 0.02, 1, PURCHASE), (0.5, 2, PURCHASE)]])
     assert past.visits.tolist() == [0, 0, 1]
     assert past.visits_ago.tolist() == [1, 1, 0]
 
 
 def test_only_purchases_are_interactions_and_other_events_are_seen() -> None:
-    past = interactions([[(3.0, 0, PURCHASE), (2.0, 5, "page_view")]])
+    past = purchases([[(3.0, 0, PURCHASE), (2.0, 5, "page_view")]])
     assert past.targets.tolist() == [FIRST_IDX]
     seen = seen_pairs(past)
     assert (seen.keys % past.num_targets).tolist() == [FIRST_IDX + 5]
@@ -60,14 +58,14 @@ def test_only_purchases_are_interactions_and_other_events_are_seen() -> None:
 def test_nothing_at_or_after_the_prediction_time_is_read() -> None:
     histories = shop_histories(4)
     early = CUT_US - 60 * DAY_US
-    whole = read_interactions(histories, VOCABULARY, Level.ITEM, early)
-    cut = read_interactions(histories.before(early), VOCABULARY, Level.ITEM, early)
+    whole = read_purchases(histories, VOCABULARY, Level.ITEM, early)
+    cut = read_purchases(histories.before(early), VOCABULARY, Level.ITEM, early)
     np.testing.assert_array_equal(whole.keys, cut.keys)
     assert whole.ages.min() > 0
 
 
 def test_own_memory_knows_count_rhythm_and_how_overdue() -> None:
-    own = own_pairs(interactions([WEEKLY]))
+    own = own_pairs(purchases([WEEKLY]))
     regular = {name: values[0] for name, values in own.columns.items()}
     assert regular["count"] == 3
     assert regular["visits"] == 3
@@ -82,7 +80,7 @@ def test_own_memory_knows_count_rhythm_and_how_overdue() -> None:
 
 
 def test_pairs_that_never_happened_are_missing_or_zero() -> None:
-    own = own_pairs(interactions([WEEKLY]))
+    own = own_pairs(purchases([WEEKLY]))
     found = own.at(np.asarray([FIRST_IDX, FIRST_IDX + 9]), {"recency": np.nan})
     assert found["count"].tolist() == [3, 0]
     assert np.isnan(found["recency"][1])
@@ -90,14 +88,14 @@ def test_pairs_that_never_happened_are_missing_or_zero() -> None:
 
 def test_groups_add_up_over_their_items() -> None:
     groups = Level.ITEM.groups_of(VOCABULARY)
-    table = own_groups(interactions([[*WEEKLY, (1.0, 4, PURCHASE)]]), groups, 4)
+    table = own_groups(purchases([[*WEEKLY, (1.0, 4, PURCHASE)]]), groups, 4)
     assert table.keys.tolist() == [0, 1]
     assert table.columns["count"].tolist() == [4, 1]
     assert table.columns["recency"].tolist() == pytest.approx([1.0, 14.0])
 
 
 def test_users_are_described_alone_as_in_a_crowd() -> None:
-    crowd = interactions([WEEKLY, [(2.0, 7, PURCHASE)], []])
+    crowd = purchases([WEEKLY, [(2.0, 7, PURCHASE)], []])
     for user in range(3):
         alone = own_users(crowd.users_between(user, user + 1))
         for name, values in own_users(crowd).items():
@@ -106,7 +104,7 @@ def test_users_are_described_alone_as_in_a_crowd() -> None:
 
 def test_what_follows_is_told_from_what_accompanies() -> None:
     users = [[(9.0, 0, PURCHASE), (9.0, 1, PURCHASE), (8.0, 2, PURCHASE)]] * 6
-    past = interactions(users)
+    past = purchases(users)
     rows = past.targets - FIRST_IDX
     tied = Neighbours.fit(past.visits, rows, past.visit_users, 3)
     assert tied.accompany[0, 1] > 0
@@ -117,7 +115,7 @@ def test_what_follows_is_told_from_what_accompanies() -> None:
 
 
 def test_a_visit_of_the_next_user_does_not_follow() -> None:
-    past = interactions([[(9.0, 0, PURCHASE)], [(8.0, 1, PURCHASE)]])
+    past = purchases([[(9.0, 0, PURCHASE)], [(8.0, 1, PURCHASE)]])
     tied = Neighbours.fit(past.visits, past.targets - FIRST_IDX, past.visit_users, 2)
     assert tied.follow.nnz == 0
 
@@ -135,8 +133,8 @@ def test_folding_in_solves_the_normal_equations() -> None:
         np.testing.assert_allclose(gradient, 0.0, atol=1e-4)
 
 
-def collective(num_users: int = 30) -> tuple[CollectiveMemory, Interactions]:
-    past = read_interactions(shop_histories(num_users), VOCABULARY, Level.ITEM, CUT_US)
+def collective(num_users: int = 30) -> tuple[CollectiveMemory, Purchases]:
+    past = read_purchases(shop_histories(num_users), VOCABULARY, Level.ITEM, CUT_US)
     return CollectiveMemory.fit(past, Level.ITEM.groups_of(VOCABULARY)), past
 
 
@@ -151,7 +149,7 @@ def test_collective_memory_counts() -> None:
 def test_what_people_repeat_has_a_higher_repeat_rate() -> None:
     loyal = [[(80.0, 0, PURCHASE), (50.0, 0, PURCHASE), (20.0, 0, PURCHASE)]] * 8
     once = [[(80.0, 1, PURCHASE), (50.0, 2, PURCHASE), (20.0, 3, PURCHASE)]] * 8
-    memory = CollectiveMemory.fit(interactions([*loyal, *once]), Level.ITEM.groups_of(VOCABULARY))
+    memory = CollectiveMemory.fit(purchases([*loyal, *once]), Level.ITEM.groups_of(VOCABULARY))
     rates = memory.items[:, ITEM_COLUMNS.index("repeat_rate")]
     assert rates[FIRST_IDX] > 2 * rates[FIRST_IDX + 1]
 
@@ -179,7 +177,7 @@ def test_collective_memory_survives_its_file(tmp_path) -> None:
 
 def test_content_memory_likes_what_reads_alike(tmp_path) -> None:
     memory = ContentMemory.fit(shop_content(VOCABULARY), VOCABULARY.count_by_item_idx)
-    past = interactions([[(1.0, 0, PURCHASE), (2.0, 4, PURCHASE)], []])
+    past = purchases([[(1.0, 0, PURCHASE), (2.0, 4, PURCHASE)], []])
     profile, nothing = memory.profiles(past)
     likeness = memory.texts[FIRST_IDX:] @ profile
     same = np.arange(NUM_ITEMS) % 4 == 0

@@ -16,7 +16,7 @@ from behavior_model.heads.mixture import TREES, Mixture
 from behavior_model.heads.pair_features import pair_features
 from behavior_model.heads.ranking_trees import RankingTrees
 from behavior_model.heads.recommendation import RecommendationHead
-from behavior_model.memory.interactions import Level, read_interactions
+from behavior_model.memory.purchases import Level, read_purchases
 from behavior_model.metrics import ndcg_at_k
 from behavior_model.session import Session
 from pipelines.contracts import EVENTS, PURCHASE
@@ -263,8 +263,8 @@ def test_an_item_with_a_text_and_no_sales_is_a_candidate(
     context: ModelContext, heads: dict[Level, RecommendationHead]
 ) -> None:
     once = bought(context, "new", [0], days_ago=3)
-    interactions = read_interactions(once, context.vocabulary, Level.ITEM, AS_OF_US)
-    table = pair_features(interactions, heads[Level.ITEM].memories, None)
+    purchases = read_purchases(once, context.vocabulary, Level.ITEM, AS_OF_US)
+    table = pair_features(purchases, heads[Level.ITEM].memories, None)
     assert UNSOLD & set(table.targets.tolist())
 
 
@@ -353,7 +353,7 @@ def test_lists_of_new_items_are_full_for_who_owns_much(
         targets, _ = head.rank(alone, states, AS_OF_US, k, exclude_owned=True).of(0)
         assert not set(alone.tokens["item"].tolist()) & set(targets.tolist())
         assert len(targets) == k
-    crowd = read_interactions(context.histories(AS_OF_US), context.vocabulary, Level.ITEM, AS_OF_US)
+    crowd = read_purchases(context.histories(AS_OF_US), context.vocabulary, Level.ITEM, AS_OF_US)
     table = pair_features(crowd, head.memories, None, k, exclude_owned=True)
     assert not (table.column("own/count") > 0).any()
     assert np.bincount(table.users).min() >= k

@@ -62,7 +62,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class Purchases:
     """Purchases of U users as seen at a prediction time, N in all, by user and then time.
 
     Args:
@@ -108,12 +108,12 @@ class Interactions:
         ends = np.cumsum(self.visits_per_user)
         return ends[self.users] - 1 - self.visits
 
-    def users_between(self, start: int, stop: int) -> Interactions:
+    def users_between(self, start: int, stop: int) -> Purchases:
         """Users at positions start to stop (exclusive), on their own."""
         rows = slice(*np.searchsorted(self.users, [start, stop]))
         visits = slice(*np.searchsorted(self.visit_users, [start, stop]))
         seen = slice(*np.searchsorted(self.seen_users, [start, stop]))
-        return Interactions(
+        return Purchases(
             num_users=stop - start,
             num_targets=self.num_targets,
             users=self.users[rows] - start,
@@ -149,12 +149,12 @@ class Interactions:
         return np.asarray(users * self.num_targets + targets, dtype=np.int64).ravel()
 
 
-def read_interactions(
+def read_purchases(
     histories: Histories,
     vocabulary: Vocabulary,
     level: Level,
     prediction_times_us: int | Longs,
-) -> Interactions:
+) -> Purchases:
     """What histories say about items or categories before prediction times (one, or int64[U]).
 
     A company whose events know no purchases is read as if every event were one.
@@ -171,7 +171,7 @@ def read_interactions(
     kept = targets[bought] >= 0
     rows = np.flatnonzero(bought)[kept]
     seen = np.flatnonzero(~bought & (targets >= 0))
-    return Interactions(
+    return Purchases(
         num_users=len(past),
         num_targets=level.num_targets(vocabulary),
         users=users[rows],
