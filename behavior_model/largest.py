@@ -32,15 +32,27 @@ def largest_in_groups(
 
 
 def largest_columns(values: npt.NDArray[np.floating], count: int) -> Longs:
-    """int64[U, min(count, R)]: columns of the largest values of each row, the largest first.
+    """int64[U, min(count, R)]: columns of the largest values of each row, the largest first; of
+    equal values the first column comes first, however many are asked for.
 
-    Which of several equal values is taken is not said. Torch's selection, since NumPy's takes ten
-    times as long on 20,000 columns, and seventy times where most of them are equal.
+    Torch finds the smallest of them, since NumPy takes ten times as long on 20,000 columns, and
+    seventy times where most of them are equal.
 
     Args:
-        values: float[U, R].
+        values: float[U, R], no NaN.
         count: How many.
     """
+    count = min(count, values.shape[1])
+    if count == 0 or len(values) == 0:
+        return np.zeros((len(values), count), dtype=np.int64)
     rows = torch.from_numpy(np.ascontiguousarray(values))
-    found = torch.topk(rows, min(count, rows.shape[1]), dim=1)
-    return np.asarray(found.indices.numpy())
+    least = torch.topk(rows, count, dim=1).values[:, -1:].numpy()
+    chosen = values >= least
+    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > count)
+    if len(tied):
+        above, equal = values[tied] > least[tied], values[tied] == least[tied]
+        wanted = count - np.count_nonzero(above, axis=1)
+        chosen[tied] = above | (equal & (np.cumsum(equal, axis=1) <= wanted[:, None]))
+    columns = np.nonzero(chosen)[1].reshape(len(values), count)
+    found = np.take_along_axis(values, columns, axis=1)
+    return np.take_along_axis(columns, np.argsort(-found, axis=1, kind="stable"), axis=1)

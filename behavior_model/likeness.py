@@ -171,9 +171,7 @@ def _stands_at(space: Floats, position: Longs) -> sparse.csr_matrix:
 def _best(scores: Floats, count: int) -> tuple[Longs, Floats]:
     """int64[Q, count] columns of the largest scores of each row, best first, and the scores."""
     best = largest_columns(scores, count)
-    values = np.take_along_axis(scores, best, axis=1)
-    order = np.lexsort((best, -values), axis=1)
-    return np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+    return best, np.take_along_axis(scores, best, axis=1)
 
 
 def _spread(scores: Floats, own: npt.NDArray[np.bool_]) -> Floats:

@@ -63,9 +63,6 @@ def best_columns(scores: Scores, targets: Longs, k: int) -> Longs:
     """
     best = largest_columns(scores, k)
     values = np.take_along_axis(scores, best, axis=1)
-    order = np.lexsort((best, -values), axis=1)
-    best = np.take_along_axis(best, order, axis=1)
-    values = np.take_along_axis(values, order, axis=1)
     lists = np.full((len(scores), k), -1, dtype=np.int64)
     lists[:, : best.shape[1]] = np.where(values > 0, targets[best], -1)
     return lists

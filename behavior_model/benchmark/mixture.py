@@ -3,6 +3,7 @@
 Three mixtures compete: a conditional logit with a weight per score, boosted trees that rank
 (LambdaMART: Burges, 2010; LightGBM: Ke et al., 2017), and the sum of both. Each is judged on the
 half of the validation users that it was not fitted on; the best one is fitted again on all of them.
+Where few users are judged, a score by itself may beat all three, and then it stands alone.
 Legend: U users, P candidate pairs.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.benchmark.baselines.tuning import mean_ndcg
-from behavior_model.benchmark.features import TRANSFORMER
+from behavior_model.benchmark.features import SHOWN_ALONE, TRANSFORMER
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Longs
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.pair_features import FeatureTable
@@ -56,7 +57,8 @@ class FittedMixture:
     Args:
         name: "linear", "trees", "both", or the name of the score that stands alone.
         score: float64[P] for a table of candidates.
-        selection: NDCG@10 of each kind on validation users that it was not fitted on.
+        selection: NDCG@10 of each mixture, and of each score alone, on validation users that it was
+            not fitted on.
         reach: Share of validation users whose true item is a candidate; no list can do better.
     """
 
@@ -80,6 +82,8 @@ def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMi
     reach = len(np.unique(learned.users)) / np.count_nonzero(truth != NO_ITEM)
     selection = _selection(table, truth, seed)
     best = max(selection, key=lambda name: selection[name], default="linear")
+    if best in SHOWN_ALONE:
+        return FittedMixture(best, lambda asked: alone(asked, best), selection, reach)
     is_true = _is_true(learned, truth)
     scorers = [fit(learned, is_true, seed) for name, fit in FITS.items() if best in (name, BOTH)]
 
@@ -90,7 +94,8 @@ def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMi
 
 
 def _selection(table: FeatureTable, truth: Longs, seed: int) -> dict[str, float]:
-    """NDCG@10 of each kind on the half of the users that it was not fitted on."""
+    """NDCG@10 of each mixture on the half of the users that it was not fitted on, and of each score
+    alone; of equals the mixture comes first."""
     half = np.random.default_rng(seed).random(len(truth)) < 0.5
     folds = [(_found(table, truth, fold), ~fold[table.users]) for fold in (half, ~half)]
     if any(len(learned) == 0 for learned, _ in folds):
@@ -102,6 +107,7 @@ def _selection(table: FeatureTable, truth: Longs, seed: int) -> dict[str, float]
         scores[BOTH] = _sum(asked, list(scores.values()))
         for name, one in scores.items():
             values[name][rest] = one
+    values |= {name: alone(table, name) for name in SHOWN_ALONE if name in table.names}
     return {
         name: mean_ndcg(top_lists(table, one, len(truth), 10), truth)
         for name, one in values.items()

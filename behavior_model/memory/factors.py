@@ -28,7 +28,8 @@ def fit_factors(
     regularisation: float = REGULARISATION,
     seed: int = 0,
 ) -> Floats:
-    """float32[R, F]: target factors by implicit ALS (Hu, Koren and Volinsky, 2008).
+    """float32[R, F]: target factors by implicit ALS (Hu, Koren and Volinsky, 2008); F is 1 where
+    nothing is known yet.
 
     Args:
         tastes: float32[U, R], non-negative strength of each user's interest.
@@ -40,6 +41,8 @@ def fit_factors(
     from implicit.cpu.als import AlternatingLeastSquares
 
     num_factors = max(min(num_factors, min(tastes.shape) - 1), 1)
+    if min(tastes.shape) == 0:
+        return np.zeros((tastes.shape[1], num_factors), dtype=np.float32)
     weights = sparse.csr_matrix(tastes, dtype=np.float32, copy=True)
     weights.data = 1.0 + confidence * weights.data
     with threadpool_limits(1, "blas"):
@@ -62,15 +65,24 @@ def fold_in(
     confidence: float = CONFIDENCE,
     regularisation: float = REGULARISATION,
 ) -> Floats:
-    """float32[U, F]: the exact least-squares factors of users, each from its own row alone."""
+    """float32[U, F]: the exact least-squares factors of users, each from its own row alone.
+
+    Where a user has n < F targets, Woodbury's identity makes of the system of F equations one of n.
+    """
     wide = factors.astype(np.float64)
-    base = wide.T @ wide + regularisation * np.eye(factors.shape[1])
-    users = np.zeros((tastes.shape[0], factors.shape[1]))
-    for user in range(tastes.shape[0]):
+    base = wide.T @ wide + regularisation * np.eye(wide.shape[1])
+    inverse = np.linalg.inv(base)
+    pulled = wide @ inverse
+    users = np.zeros((tastes.shape[0], wide.shape[1]), dtype=np.float32)
+    for user in np.flatnonzero(np.diff(tastes.indptr)):
         span = slice(tastes.indptr[user], tastes.indptr[user + 1])
-        rows = wide[tastes.indices[span]]
-        if len(rows) == 0:
-            continue
-        extra = confidence * tastes.data[span].astype(np.float64)
-        users[user] = np.linalg.solve(base + (rows.T * extra) @ rows, (1.0 + extra) @ rows)
-    return users.astype(np.float32)
+        targets = tastes.indices[span]
+        rows, extra = wide[targets], confidence * tastes.data[span].astype(np.float64)
+        if len(targets) < wide.shape[1]:
+            shared = pulled[targets] @ rows.T
+            system = np.eye(len(targets)) + shared * extra
+            strengths = extra * np.linalg.solve(system, shared @ (1.0 + extra))
+            users[user] = (1.0 + extra - strengths) @ pulled[targets]
+        else:
+            users[user] = np.linalg.solve(base + (rows.T * extra) @ rows, (1.0 + extra) @ rows)
+    return users

@@ -98,6 +98,8 @@ def _later_baskets(baskets: sparse.csr_matrix, visit_users: Longs) -> sparse.csr
 
 def _top(left: sparse.csr_matrix, right: sparse.csr_matrix, degrees: Doubles) -> sparse.csr_matrix:
     """Normalised `left.T @ right` without its diagonal, the best of each row."""
+    if left.shape[1] == 0:  # nothing is known yet
+        return sparse.csr_matrix((0, 0), dtype=np.float32)
     scale = sparse.diags(1.0 / np.sqrt(degrees + DEGREE_SHRINKAGE)).astype(np.float32)
     columns = (right @ scale).tocsr()
     transposed = (scale @ left.T.tocsr()).tocsr()

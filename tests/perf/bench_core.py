@@ -29,26 +29,24 @@ from pipelines.clock import to_micros
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from behavior_model.core import Core
-from behavior_model.embedding import embed_users, item_embeddings
 from behavior_model.items import ItemContent, build_item_content
-from behavior_model.metrics import auc, ndcg_at_k
 from behavior_model.model.backbone import Backbone, load_backbone, new_backbone
 from behavior_model.recipes import Recipe, after_core, recipe_for
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.training import worker
 from behavior_model.training.worker import PretrainingJob, Rank, run_worker
 from pipelines import lake
-from pipelines.tokens.binning import DAY_US, FIRST_IDX
+from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 from tests.complete_journey_cut import all_households, write_cut_of
+from tests.perf.backbone_alone import answers
 
 CUT = datetime(2017, 10, 1, tzinfo=UTC)
 CUT_US = to_micros(CUT)
 WINDOW_US = 28 * DAY_US
 SHARES = (0.0, 0.01, 0.1, 1.0)
-K = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,31 +111,7 @@ def recipe(num_events: int) -> Recipe:
 
 
 def judge(shop: Shop, backbone: Backbone) -> dict[str, float]:
-    """Of all users with any history before the cut, and those of them who buy in the window."""
-    histories = shop.histories(CUT_US)
-    times = np.full(len(histories), CUT_US, dtype=np.int64)
-    states = embed_users(backbone, shop.content, histories, times)
-    filters = [("prediction_time", "=", CUT)]
-    rows = lake.read(shop.workspace, "labels", filters=filters).to_pylist()
-    labels = {row["user_id"]: row for row in rows}
-    bought = np.asarray([labels[user]["num_purchases"] for user in histories.user_ids])
-    active = np.flatnonzero(bought > 0)
-    item_at = {item: FIRST_IDX + i for i, item in enumerate(shop.vocabulary.items)}
-    category_at = {name: i for i, name in enumerate(shop.vocabulary.categories)}
-    items = item_embeddings(backbone, shop.content)
-    items[:FIRST_IDX, -1] = -np.inf
-    found = {"churn AUC": auc((bought == 0).astype(float), states.inactive.astype(float))}
-    for name, scores, column, position in (
-        ("products", states.item_query[active] @ items.T, "item_ids", item_at),
-        ("categories", states.category_logits[active], "categories", category_at),
-    ):
-        truths = [
-            np.asarray([position[one] for one in labels[histories.user_ids[user]][column]])
-            for user in active
-        ]
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
-        found[f"{name} NDCG@10"] = float(np.nanmean(ndcg_at_k(best, truths, K)))
-    return found
+    return answers(shop.workspace, shop.vocabulary, shop.content, backbone, CUT).means()
 
 
 def main() -> None:

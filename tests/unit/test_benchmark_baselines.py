@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from scipy import sparse
 
 from behavior_model.benchmark.baselines import (
     ease,
@@ -19,7 +18,6 @@ from behavior_model.benchmark.baselines import (
     ranking,
     tuning,
 )
-from behavior_model.benchmark.baselines.als import fold_in_quickly
 from behavior_model.benchmark.baselines.gru4rec import Gru4Rec, Gru4RecConfig
 from behavior_model.benchmark.baselines.ranking import best_columns, filled, rank_users
 from behavior_model.benchmark.baselines.registry import (
@@ -49,7 +47,6 @@ from behavior_model.benchmark.baselines.transition_graph import (
 )
 from behavior_model.benchmark.baselines.tuning import mean_ndcg, tuned
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
-from behavior_model.memory.factors import fold_in
 
 NUM_ITEMS = 24
 K = 6
@@ -318,18 +315,6 @@ def test_item_knn_follows_shared_takers() -> None:
     knob = item_knn.ItemKnnKnob(weighting="tf-idf", num_neighbours=10)
     lists = item_knn.rank_by_likeness(LeaveOneOutTask(history=interactions(pairs)), knob, 1)
     assert lists[5:, 0].tolist() == [1, 3]
-
-
-def test_als_folds_in_exactly() -> None:
-    rng = np.random.default_rng(0)
-    counts = sparse.random_array((40, 30), density=0.2, rng=rng, format="csr", dtype=np.float32)
-    factors = rng.normal(size=(30, 8)).astype(np.float32)
-    settings = {"confidence": 4.0, "regularisation": 2.0}
-    expected = fold_in(counts, factors, **settings)
-    assert {0, 8} & set(np.diff(counts.indptr).tolist())
-    np.testing.assert_allclose(
-        fold_in_quickly(counts, factors, **settings), expected, rtol=1e-4, atol=1e-6
-    )
 
 
 def test_ease_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:

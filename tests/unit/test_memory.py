@@ -122,15 +122,26 @@ def test_a_visit_of_the_next_user_does_not_follow() -> None:
 
 def test_folding_in_solves_the_normal_equations() -> None:
     rng = np.random.default_rng(0)
-    tastes = sparse.csr_matrix(rng.poisson(0.4, size=(20, 12)).astype(np.float32))
+    tastes = sparse.csr_matrix(rng.poisson(0.2, size=(40, 12)).astype(np.float32))
+    lengths = np.diff(tastes.indptr)
+    assert min(lengths) == 0  # nobody known, fewer targets than factors, and more
+    assert 0 < np.count_nonzero(lengths >= 3) < np.count_nonzero(lengths)
     factors = fit_factors(tastes, num_factors=3)
     users = fold_in(tastes, factors, confidence=0.5, regularisation=10.0)
     dense = tastes.toarray()
     weights = 1.0 + 0.5 * dense * (dense > 0)
-    for user in range(20):
+    for user in range(40):
         error = (dense[user] > 0) - factors @ users[user]
         gradient = factors.T @ (weights[user] * error) - 10.0 * users[user]
         np.testing.assert_allclose(gradient, 0.0, atol=1e-4)
+
+
+def test_where_nothing_was_bought_often_nothing_is_told() -> None:
+    past = purchases([[(9.0, 0, PURCHASE)], [(8.0, 1, PURCHASE)]])
+    memory = CollectiveMemory.fit(past, Level.ITEM.groups_of(VOCABULARY))
+    scores = memory.pair_scores(past)
+    assert len(memory.known) == 0
+    assert scores.follow.shape == scores.accompany.shape == (2, 0)
 
 
 def collective(num_users: int = 30) -> tuple[CollectiveMemory, Purchases]:

@@ -10,12 +10,11 @@ from time import perf_counter
 from typing import Final
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask, refuse_too_slow
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Interactions, Longs
-from behavior_model.largest import largest_in_groups
+from behavior_model.largest import largest_columns
 
 Scorer = Callable[[slice], Floats]
 """Takes B users that stand together, gives float32[B, N] to be overwritten, -inf where it has
@@ -89,12 +88,10 @@ def dense_scores(rows: sparse.csr_matrix) -> Floats:
 
 def best_columns(scores: Floats, k: int) -> Longs:
     """int64[B, k]: columns of the highest scores, the first of equals; NO_ITEM where -inf."""
-    count = min(k, scores.shape[1])
-    thresholds = torch.from_numpy(scores).topk(count, dim=1).values[:, -1:].numpy()
-    rows, columns = np.nonzero((scores >= thresholds) & (scores > -np.inf))
-    kept, places = largest_in_groups(rows, scores[rows, columns], columns, count)
+    best = largest_columns(scores, k)
     lists = np.full((len(scores), k), NO_ITEM, dtype=np.int64)
-    lists[rows[kept], places] = columns[kept]
+    is_said = np.take_along_axis(scores, best, axis=1) > -np.inf
+    lists[:, : best.shape[1]] = np.where(is_said, best, NO_ITEM)
     return lists
 
 
