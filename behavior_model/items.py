@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load_file, save
 
+from behavior_model.recipes import ModelConfig
 from behavior_model.text_encoder import Floats, HashedBackend, TextEncoder
 from pipelines.contracts import (
     BRAND,
@@ -31,8 +32,6 @@ from pipelines.tokens.binning import FIRST_IDX, MISSING_IDX, UNKNOWN_IDX, Ints
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_bytes_atomically, write_json_atomically
 
-WORD_WIDTH: Final = 64
-MAX_DESCRIPTORS: Final = 3_000
 MAX_VALUES: Final = 1_000
 MIN_VALUE_ITEMS: Final = 5
 SAME_TEXT: Final = 1e-3
@@ -175,8 +174,8 @@ def build_item_content(
     vocabulary: Vocabulary,
     text_encoder: TextEncoder,
     *,
-    max_descriptors: int = MAX_DESCRIPTORS,
-    word_width: int = WORD_WIDTH,
+    max_descriptors: int = ModelConfig.max_descriptors,
+    word_width: int = ModelConfig.word_width,
 ) -> ItemContent:
     """Content of every item of the vocabulary.
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import propensity, ranking, search, tagging, user_tasks
+from behavior_model.evaluation.contract import FitAndJudge
 from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
 from behavior_model.heads.propensity_fitting import can_be_learned as categories_differ
 from behavior_model.memory.purchases import Level
@@ -32,12 +33,6 @@ from pipelines.workspace import Workspace, write_json_atomically
 Say = Callable[[str], None]
 
 RESULTS_FOLDER: Final = "results"
-
-
-class FitAndJudge(Protocol):
-    """Fits a head, saves it to a folder, and judges it beside baselines at the test cut."""
-
-    def __call__(self, context: ModelContext, folder: Path, *, seed: int) -> list[Result]: ...
 
 
 _RANKINGS: Final[dict[str, FitAndJudge]] = {

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from behavior_model.memory.own import PERIOD_DAYS
 from behavior_model.tasks import is_event_type
 from pipelines.contracts import EVENT_TYPE, ITEM_ID, PURCHASE
 from pipelines.tokens.binning import DAY_US
@@ -22,7 +23,6 @@ from pipelines.tokens.vocabulary import PROBE_TYPE, Vocabulary
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
-PERIOD_DAYS: Final = 28
 NUM_PERIODS: Final = 6
 WINDOWS_DAYS: Final = (7, 14, 28, 56, 84, 168, np.inf)
 _PERIOD_ENDS: Final = tuple(PERIOD_DAYS * (i + 1) for i in range(NUM_PERIODS))

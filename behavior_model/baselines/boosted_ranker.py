@@ -1,7 +1,7 @@
 """Boosted trees on 21 hand-made features of a user and a target: no transformer, no neighbours.
 
-Candidates are what the user bought and the 60 most popular targets. Trained on three earlier
-prediction times and the validation window, as a practitioner would.
+Candidates are what the user bought and the 60 most popular targets. Trained on three
+windows that end by the test cut, the last of them that of validation, as a practitioner would.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 NUM_POPULAR: Final = 60
 NUM_OWN: Final = 100
-NUM_EARLIER_TIMES: Final = 3
+NUM_TIMES: Final = 3
 NUM_TREES: Final = 150
 PAIR_FEATURES: Final = (
     "count", "decayed_14d", "decayed_28d", "decayed_56d", "decayed_112d", "visits", "recency",
@@ -40,7 +40,7 @@ _TREES: Final = {
 def rank(context: ModelContext, level: Level, k: int, *, seed: int = 0) -> Longs:
     """int64[U, k]."""
     groups = level.groups_of(context.vocabulary)
-    times = [context.validation_time, *context.training_times[: NUM_EARLIER_TIMES - 1]]
+    times = [context.validation_time, *context.training_times[: NUM_TIMES - 1]]
     inputs, labels = [], []
     for time in times:
         past = interactions_at(context, level, time)

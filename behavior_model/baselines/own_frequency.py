@@ -26,8 +26,7 @@ def rank_decayed(context: ModelContext, level: Level, k: int, *, seed: int = 0) 
 
 
 def _rank(purchases: Purchases, half_life_days: float | None, k: int) -> Longs:
-    """Each visit counts once per target."""
-    stride = max(len(purchases.visit_users), 1)
+    """Each visit counts once per target; of equal counts the more popular target comes first."""
     visits = np.unique(purchases.visits * purchases.num_targets + purchases.targets)
     visit, target = visits // purchases.num_targets, visits % purchases.num_targets
     weights = np.ones(len(visits))
@@ -36,5 +35,8 @@ def _rank(purchases: Purchases, half_life_days: float | None, k: int) -> Longs:
     raw = purchases.visit_users[visit] * purchases.num_targets + target
     keys, inverse = np.unique(raw, return_inverse=True)
     scores = np.bincount(inverse, weights, minlength=len(keys))
-    popular = np.bincount(target, minlength=purchases.num_targets) / (stride + 1.0)
-    return best_pairs(purchases, keys, scores + 1e-6 * popular[keys % len(popular)], k)
+    targets = keys % purchases.num_targets
+    popular = np.bincount(target, minlength=purchases.num_targets)[targets]
+    places = np.empty(len(keys))
+    places[np.lexsort((-targets, popular, scores))] = np.arange(len(keys))
+    return best_pairs(purchases, keys, places, k)

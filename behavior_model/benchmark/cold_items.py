@@ -119,6 +119,10 @@ def run(options: ColdItemsOptions, say: Say) -> list[Result]:
     variants = _variants(task, ask(model, shop, history), seen, options.seed)
     found = _cold_and_warm(judge, task, shop, variants, is_cold)
     for num in EVENTS_LEFT:
+        is_judged = history.lengths >= num
+        if not is_judged.any():
+            say(f"nobody has a history of {num}")
+            continue
         short = replace(task, history=last_events(history, num))
         queries = queries_of(model, shop, short.history)
         asked = replace(variants[MODEL], queries=queries)
@@ -126,7 +130,7 @@ def run(options: ColdItemsOptions, say: Say) -> list[Result]:
             f"test/history of {num}",
             [rank(short, product_scores(asked), K)],
             _baselines(short, shop, options.seed),
-            users=history.lengths >= num,
+            users=is_judged,
         )
     write_results(options.out, found, company=options.interactions.parent.name)
     return found

@@ -86,6 +86,7 @@ def run(options: ScalingOptions, say: Say) -> ScalingStudy:
             f"--sizes {','.join(options.sizes)}: a law needs {MIN_SIZES} sizes that differ, "
             "for example 0.1M,0.4M,1.6M."
         )
+    options = replace(options, sizes=tuple(dict.fromkeys(options.sizes)))
     full = read_interactions(options.interactions, options.items)
     jobs = scaling_jobs(options, full)
     found = run_all([job for _, _, job in jobs], say)

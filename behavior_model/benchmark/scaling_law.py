@@ -89,15 +89,14 @@ def fit_scaling_law(runs: Runs) -> ScalingLaw:
     return _law(_descend(runs, starts))
 
 
-def resampled_laws(runs: Runs, law: ScalingLaw, *, seed: int = 0) -> list[ScalingLaw]:
+def resampled_laws(runs: Runs, law: ScalingLaw) -> list[ScalingLaw]:
     """Laws of runs drawn with replacement, each from the law of all of them and a few other starts.
 
     Args:
         runs: What was measured.
         law: Fitted on all of it.
-        seed: Seed of the draws.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     exponent = START_EXPONENTS[0]
     starts = [_start(runs, share, exponent, exponent) for share in START_SHARES]
     starts.append(_coefficients(law))

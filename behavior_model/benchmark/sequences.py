@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,6 +18,7 @@ from behavior_model.benchmark.interactions import Interactions, Longs
 from behavior_model.model.batch import PackedBatch, Segments, lay_out
 from behavior_model.objectives.next_item import NextItemBatch
 from behavior_model.recipes import Recipe
+from behavior_model.training.ahead import made_ahead
 from pipelines.contracts import CATALOGUE, EVENT_TYPE, ITEM_ID, TITLE
 from pipelines.tokens.binning import DAY_US, FIRST_IDX
 from pipelines.tokens.history import Histories
@@ -154,12 +154,7 @@ class SequenceEpoch:
 
     def from_step(self, step: int) -> Generator[NextItemBatch, None, None]:
         """Batches from `step` on; the next one is made in a thread while this one is used."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead: Future[NextItemBatch] | None = None
-            for i in range(step, len(self)):
-                ready = ahead if ahead is not None else pool.submit(self.make, i)
-                ahead = pool.submit(self.make, i + 1) if i + 1 < len(self) else None
-                yield ready.result()
+        return made_ahead(self.make, step, len(self))
 
 
 def pack(encoded: Encoded, starts: Longs, stops: Longs, row_length: int) -> PackedBatch:

@@ -76,7 +76,7 @@ def text_recipe(size: str, history: Interactions, budget_minutes: float) -> Reci
 def within(shop: Shop, recipe: Recipe, seed: int, seconds: float) -> Recipe:
     """The recipe with as many epochs as fit into a time on this machine, at least one."""
     probe = training_run(new_model(shop, recipe, seed), shop, recipe, seed)
-    epochs = max(1, min(EPOCHS, int(seconds / epoch_seconds(probe))))
+    epochs = max(1, min(EPOCHS, int(seconds / max(epoch_seconds(probe), 1e-3))))
     return with_epochs(recipe, shop.learned, epochs)
 
 

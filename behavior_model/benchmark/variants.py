@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import numpy as np
-
+from behavior_model.benchmark.core import NO_IDENTITIES
 from behavior_model.benchmark.training import BenchmarkJob
 
 Variant = Callable[[BenchmarkJob], BenchmarkJob]
@@ -25,7 +24,7 @@ def no_item_texts(job: BenchmarkJob) -> BenchmarkJob:
 
 def no_identities(job: BenchmarkJob) -> BenchmarkJob:
     """Items are what is written about them, and nothing learned of each by itself."""
-    return _with_model(job, min_identity_count=np.iinfo(np.int64).max)
+    return _with_model(job, min_identity_count=NO_IDENTITIES)
 
 
 def item_scale_of_one(job: BenchmarkJob) -> BenchmarkJob:

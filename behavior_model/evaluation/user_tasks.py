@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from behavior_model.context import ModelContext
+from behavior_model.evaluation.contract import FitAndJudge
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.calibration import calibrate_outcome, calibrate_rate
 from behavior_model.heads.scorers import TreeScorer, signed_root
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, labelled_rows
 from behavior_model.heads.user_task import NUM_FOLDS, UserTaskHead, fit_rows, fold_of
+from behavior_model.memory.purchases import NEVER_DAYS
 from behavior_model.metrics import (
     auc,
     average_precision,
@@ -39,14 +41,7 @@ Doubles = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_] | npt.NDArray[np.int64]
 
 NUM_RESAMPLES: Final = 300
-NEVER_DAYS: Final = 1e4
 ONE_FEATURE: Final = {"recency": RECENCY, "basket frequency": FREQUENCY, "recent spend": SPEND}
-
-
-class FitAndJudge(Protocol):
-    """As `stage_heads` calls it."""
-
-    def __call__(self, context: ModelContext, folder: Path, *, seed: int) -> list[Result]: ...
 
 
 def of(name: str) -> FitAndJudge:
@@ -199,7 +194,10 @@ def _spearman(labels: Doubles, ranking: Doubles) -> float:
 def _baselines(
     context: ModelContext, task: UserTask, rows: LabelledRows, seed: int
 ) -> dict[str, _Answer]:
-    """Answers for all users, learned and calibrated on the same earlier windows as the model."""
+    """Answers for all users, learned on the same earlier windows as the model.
+
+    Calibrated there too, but for the chances of boosted trees, whose loss is proper as it is.
+    """
     histories = context.histories(context.test_time)
     times = np.full(len(histories), context.test_time, dtype=np.int64)
     features = user_features(context.vocabulary, histories, times)

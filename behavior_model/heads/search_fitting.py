@@ -170,13 +170,17 @@ def finish(context: ModelContext, bare: SearchHead, examples: Examples, *, seed:
         examples: What they are fitted on.
         seed: Of the ranking of items.
     """
-    usable = FEATURES if bare.item_embeddings is not None else FEATURES[:-1]
-    head = replace(bare, weights=examples.all.weights(usable))
+    head = replace(bare, weights=examples.all.weights(usable_features(bare)))
     both = rankings(context, seed=seed)
     personal = _personal_weights(context, head, examples, both.before)
     if personal is not None:
         head = replace(head, personal=PersonalSearch(both.final, personal))
     return at_cut(head, context, head.weights)
+
+
+def usable_features(head: SearchHead) -> Sequence[str]:
+    """Features of the first look; the last one needs the backbone."""
+    return FEATURES if head.item_embeddings is not None else FEATURES[:-1]
 
 
 def _personal_weights(
@@ -185,26 +189,26 @@ def _personal_weights(
     """Weights of the second look; None where it does not help.
 
     Which features it reads, and whether it helps, is judged on the half of the users that the
-    weights were not fitted on.
+    weights were not fitted on, the weights of the first look among them.
     """
     moment, users = context.validation_time, examples.queries.users
-    if len(users) == 0:
+    if len(users) < 2:
         return None
     found = examples.clean.followed_by(examples.misspelled)
     both = np.concatenate([users, users])
     refined = refine(context, head, moment, both, found, ranker)
     half = np.tile(np.arange(len(users)) % 2 == 0, 2)
 
-    def judged(features: Sequence[str]) -> float:
+    def judged(looked_at: QueryCandidates, features: Sequence[str]) -> float:
         values = []
         for taught in (half, ~half):
-            weights = refined.rows(taught).weights(features)
-            others = refined.rows(~taught)
+            weights = looked_at.rows(taught).weights(features)
+            others = looked_at.rows(~taught)
             values.append(ndcg_at_k(others.lists(weights, K), others.truths, K))
         return float(np.nanmean(np.concatenate(values)))
 
-    without = float(np.nanmean(ndcg_at_k(found.lists(head.weights, K), found.truths, K)))
-    figures = {features: judged(features) for features in _PERSONAL_CHOICES}
+    without = judged(found, usable_features(head))
+    figures = {features: judged(refined, features) for features in _PERSONAL_CHOICES}
     best = max(figures, key=lambda features: figures[features])
     return refined.weights(best) if figures[best] > without else None
 

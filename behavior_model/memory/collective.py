@@ -17,13 +17,12 @@ from scipy import sparse
 
 from behavior_model.memory.factors import Floats, fit_factors, fold_in
 from behavior_model.memory.neighbours import LAG_DECAY, Neighbours, profile
-from behavior_model.memory.own import log_unit_prices
+from behavior_model.memory.own import PERIOD_DAYS, log_unit_prices
 from behavior_model.memory.purchases import Doubles, Longs, Purchases
 from pipelines.errors import BundleError
 from pipelines.workspace import write_bytes_atomically
 
 MIN_COUNT: Final = 5
-PERIOD_DAYS: Final = 28.0
 PRIOR_COUNT: Final = 5.0
 LASTING_HALF_LIFE_DAYS: Final = 112.0
 MAX_PROFILE: Final = 100

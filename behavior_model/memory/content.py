@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 from behavior_model.items import ItemContent
 from behavior_model.memory.own import HALF_LIVES_DAYS
 from behavior_model.memory.purchases import Longs, Purchases
+from behavior_model.unit_rows import unit_rows
 from pipelines.errors import BundleError
 from pipelines.workspace import write_bytes_atomically
 
@@ -56,8 +57,7 @@ class ContentMemory:
         width = min(WIDTH, text.shape[1])
         compressed = (text - mean) @ directions[:, -width:].astype(np.float32)
         compressed[~text.any(axis=1)] = 0.0
-        length = np.maximum(np.linalg.norm(compressed, axis=1, keepdims=True), 1e-6)
-        rounded = (compressed / length).astype(np.float16).astype(np.float32)
+        rounded = unit_rows(compressed).astype(np.float16).astype(np.float32)
         return cls(texts=rounded, kinds=content.descriptor_idx.astype(np.int64))
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +12,7 @@ from behavior_model.model.batch import Segments, lay_out
 from behavior_model.objectives.pretraining import TrainingBatch
 from behavior_model.objectives.targets import WindowLabeller
 from behavior_model.recipes import Recipe
+from behavior_model.training.ahead import made_ahead
 from behavior_model.training.segments import draw_segments, join, row_length, shuffle_ties
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -87,12 +87,7 @@ class EpochBatches:
 
     def from_step(self, step: int) -> Generator[TrainingBatch, None, None]:
         """Batches from `step` on; the next one is made in a thread while this one is used."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead: Future[TrainingBatch] | None = None
-            for i in range(step, len(self)):
-                ready = ahead if ahead is not None else pool.submit(self.make, i)
-                ahead = pool.submit(self.make, i + 1) if i + 1 < len(self) else None
-                yield ready.result()
+        return made_ahead(self.make, step, len(self))
 
 
 def _fill(units: list[list[Segments]], target: int) -> list[Segments]:

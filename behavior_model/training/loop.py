@@ -164,7 +164,6 @@ class TrainingRun:
                 },
             },
             "progress": vars(self.progress).copy(),
-            "seed": self.seed,
         }
 
     def restore(self, state: dict[str, Any]) -> None:

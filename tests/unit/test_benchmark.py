@@ -28,6 +28,7 @@ from behavior_model.benchmark.sequences import SequenceLoader, encode
 from behavior_model.benchmark.shop import WARM_STEPS, Outputs, epoch_seconds
 from behavior_model.benchmark.split import BeforeLast, BeforeTime
 from behavior_model.benchmark.training import BenchmarkJob, seconds_per_epoch, train
+from behavior_model.heads.pair_features import FeatureTable
 from behavior_model.recipes import Recipe
 from behavior_model.training.loop import TrainingRun
 from pipelines.errors import SourceError, UnknownNameError
@@ -388,7 +389,7 @@ def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list
     mixture = fit_mixture(tables[0], full.last(1))
     lists = top_lists(tables[1], mixture.score(tables[1]), NUM_USERS, 3)
     assert (lists[:, 0] == full.last()).mean() > 0.9
-    assert set(mixture.selection) == {"linear", "trees", "both"}
+    assert {"linear", "trees", "both", "transformer/log_share"} <= set(mixture.selection)
     assert 0.9 < mixture.reach <= 1
     for user in range(NUM_USERS):
         assert not set(lists[user]) & set(full.without_last().of(user))
@@ -406,6 +407,22 @@ def test_with_too_few_users_to_choose_by_the_mixture_is_plain(
     mixture = fit_mixture(table, truth)
     assert (mixture.name, mixture.selection) == (name, {})
     assert np.isfinite(mixture.score(table)).all()
+
+
+def test_a_score_that_beats_the_mixtures_stands_alone() -> None:
+    num_users, num_candidates = 12, 20
+    rng = np.random.default_rng(0)
+    noise = [f"noise/{n}" for n in range(40)]
+    values = rng.normal(size=(num_users * num_candidates, len(noise) + 1))
+    truth = rng.integers(0, num_candidates, num_users)
+    targets = np.tile(np.arange(num_candidates), num_users)
+    users = np.repeat(np.arange(num_users), num_candidates)
+    values[:, 0] += 3.0 * (targets == truth[users])
+    table = FeatureTable(users, targets, values.astype(np.float32), ("own/count", *noise))
+    mixture = fit_mixture(table, truth)
+    assert mixture.name == "own/count"
+    assert mixture.selection["own/count"] > mixture.selection["linear"]
+    np.testing.assert_array_equal(mixture.score(table), table.column("own/count"))
 
 
 def test_a_test_item_changes_nothing_that_is_learned(

@@ -388,6 +388,15 @@ class TestSequenceEncoders:
         assert ranked.train_events_per_second is not None
         assert 1 <= ranked.knob["num_epochs"] <= 3  # of four steps each
 
+    def test_leaves_own_items_out_where_validation_says_so(self, name: str) -> None:
+        rng = np.random.default_rng(0)
+        twice = [[a, a, b, b] for a, b in rng.integers(0, NUM_ITEMS, (40, 2)).tolist()]
+        always_new = [[*history, (history[-1] + 1) % NUM_ITEMS] for history in twice]
+        for histories, expected in ((twice, False), (always_new, True)):
+            task = LeaveOneOutTask(history=interactions(histories), mask_history=False)
+            ranked = rank_trained(task, K, quick_training(name, max_epochs=20), seed=0)
+            assert ranked.knob["mask_history"] is expected
+
     def test_reads_as_much_as_most_histories_hold(self, name: str) -> None:
         lengths = [60] * 19 + [900]
         data = interactions([[n % NUM_ITEMS for n in range(length)] for length in lengths])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from behavior_model.benchmark.baselines.ranking import rank_users
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask, Ranked
-from behavior_model.benchmark.baselines.tuning import K, mean_ndcg
+from behavior_model.benchmark.baselines.tuning import K, mean_ndcg, possible_masks
 from behavior_model.benchmark.interactions import Interactions, Longs
 
 NUM_JUDGED_USERS: Final = 5_000
@@ -88,22 +88,26 @@ class SequenceTrainingConfig:
 def rank_trained(
     task: LeaveOneOutTask, k: int, config: SequenceTrainingConfig, *, seed: int
 ) -> Ranked:
-    """Lists of an encoder; the number of epochs is chosen on validation, in half of the budget."""
+    """Lists of an encoder; `_chosen` decides on validation, in half of the budget."""
     started = perf_counter()
     with torch.random.fork_rng():
-        num_epochs = _best_num_epochs(task, config, seed)
+        num_epochs, mask = _chosen(task, config, seed)
         training = SequenceTraining(task.history, config, seed)
         for _ in range(num_epochs):
             training.run_epoch()
+    knob: dict[str, int] = {"num_epochs": num_epochs}
+    if not task.mask_history:
+        knob["mask_history"] = mask
     return Ranked(
-        lists=training.rank(task, k),
+        lists=training.rank(replace(task, mask_history=mask), k),
         seconds=perf_counter() - started,
-        knob={"num_epochs": num_epochs},
+        knob=knob,
         train_events_per_second=training.num_events / max(training.seconds, 1e-9),
     )
 
 
-def _best_num_epochs(task: LeaveOneOutTask, config: SequenceTrainingConfig, seed: int) -> int:
+def _chosen(task: LeaveOneOutTask, config: SequenceTrainingConfig, seed: int) -> tuple[int, bool]:
+    """Number of epochs, and whether own items are left out where users take things twice."""
     stop_s = perf_counter() + task.budget_s / 2
     judged = np.flatnonzero(task.validation_truth >= 0)
     judged = judged[:: max(len(judged) // NUM_JUDGED_USERS, 1)]
@@ -113,13 +117,16 @@ def _best_num_epochs(task: LeaveOneOutTask, config: SequenceTrainingConfig, seed
     steps = -(-max(len(earlier.history), 1) // config.batch_users)
     patience = max(config.patience, config.patient_steps // steps)
     max_epochs = max(config.max_epochs, config.max_steps // steps)
-    found: list[float] = []
+    samples = [replace(sample, mask_history=mask) for mask in possible_masks(task)]
+    truth = task.validation_truth[judged]
+    found: list[list[float]] = []
     while len(found) < max_epochs and (not found or perf_counter() < stop_s):
         training.run_epoch()
-        found.append(mean_ndcg(training.rank(sample, K), task.validation_truth[judged]))
-        if len(found) - int(np.argmax(found)) > patience:
+        found.append([mean_ndcg(training.rank(one, K), truth) for one in samples])
+        if len(found) - int(np.argmax(np.max(found, axis=1))) > patience:
             break
-    return int(np.argmax(found)) + 1
+    epoch, place = np.unravel_index(np.argmax(found), np.shape(found))
+    return int(epoch) + 1, samples[int(place)].mask_history
 
 
 class SequenceTraining:

@@ -26,6 +26,7 @@ from behavior_model.benchmark.baselines.ranking import (
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask, Ranked
 from behavior_model.benchmark.baselines.tuning import tuned
 from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
+from behavior_model.unit_rows import unit_rows
 
 NUM_RINGS: Final = 3
 EDGE_BONUS: Final = 0.5
@@ -94,7 +95,7 @@ def rank_by_rings(task: LeaveOneOutTask, knob: RingKnob, k: int) -> Longs:
     """int64[U, k] with the given shares."""
     counts = transition_counts(task.history)
     sources = np.maximum(task.history.last(), 0)
-    texts = _normed(task.text_embeddings)
+    texts = None if task.text_embeddings is None else unit_rows(task.text_embeddings)
     lists = np.full((len(sources), k), NO_ITEM, dtype=np.int64)
     for users in chunks_in_time(task):
         rings = [
@@ -126,11 +127,3 @@ def _joined(rings: Sequence[Longs], shares: Sequence[int], k: int) -> Longs:
     joined = np.concatenate([*heads, *tails], axis=1)
     order = np.argsort(joined == NO_ITEM, axis=1, kind="stable")
     return np.take_along_axis(joined, order[:, :k], axis=1)
-
-
-def _normed(embeddings: Floats | None) -> Floats | None:
-    """float32[N, T] of length 1 each, or 0 where there is nothing to norm."""
-    if embeddings is None:
-        return None
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.where(norms > 0, norms, 1), dtype=np.float32)

@@ -27,9 +27,6 @@ MAX_TUNING_USERS: Final = 25_000
 def tuned(task: LeaveOneOutTask, k: int, ranker: Ranker[Knob], knobs: Sequence[Knob]) -> Ranked:
     """Lists by the knob with the best NDCG@10 on validation, fitted on all that is known.
 
-    Where users take things twice, whether their own items are left out is a knob too: many a model
-    says of what it has seen that it is likely, and most people may still want something new.
-
     Args:
         task: The question.
         k: Length of the lists.
@@ -43,8 +40,7 @@ def tuned(task: LeaveOneOutTask, k: int, ranker: Ranker[Knob], knobs: Sequence[K
     num_asked = min(len(task.history), MAX_TUNING_USERS)
     earlier = replace(task.validation(), num_asked=num_asked)
     truth = task.validation_truth[:num_asked]
-    masks = (True,) if task.mask_history else (False, True)
-    tried = [(knob, mask) for mask in masks for knob in knobs]
+    tried = [(knob, mask) for mask in possible_masks(task) for knob in knobs]
     found: list[float] = []
     for knob, mask in tried:
         lists = ranker(replace(earlier, mask_history=mask), knob, K)
@@ -55,6 +51,13 @@ def tuned(task: LeaveOneOutTask, k: int, ranker: Ranker[Knob], knobs: Sequence[K
     lists = ranker(replace(task, mask_history=mask, budget_s=left_s), best, k)
     knob_values = asdict(best) if task.mask_history else {**asdict(best), "mask_history": mask}
     return Ranked(lists=lists, seconds=perf_counter() - started, knob=knob_values)
+
+
+def possible_masks(task: LeaveOneOutTask) -> Sequence[bool]:
+    """Whether own items are left out, which is a knob too where users take things twice: many a
+    model says of what it has seen that it is likely, and most people may still want something new.
+    """
+    return (True,) if task.mask_history else (False, True)
 
 
 def mean_ndcg(lists: Longs, truth: Longs) -> float:
