@@ -44,7 +44,7 @@ from pipelines.contracts import (
     TableContract,
 )
 from pipelines.errors import CompanyConfigError
-from pipelines.expressions import ColumnExpression, Expression, Strict, TimeZone
+from pipelines.expressions import ColumnExpression, DecimalMark, Expression, Strict, TimeZone
 from pipelines.flags import FlagsConfig
 
 PACKAGE_PREFIX: Final = "package:"
@@ -102,9 +102,11 @@ class TableConfig(Strict):
     """One source table and how its columns become a canonical table.
 
     `time_zone` (IANA name) is needed where times hold no zone; `time_unit` where they are numbers
-    since 1970-01-01 UTC. `max_quarantined_share` is the share of rows that may break a rule before
-    the line stops. Rows with a negative quantity or amount go to quarantine, or become events of
-    type `return` with the values' sizes (`negative_quantity: return_event`).
+    since 1970-01-01 UTC. `decimal_mark: ","` reads numbers that are text as 1.234,50 is meant;
+    lookup tables are read with the mark of the table that asks. `max_quarantined_share` is the
+    share of rows that may break a rule before the line stops. Rows with a negative quantity or
+    amount go to quarantine, or become events of type `return` with the values' sizes
+    (`negative_quantity: return_event`).
     """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -112,6 +114,7 @@ class TableConfig(Strict):
     source: SourceConfig
     time_zone: TimeZone = None
     time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    decimal_mark: DecimalMark = "."
     negative_quantity: Literal["quarantine", "return_event"] = "quarantine"
     max_quarantined_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     columns: dict[str, Expression]

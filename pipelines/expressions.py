@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import difflib
 import zoneinfo
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -56,6 +56,7 @@ def _known_zone(value: str | None) -> str | None:
 
 
 TimeZone = Annotated[str | None, AfterValidator(_known_zone)]
+DecimalMark = Literal[".", ","]
 
 
 class ColumnExpression(Strict):

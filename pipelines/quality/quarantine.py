@@ -21,7 +21,7 @@ _WAYS_OUT: Final = {
     "malformed_row": "check the source's options (delimiter, quote, encoding)",
     "_not_a_time": "give its format: {parse: {column, format}}, or the table's time_unit",
     "_without_time_zone": "give the table's time_zone",
-    "_not_a_number": "map a column that holds numbers like 12.5",
+    "_not_a_number": "map a column of numbers like 12.5, or give the table's decimal_mark: ','",
     "_not_in_encoding": "give the source's options.encoding, like ISO-8859-1; JSON lines are UTF-8",
     "_missing": "map another column, or several with 'coalesce'",
     "_below_0": "negative_quantity: return_event makes returns of them",

@@ -120,7 +120,9 @@ def _scope(
         with _explained(scope, expression, table, key, "key", company_path):
             return evaluate(scope, expression, to_text, table.time_zone).value
 
-    return with_lookups(Scope.of(raw), table.expressions, lookups, key_text, company_path)
+    return with_lookups(
+        Scope.of(raw, table.decimal_mark), table.expressions, lookups, key_text, company_path
+    )
 
 
 def _cast(
@@ -191,7 +193,7 @@ def _typed_sources(scope: Scope, expression: ColumnExpression) -> str:
 
 def _caster(semantic: SemanticType | None, table: TableConfig) -> Caster:
     if semantic is SemanticType.NUMBER:
-        return to_number
+        return partial(to_number, decimal_mark=table.decimal_mark)
     if semantic is SemanticType.TIMESTAMP:
         return partial(to_timestamp, zone=table.time_zone, unit=table.time_unit)
     return to_text

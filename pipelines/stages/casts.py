@@ -10,6 +10,8 @@ from typing import Final
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from pipelines.expressions import DecimalMark
+
 _INTEGERS: Final = ("tinyint", "smallint", "int", "bigint")
 _FLOATS: Final = ("float", "double")
 _TEXTS: Final = ("string", "date", "timestamp", "timestamp_ntz", "boolean")
@@ -21,6 +23,8 @@ _ISO_ZONE: Final = r" ?(?:Z|z|[+-]\d{2}(?::?\d{2})?)"
 _QUOTED: Final = re.compile(r"'[^']*'")
 _ZONE_LETTERS: Final = frozenset("VzOXxZ")
 _EPOCH: Final = r"^[+-]?\d+(?:\.\d+)?$"
+_GROUP_MARKS: Final = "[.' \u00a0\u202f]"
+_NUMBER_WITH_COMMA: Final = rf"^[+-]?(?:\d+|\d{{1,3}}(?:{_GROUP_MARKS}\d{{3}})+)(?:,\d+)?$"
 
 
 class UncastableError(TypeError):
@@ -73,8 +77,15 @@ def to_text(column: Column, dtype: str) -> Cast:
     return Cast(value=F.when(trimmed != "", trimmed), failures={})
 
 
-def to_number(column: Column, dtype: str) -> Cast:
+def to_number(column: Column, dtype: str, decimal_mark: DecimalMark = ".") -> Cast:
     """Numbers as double; NaN is missing, infinities and other text are failures.
+
+    Args:
+        column: Raw numbers.
+        dtype: Their Spark type.
+        decimal_mark: Stands before the decimals of numbers that are text. With a comma, points,
+            blanks or apostrophes may stand between groups of three digits, and a point
+            nowhere else.
 
     Raises:
         UncastableError: neither a number nor text.
@@ -87,10 +98,17 @@ def to_number(column: Column, dtype: str) -> Cast:
         raw = column
     else:
         raise UncastableError(dtype)
-    number = raw.try_cast("double")
+    written = _with_point(raw) if dtype == "string" and decimal_mark == "," else raw
+    number = written.try_cast("double")
     value = F.when(F.abs(number) < float("inf"), number)
     broken = raw.isNotNull() & (number.isNull() | (F.abs(number) == float("inf")))
     return Cast(value=value, failures={"not_a_number": broken})
+
+
+def _with_point(text: Column) -> Column:
+    """Numbers with a comma as numbers with a point; null where the text is none."""
+    digits = F.regexp_replace(text, _GROUP_MARKS, "")
+    return F.when(text.rlike(_NUMBER_WITH_COMMA), F.translate(digits, ",", "."))
 
 
 def to_timestamp(column: Column, dtype: str, zone: str | None, unit: str | None) -> Cast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from operator import mul
 from typing import Final
 
@@ -75,7 +75,8 @@ def _coalesce(scope: Scope, one: ColumnExpression, caster: Caster, zone: str | N
 
 def _product(scope: Scope, one: ColumnExpression, caster: Caster, zone: str | None) -> Cast:
     """Null where the first number is; a first number whose factor is missing is a failure."""
-    parts = [evaluate(scope, part, to_number, zone) for part in one.parts]
+    number = partial(to_number, decimal_mark=scope.decimal_mark)
+    parts = [evaluate(scope, part, number, zone) for part in one.parts]
     value = reduce(mul, (part.value for part in parts))
     failures = merged(parts)
     failures[WITHOUT_FACTOR] = parts[0].value.isNotNull() & value.isNull()

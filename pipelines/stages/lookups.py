@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors import SourceError
-from pipelines.expressions import ColumnExpression, Lookup
+from pipelines.expressions import ColumnExpression, DecimalMark, Lookup
 from pipelines.sources.request import MALFORMED_ROW, quoted
 
 _SHOWN_KEYS: Final = 3
@@ -36,16 +36,18 @@ class Scope:
         frame: The rows; columns beyond the source's own are named `_lookup_<n>`.
         types: Types of the source's own columns by name.
         joined: Column of `frame` and types of the row in it, by what was asked.
+        decimal_mark: Of numbers that are text.
     """
 
     frame: DataFrame
     types: dict[str, str]
     joined: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+    decimal_mark: DecimalMark = "."
 
     @classmethod
-    def of(cls, frame: DataFrame) -> Scope:
+    def of(cls, frame: DataFrame, decimal_mark: DecimalMark = ".") -> Scope:
         """The rows alone."""
-        return cls(frame=frame, types=dict(frame.dtypes))
+        return cls(frame=frame, types=dict(frame.dtypes), decimal_mark=decimal_mark)
 
     def found(self, lookup: Lookup) -> tuple[Column, str]:
         """The looked-up value and its type; null where the key was not found."""

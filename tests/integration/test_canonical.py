@@ -154,6 +154,18 @@ def test_numbers_as_text(spark: SparkSession, tmp_path: Path) -> None:
     assert rules[3:6] == ["amount_not_a_number"] * 3
 
 
+def test_numbers_with_a_decimal_comma(spark: SparkSession, tmp_path: Path) -> None:
+    values = ["1,5", "-1.234.567,25", "1 234,5", "1'234", "12", "12.5", "1.23,4", "1,2,3", "1.234"]
+    rows = [order(0, id=f"o{i}", paid=value) for i, value in enumerate(values)]
+    columns = {**events_table()["columns"], "quantity": {"product": ["paid", {"constant": 2}]}}
+    found = canonical(spark, tmp_path, rows, columns=columns, decimal_mark=",")
+    amounts = [1.5, -1_234_567.25, 1_234.5, 1_234.0, 12.0, None, None, None, 1_234.0]
+    assert [row["amount"] for row in found] == amounts
+    assert [row["quantity"] for row in found] == [x and 2 * x for x in amounts]
+    broken = [i for i, row in enumerate(found) if row["rule"]]
+    assert broken == [5, 6, 7]
+
+
 def test_expressions(spark: SparkSession, tmp_path: Path) -> None:
     columns = {
         **events_table()["columns"],
