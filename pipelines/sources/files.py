@@ -45,6 +45,8 @@ _CSV_OPTIONS: Final = {
     "null_value": "nullValue",
     "quote": "quote",
 }
+_MIN_COLUMNS: Final = 3
+"""Fewer columns have too few separators to know a row by."""
 _EMPTY_LINE: Final = b"\r\n"
 _CSV_DEFAULTS: Final = {"header": "true", "escape": '"', "multiLine": "true"}
 
@@ -200,9 +202,27 @@ def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]
     """Rows of files that have their columns in one order."""
     names = spark.read.options(**options).csv(list(paths)).columns
     fields = [StructField(name, StringType()) for name in (*names, MALFORMED_ROW)]
-    return spark.read.options(**options, columnNameOfCorruptRecord=MALFORMED_ROW).csv(
+    rows = spark.read.options(**options, columnNameOfCorruptRecord=MALFORMED_ROW).csv(
         list(paths), schema=StructType(fields)
     )
+    if options["multiLine"] != "true" or len(names) < _MIN_COLUMNS:
+        return rows
+    swallowed = [_swallowed(name, options.get("sep", ","), len(names)) for name in names]
+    return rows.withColumn(MALFORMED_ROW, F.coalesce(quoted(MALFORMED_ROW), *swallowed))
+
+
+def _swallowed(name: str, separator: str, num_columns: int) -> Column:
+    """The value if it holds rows of the file, as it does after a quote that is not closed: each of
+    its whole lines, and there is one, has all of a row's separators. Else null."""
+    value, mark = quoted(name), F.lit(separator)
+    lines = F.split(value, "\n")
+    whole = F.slice(lines, 2, F.greatest(F.size(lines) - 2, F.lit(0)))
+    width = F.length(mark) * (num_columns - 1)
+
+    def is_row(line: Column) -> Column:
+        return F.length(line) - F.length(F.replace(line, mark)) == width
+
+    return F.when(value.contains("\n"), F.when((F.size(whole) > 0) & F.forall(whole, is_row), value))
 
 
 def _headers(files: Sequence[str], options: dict[str, str]) -> dict[Path, bytes]:

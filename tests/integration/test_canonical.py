@@ -166,6 +166,25 @@ def test_numbers_with_a_decimal_comma(spark: SparkSession, tmp_path: Path) -> No
     assert broken == [5, 6, 7]
 
 
+def test_a_quote_that_is_not_closed_hides_no_rows(spark: SparkSession, tmp_path: Path) -> None:
+    table = events_table(source={"format": "csv", "path": "orders.csv"})
+    path = write_company(
+        tmp_path, table, files={"orders.csv": [order(i, store="north") for i in range(6)]}
+    )
+    lines = (tmp_path / "orders.csv").read_text().replace('"', "").splitlines()
+    place = lines[0].split(",").index("store")
+    told = lines[1].split(",")
+    told[place] = '"one\ntwo, three\n""four"""'
+    broken = lines[2].split(",")
+    broken[place] = '"south'
+    content = [lines[0], ",".join(told), ",".join(broken), *lines[3:]]
+    (tmp_path / "orders.csv").write_text("\n".join(content) + "\n")
+    found = read_rows(spark, path)
+    assert [row["rule"] for row in found] == [None, "malformed_row"]
+    assert found[0]["store"] == 'one\ntwo, three\n"four"'
+    assert all(line.split(",")[0] in found[1]["raw_row"] for line in lines[3:])
+
+
 def test_expressions(spark: SparkSession, tmp_path: Path) -> None:
     columns = {
         **events_table()["columns"],
