@@ -222,7 +222,8 @@ def _swallowed(name: str, separator: str, num_columns: int) -> Column:
     def is_row(line: Column) -> Column:
         return F.length(line) - F.length(F.replace(line, mark)) == width
 
-    return F.when(value.contains("\n"), F.when((F.size(whole) > 0) & F.forall(whole, is_row), value))
+    holds_rows = (F.size(whole) > 0) & F.forall(whole, is_row)
+    return F.when(value.contains("\n"), F.when(holds_rows, value))
 
 
 def _headers(files: Sequence[str], options: dict[str, str]) -> dict[Path, bytes]:
