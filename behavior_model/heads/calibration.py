@@ -143,13 +143,19 @@ def _isotonic(raw: Doubles, labels: Doubles, weights: Doubles, knots: Doubles) -
 
 
 def _weights(users: Longs, times: Longs, seed: int) -> Iterator[Doubles]:
+    """How often each row is drawn; a draw that meets no row is made again."""
     generator = np.random.default_rng(seed)
     _, user_of = np.unique(users, return_inverse=True)
-    num_users, num_times = int(user_of.max()) + 1, int(times.max()) + 1
-    for _ in range(NUM_RESAMPLES):
+    _, time_of = np.unique(times, return_inverse=True)
+    num_users, num_times = int(user_of.max()) + 1, int(time_of.max()) + 1
+    num_given = 0
+    while num_given < NUM_RESAMPLES:
         by_user = np.bincount(generator.integers(0, num_users, num_users), minlength=num_users)
         by_time = np.bincount(generator.integers(0, num_times, num_times), minlength=num_times)
-        yield (by_user[user_of] * by_time[times]).astype(np.float64)
+        weights = (by_user[user_of] * by_time[time_of]).astype(np.float64)
+        if weights.any():
+            num_given += 1
+            yield weights
 
 
 def _venn_abers(raw: Doubles, labels: Doubles, knots: Doubles) -> tuple[Doubles, Doubles]:

@@ -38,6 +38,21 @@ def test_rates_are_calibrated_and_ordered() -> None:
     assert ((lower >= 0) & (upper <= 1)).all()
 
 
+def test_prediction_times_without_rows_are_no_times() -> None:
+    raw, labels, users, _ = drawn(0)
+    one, other = (
+        calibrate_rate(raw, labels, users, np.full(len(raw), time), seed=0) for time in (0, 40)
+    )
+    np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_a_draw_that_meets_no_row_is_made_again() -> None:
+    """Two users, each at a time of their own: half of the draws meet nobody."""
+    raw = np.asarray([0.0, 1.0])
+    curve = calibrate_rate(raw, raw, np.arange(2), np.arange(2), seed=0)
+    assert ((curve.lowers <= curve.scores) & (curve.scores <= curve.uppers)).all()
+
+
 def test_the_interval_covers_the_true_rate() -> None:
     raw = np.linspace(-1.5, 1.5, 60)
     covered = []
