@@ -26,7 +26,7 @@ from behavior_model.heads.propensity import (
     mix,
     propensity_table,
 )
-from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
+from behavior_model.heads.ranking_trees import RankingTrees, seeds_of
 from behavior_model.heads.recommendation_fitting import (
     MAX_LEARNED_USERS,
     NUM_TRAINING_TIMES,
@@ -61,7 +61,7 @@ def fit(context: ModelContext, *, seed: int) -> PropensityHead:
 
 
 def _fit(context: ModelContext, seed: int) -> PropensityHead:
-    targets, seeds = largest_targets(context), [seed + member for member in SEEDS]
+    targets, seeds = largest_targets(context), seeds_of(seed)
     latest = _window(context, context.validation_time, targets, seed)
     earlier = [
         _window(context, time, targets, seed)

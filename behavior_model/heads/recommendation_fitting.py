@@ -21,7 +21,7 @@ from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.heads.mixture import MEMORY_FEATURES, TRANSFORMER, TREES, Mixture
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
-from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
+from behavior_model.heads.ranking_trees import RankingTrees, seeds_of
 from behavior_model.heads.recommendation import (
     K,
     RecommendationHead,
@@ -125,7 +125,7 @@ class _Fitting:
     use_transformer: bool
 
     def run(self) -> Rankings:
-        context, seeds = self.context, [self.seed + member for member in SEEDS]
+        context, seeds = self.context, seeds_of(self.seed)
         content = None
         items = None
         if self.level is Level.ITEM:

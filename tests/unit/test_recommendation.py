@@ -15,7 +15,7 @@ from behavior_model.heads import candidates, recommendation_fitting
 from behavior_model.heads.explanation import explain
 from behavior_model.heads.mixture import TREES, Mixture
 from behavior_model.heads.pair_features import pair_features
-from behavior_model.heads.ranking_trees import RankingTrees
+from behavior_model.heads.ranking_trees import SEEDS, RankingTrees, seeds_of
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.memory.purchases import Level, Purchases, read_purchases
 from behavior_model.metrics import ndcg_at_k
@@ -367,6 +367,11 @@ def test_of_many_users_some_active_ones_are_learned_from(
     assert small == {(), drawn}
     assert len(drawn) == 12
     assert set(drawn) <= set(active)
+
+
+def test_runs_of_two_seeds_share_no_tree() -> None:
+    assert seeds_of(0) == list(SEEDS)
+    assert not set(seeds_of(0)) & set(seeds_of(1))
 
 
 @pytest.mark.parametrize("k", [1, 20])
