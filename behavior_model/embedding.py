@@ -53,6 +53,17 @@ class UserStates:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def select(self, positions: Longs) -> UserStates:
+        """Users at the given positions, in that order."""
+        return UserStates(
+            user_ids=[self.user_ids[i] for i in positions],
+            embedding=self.embedding[positions],
+            item_query=self.item_query[positions],
+            category_logits=self.category_logits[positions],
+            inactive=self.inactive[positions],
+            survival=self.survival[positions],
+        )
+
 
 RECENT_EVENTS: Final = 32
 

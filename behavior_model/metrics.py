@@ -122,6 +122,7 @@ def bootstrap_interval(
     *,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
+    max_drawn: int | None = None,
     is_error: bool = False,
 ) -> tuple[float, float]:
     """95 per cent percentile interval of a statistic over users drawn with replacement.
@@ -135,10 +136,13 @@ def bootstrap_interval(
         statistic: Takes int64[U] positions of drawn users, gives the value.
         seed: Seed of the draws.
         num_resamples: Number of draws.
+        max_drawn: Users of a draw at most, where the statistic takes long; None: as many as there
+            are. Draws of fewer users make the interval wider, as if there were no more users.
         is_error: Whether the statistic is such an error.
     """
     generator = np.random.default_rng(seed)
-    draws = [statistic(generator.integers(0, num_users, num_users)) for _ in range(num_resamples)]
+    size = num_users if max_drawn is None else min(num_users, max_drawn)
+    draws = [statistic(generator.integers(0, num_users, size)) for _ in range(num_resamples)]
     low, high = np.nanpercentile(draws, [2.5, 97.5])
     if is_error:
         bias = float(np.nanmean(draws)) - statistic(np.arange(num_users))

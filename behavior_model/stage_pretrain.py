@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from behavior_model.core import Core
 from behavior_model.items import build_item_content
 from behavior_model.recipes import Recipe
@@ -19,7 +21,8 @@ from behavior_model.training.ray_session import ray_session
 from behavior_model.training.tracking import follow, mlflow_run, progress_line
 from behavior_model.training.worker import PretrainingJob
 from pipelines import lake
-from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
+from pipelines.clock import from_micros
+from pipelines.contracts import TIMES_US, TOKEN_SEQUENCES, USER_ID
 from pipelines.erasure import without_users
 from pipelines.errors import UserError
 from pipelines.tokens.vocabulary import Vocabulary
@@ -84,7 +87,7 @@ def pretrain(
         WorkspaceError: no token sequences yet.
         BundleError: no bundle at `core`, or a changed one.
         UserError: no such processes, or users of a run to go on with that they cannot share evenly;
-            a core of another shape, or from the future.
+            a shard without a user to learn from; a core of another shape, or from the future.
     """
     chosen = check_processes(num_workers, sharding)
     started = time.monotonic()
@@ -146,19 +149,43 @@ def _as_begun(job: PretrainingJob) -> PretrainingJob:
 
 
 def _require_full_shards(job: PretrainingJob) -> None:
-    left_out, erased = ray_trainer.left_out(job.workspace)
-    users = lake.read(job.workspace, TOKEN_SEQUENCES.name, [USER_ID])
-    learned = set(without_users(users, erased).column(USER_ID).to_pylist()) - left_out
+    learned = _learned_users(job)
+    moment = from_micros(job.cut_us).isoformat()
+    if not learned:
+        raise UserError(
+            f"{job.workspace.root}: no user has an event before the training cut {moment}, so that "
+            "there is nothing to learn from. Flagged users and those who are to be forgotten do "
+            "not count. Give a later --as-of, fewer --window-days or a longer history."
+        )
     num_full = len({ray_trainer.shard_of(user, job.num_shards) for user in learned})
     if num_full < job.num_shards:
         raise UserError(
-            f"{len(learned)} users fall into {num_full} of {job.num_shards} shards, so that a "
-            f"worker would have nobody to learn from. Give --workers {max(num_full, 1)} or fewer."
+            f"{len(learned)} users with an event before the training cut {moment} fall into "
+            f"{num_full} of {job.num_shards} shards, so that a worker would have nobody to learn "
+            f"from. Give --workers {num_full} or fewer."
         )
+
+
+def _learned_users(job: PretrainingJob) -> set[str]:
+    """Users with an event before the training cut, less those whom training leaves out."""
+    left_out, erased = ray_trainer.left_out(job.workspace)
+    rows = lake.read(job.workspace, TOKEN_SEQUENCES.name, [USER_ID, TIMES_US])
+    rows = without_users(rows, erased)
+    rows = rows.filter(pc.greater(pc.list_value_length(rows.column(TIMES_US)), 0))
+    first = pc.list_element(rows.column(TIMES_US), 0)
+    users = rows.filter(pc.less(first, job.cut_us)).column(USER_ID)
+    return set(users.to_pylist()) - left_out
+
+
+def _begin_log(job: PretrainingJob) -> None:
+    """Remove the log of an older run, unless this run goes on from its own checkpoint."""
+    if shards_of_latest(job.folder, job.run_key) is None:
+        job.log_path.unlink(missing_ok=True)
 
 
 def _train(job: PretrainingJob, num_workers: int, sharding: Sharding) -> dict[str, float]:
     """Train under Ray; the last reported metrics."""
+    _begin_log(job)
     with (
         progress_line() as line,
         mlflow_run(job) as log,

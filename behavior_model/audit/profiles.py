@@ -104,11 +104,12 @@ def guess(
     shuffled = np.random.default_rng(seed).permutation(labels)
     runs: dict[str, list[float]] = {}
     for repeat in range(NUM_REPEATS):
-        folds = StratifiedKFold(NUM_FOLDS, shuffle=True, random_state=seed + repeat)
+        own = seed * NUM_REPEATS + repeat  # no other seed's repeat has it
+        folds = StratifiedKFold(NUM_FOLDS, shuffle=True, random_state=own)
         tasks = {
             EMBEDDING: _linear(states, labels, folds),
             FEATURES: _linear(plain, labels, folds),
-            BOOSTED: _boosted(features[chosen], labels, folds, seed + repeat),
+            BOOSTED: _boosted(features[chosen], labels, folds, own),
             BOTH: _linear(np.concatenate([states, plain], axis=1), labels, folds),
         }
         for name, scores in tasks.items():

@@ -10,6 +10,7 @@ Legend: Q products asked about, U users.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -34,6 +35,8 @@ Doubles = npt.NDArray[np.float64]
 TASK: Final = "similar_items"
 K: Final = 10
 MAX_ASKED: Final = 2_000
+CHUNK: Final = 256
+"""Products asked about at a time; each is likened to all others."""
 MIN_BUYERS: Final = 20
 
 
@@ -54,7 +57,8 @@ def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list
     if len(asked) == 0:
         return []
     space = item_embeddings(context.backbone, context.content)[:, :-1]
-    likest, _ = BehaviourLikeness(memory, space[memory.known]).to_embeddings(space[asked], asked, K)
+    alike = BehaviourLikeness(memory, space[memory.known])
+    likest = _by_chunks(asked, lambda some: alike.to_embeddings(space[some], some, K)[0])
     measured = Measurement(
         context=context,
         task=TASK,
@@ -63,10 +67,14 @@ def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list
         seconds=time.perf_counter() - begun,
     )
     value, interval = mean_with_interval(_log_lifts(bought, asked, likest), seed=seed)
-    together = memory.neighbours.accompany[memory.position[asked]].toarray()
+
+    def most_together(some: Longs) -> Longs:
+        counts = memory.neighbours.accompany[memory.position[some]].toarray()
+        return memory.known[largest_columns(counts, K)]
+
     lists = {
         "likeness of texts": _nearest(context.content.text, asked),
-        "bought together (item-kNN)": memory.known[largest_columns(together, K)],
+        "bought together (item-kNN)": _by_chunks(asked, most_together),
         "popularity": np.repeat(_most(_events_before(context), K)[None], len(asked), axis=0),
     }
     parts = {"the backbone's space": _nearest(space, asked)}
@@ -120,10 +128,20 @@ def _log_lifts(bought: sparse.csr_matrix, asked: Longs, lists: Longs) -> Doubles
 def _nearest(rows: Floats, asked: Longs) -> Longs:
     """int64[Q, K]: items of the largest cosine, the item itself left out."""
     unit = unit_rows(rows)
-    products = unit[asked] @ unit.T
-    products[:, :FIRST_IDX] = -np.inf
-    products[np.arange(len(asked)), asked] = -np.inf
-    return largest_columns(products, K)
+
+    def nearest(some: Longs) -> Longs:
+        products = unit[some] @ unit.T
+        products[:, :FIRST_IDX] = -np.inf
+        products[np.arange(len(some)), some] = -np.inf
+        return largest_columns(products, K)
+
+    return _by_chunks(asked, nearest)
+
+
+def _by_chunks(asked: Longs, lists: Callable[[Longs], Longs]) -> Longs:
+    """int64[Q, K]: lists of all products asked about, made for a few at a time."""
+    starts = range(0, len(asked), CHUNK)
+    return np.concatenate([lists(asked[start : start + CHUNK]) for start in starts])
 
 
 def _most(counts: Longs, count: int) -> Longs:

@@ -23,6 +23,8 @@ from behavior_model.metrics import (
 
 TASK: Final = "category_propensity"
 NUM_RESAMPLES: Final = 300
+MAX_DRAWN_USERS: Final = 5_000
+"""Users of each resample at most: every one ranks and sorts all of their chances again."""
 
 Metric = Callable[[Bools, Doubles], float]
 
@@ -61,6 +63,7 @@ def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Resul
             len(labels),
             lambda users: metric(labels[users], found[users]),
             num_resamples=NUM_RESAMPLES,
+            max_drawn=MAX_DRAWN_USERS,
             is_error=is_error,
         )
 

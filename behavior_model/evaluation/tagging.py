@@ -103,13 +103,23 @@ def _ranked(head: TaggingHead, judged: Longs, weights: Doubles) -> Longs:
 
 
 def _naive_bayes(head: TaggingHead, judged: Longs) -> Longs:
-    """Multinomial naive Bayes, one class per tag, on the hand-made features."""
+    """Multinomial naive Bayes, one class per tag, on the hand-made features.
+
+    Smoothing gives every feature a share in every tag. Counts stay sparse all the same: what a
+    count adds to the logarithm of smoothing alone is zero where the count is.
+    """
     bought = sparse.csr_matrix(head.text > 0, dtype=np.float64)
-    together = np.asarray((head.tag_rows.T @ bought).todense()) + SMOOTHING
-    log_share = np.log(together / together.sum(axis=1, keepdims=True))
+    together = sparse.csr_matrix(head.tag_rows.T @ bought, dtype=np.float64)
+    totals = np.asarray(together.sum(axis=1)).ravel() + SMOOTHING * together.shape[1]
+    added = (together / SMOOTHING).log1p().T.tocsr()
     frequency = np.asarray(head.tag_rows.sum(axis=0)).ravel()
-    scores = np.asarray(bought[judged] @ log_share.T) + np.log(frequency)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    parts = []
+    for start in range(0, len(judged), CHUNK):
+        rows = bought[judged[start : start + CHUNK]]
+        sizes = np.asarray(rows.sum(axis=1))
+        scores = (rows @ added).toarray() + sizes * np.log(SMOOTHING / totals) + np.log(frequency)
+        parts.append(np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH])
+    return np.concatenate(parts)
 
 
 def _results(

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.isotonic import IsotonicRegression
 
+from behavior_model.user_draw import drawn_users
+
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
@@ -22,6 +24,8 @@ NUM_RESAMPLES: Final = 100
 COVERAGE_PERCENT: Final = 95.0
 OUTCOME_COVERAGE_PERCENT: Final = 90.0
 MIN_BIN: Final = 100
+MAX_ROWS: Final = 250_000
+"""Rows that a rate is calibrated on: 5,000 users who are each asked 50 things."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +80,19 @@ def calibrate_rate(
     months being drawn again. It does not say whether one user will show it, and it does not cover a
     change of behaviour larger than those between the prediction times seen.
 
+    Where there are more than `MAX_ROWS` rows it is fitted on a sample of users with all of their
+    rows; the interval is then that of the sample, wider than all users would make it.
+
     Args:
         raw: float64[N], out-of-sample raw scores.
         labels: float64[N] in {0, 1}.
         users: int64[N], the user of each row.
         times: int64[N], the prediction time of each row, as a position from 0.
-        seed: Seed of the draws.
+        seed: Seed of the sample and of the draws.
     """
+    if len(raw) > MAX_ROWS:
+        chosen = _sample(users, seed)
+        raw, labels, users, times = raw[chosen], labels[chosen], users[chosen], times[chosen]
     knots = _knots(raw)
     draws = np.stack(
         [_isotonic(raw, labels, weights, knots) for weights in _weights(users, times, seed)]
@@ -142,14 +152,27 @@ def _isotonic(raw: Doubles, labels: Doubles, weights: Doubles, knots: Doubles) -
     return np.asarray(model.predict(knots), dtype=np.float64)
 
 
+def _sample(users: Longs, seed: int) -> npt.NDArray[np.bool_]:
+    """bool[N]: the rows of so many users that there are about `MAX_ROWS`."""
+    everybody = np.unique(users)
+    limit = max(MAX_ROWS * len(everybody) // len(users), 1)
+    return np.isin(users, drawn_users(everybody, limit, seed=seed))
+
+
 def _weights(users: Longs, times: Longs, seed: int) -> Iterator[Doubles]:
+    """How often each row is drawn; a draw that meets no row is made again."""
     generator = np.random.default_rng(seed)
     _, user_of = np.unique(users, return_inverse=True)
-    num_users, num_times = int(user_of.max()) + 1, int(times.max()) + 1
-    for _ in range(NUM_RESAMPLES):
+    _, time_of = np.unique(times, return_inverse=True)
+    num_users, num_times = int(user_of.max()) + 1, int(time_of.max()) + 1
+    num_given = 0
+    while num_given < NUM_RESAMPLES:
         by_user = np.bincount(generator.integers(0, num_users, num_users), minlength=num_users)
         by_time = np.bincount(generator.integers(0, num_times, num_times), minlength=num_times)
-        yield (by_user[user_of] * by_time[times]).astype(np.float64)
+        weights = (by_user[user_of] * by_time[time_of]).astype(np.float64)
+        if weights.any():
+            num_given += 1
+            yield weights
 
 
 def _venn_abers(raw: Doubles, labels: Doubles, knots: Doubles) -> tuple[Doubles, Doubles]:

@@ -26,9 +26,14 @@ from behavior_model.heads.propensity import (
     mix,
     propensity_table,
 )
-from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
-from behavior_model.heads.recommendation_fitting import NUM_TRAINING_TIMES, fit_memories
+from behavior_model.heads.ranking_trees import RankingTrees, seeds_of
+from behavior_model.heads.recommendation_fitting import (
+    MAX_LEARNED_USERS,
+    NUM_TRAINING_TIMES,
+    fit_memories,
+)
 from behavior_model.memory.purchases import Bools, Longs, read_purchases
+from behavior_model.user_draw import drawn_users
 from behavior_model.user_features import user_features
 
 MAX_TARGETS: Final = 50
@@ -56,7 +61,7 @@ def fit(context: ModelContext, *, seed: int) -> PropensityHead:
 
 
 def _fit(context: ModelContext, seed: int) -> PropensityHead:
-    targets, seeds = largest_targets(context), [seed + member for member in SEEDS]
+    targets, seeds = largest_targets(context), seeds_of(seed)
     latest = _window(context, context.validation_time, targets, seed)
     earlier = [
         _window(context, time, targets, seed)
@@ -88,19 +93,24 @@ def _fit(context: ModelContext, seed: int) -> PropensityHead:
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """All users with all targets at one prediction time, and which of them were bought."""
+    """Users with all targets at one prediction time, and which of them were bought."""
 
     table: FeatureTable
     bought: Bools
 
 
 def _window(context: ModelContext, time: int, targets: Longs, seed: int) -> _Window:
-    purchases, memories = fit_memories(context, LEVEL, time, content=None, seed=seed)
-    histories = context.histories(time)
+    """All users, or a draw of `MAX_LEARNED_USERS`; memories are counted over all."""
+    memories = fit_memories(context, LEVEL, time, content=None, seed=seed)[1]
+    everybody = np.arange(len(context.histories(time)))
+    learned = drawn_users(everybody, MAX_LEARNED_USERS, seed=seed)
+    histories = context.histories(time).select(learned)
+    purchases = read_purchases(histories, context.vocabulary, LEVEL, time)
     times = np.full(len(histories), time, dtype=np.int64)
     features = user_features(context.vocabulary, histories, times)
-    table = propensity_table(purchases, memories, targets, features, context.states(time))
-    return _Window(table, LEVEL.bought(context.futures(time), targets).ravel())
+    states = context.states(time).select(learned)
+    table = propensity_table(purchases, memories, targets, features, states)
+    return _Window(table, LEVEL.bought(context.futures(time), targets)[learned].ravel())
 
 
 def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:

@@ -120,6 +120,11 @@ class RankingTrees:
         return cls(tuple(names), tuple(members))
 
 
+def seeds_of(seed: int) -> list[int]:
+    """A seed for each member; runs of different seeds have none in common."""
+    return [seed * len(SEEDS) + member for member in SEEDS]
+
+
 def _inputs(table: FeatureTable, names: Sequence[str]) -> npt.NDArray[np.float32]:
     return table.values[:, [table.names.index(name) for name in names]]
 

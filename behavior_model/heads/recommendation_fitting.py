@@ -21,7 +21,7 @@ from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.heads.mixture import MEMORY_FEATURES, TRANSFORMER, TREES, Mixture
 from behavior_model.heads.pair_features import FeatureTable, Memories, pair_features
-from behavior_model.heads.ranking_trees import SEEDS, RankingTrees
+from behavior_model.heads.ranking_trees import RankingTrees, seeds_of
 from behavior_model.heads.recommendation import (
     K,
     RecommendationHead,
@@ -32,12 +32,16 @@ from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.purchases import Level, Longs, Purchases, read_purchases
 from behavior_model.metrics import ndcg_at_k
+from behavior_model.user_draw import drawn_users
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 NUM_TRAINING_TIMES: Final = 3
+MAX_LEARNED_USERS: Final = 20_000
+"""Users of a window whose candidates are made; memories are counted over all users. A user has up
+to some 130 candidates of 70 features each, and up to four windows are held at once."""
 LINEAR: Final = tuple(name for names in MEMORY_FEATURES.values() for name in names)
 
 
@@ -83,7 +87,8 @@ def _kept_as(level: Level) -> str:
 def bought_of(table: FeatureTable, truths: Sequence[Longs], num_targets: int) -> Bools:
     """bool[P]: whether the candidate was bought in the window."""
     keys = [user * num_targets + truth for user, truth in enumerate(truths)]
-    bought: Bools = np.isin(table.users * num_targets + table.targets, np.concatenate(keys))
+    true_keys = np.concatenate([np.zeros(0, dtype=np.int64), *keys])
+    bought: Bools = np.isin(table.users * num_targets + table.targets, true_keys)
     return bought
 
 
@@ -120,7 +125,7 @@ class _Fitting:
     use_transformer: bool
 
     def run(self) -> Rankings:
-        context, seeds = self.context, [self.seed + member for member in SEEDS]
+        context, seeds = self.context, seeds_of(self.seed)
         content = None
         items = None
         if self.level is Level.ITEM:
@@ -150,7 +155,7 @@ class _Fitting:
         final = RecommendationHead(
             level=self.level,
             vocabulary=context.vocabulary,
-            memories=self._memories(context.test_time, content)[1],
+            memories=self._memories(context.test_time, content),
             mixture=mixture,
             alone={**alone, "linear": linear},
             items=items,
@@ -168,20 +173,33 @@ class _Fitting:
         prefix = f"{TRANSFORMER}/"
         return [n for n in names if self.use_transformer or not n.startswith(prefix)]
 
-    def _memories(self, time: int, content: ContentMemory | None) -> tuple[Purchases, Memories]:
-        return fit_memories(self.context, self.level, time, content=content, seed=self.seed)
+    def _memories(self, time: int, content: ContentMemory | None) -> Memories:
+        return fit_memories(self.context, self.level, time, content=content, seed=self.seed)[1]
 
     def _window(self, time: int, content: ContentMemory | None, items: Floats | None) -> _Window:
-        states = self.context.states(time) if self.use_transformer else None
-        scores = transformer_scores(self.level, states, items)
-        purchases, memories = self._memories(time, content)
-        table = pair_features(purchases, memories, scores)
-        futures = self.context.futures(time)
-        truths = self.level.truths_of(futures)
-        active = np.asarray([len(truth) > 0 for truth in truths])
+        context, level = self.context, self.level
+        truths = level.truths_of(context.futures(time))
+        asked = self._asked(truths)
+        states = context.states(time).select(asked) if self.use_transformer else None
+        memories = self._memories(time, content)
+        histories = context.histories(time).select(asked)
+        purchases = read_purchases(histories, context.vocabulary, level, time)
+        table = pair_features(purchases, memories, transformer_scores(level, states, items))
+        truths = [truths[user] for user in asked]
+        active = np.asarray([len(truth) > 0 for truth in truths], dtype=np.bool_)
         table = table.rows(active[table.users])
-        bought = bought_of(table, truths, self.level.num_targets(self.context.vocabulary))
+        bought = bought_of(table, truths, level.num_targets(context.vocabulary))
         return _Window(table, bought, truths, memories)
+
+    def _asked(self, truths: Sequence[Longs]) -> Longs:
+        """int64[]: positions of the users whose candidates are made, ascending.
+
+        Everybody in a small shop; else active users alone, since nothing is learned from others.
+        """
+        if len(truths) <= MAX_LEARNED_USERS:
+            return np.arange(len(truths))
+        active = np.flatnonzero([len(truth) > 0 for truth in truths])
+        return drawn_users(active, MAX_LEARNED_USERS, seed=self.seed)
 
 
 def _fit_trees(windows: Sequence[_Window], seeds: Sequence[int]) -> RankingTrees:

@@ -27,6 +27,8 @@ from behavior_model.training.device import PROCESSOR
 from behavior_model.training.loader import ShardLoader
 from behavior_model.training.loop import StepReport, Stopwatch, TrainingRun, unwrapped
 from behavior_model.training.placement import Placement
+from pipelines.clock import from_micros
+from pipelines.errors import UserError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
@@ -121,6 +123,9 @@ def run_worker(
         vocabulary: The job's vocabulary.
         shards: Histories of the shards that this process owns, cut at the training cut.
         rank: Its place among all processes.
+
+    Raises:
+        UserError: a shard has nothing to learn from, so that no step could be taken.
     """
     config = job.recipe.training
     torch.set_num_threads(config.num_threads)
@@ -138,16 +143,29 @@ def run_worker(
             rank.report(metrics)
             if writes:
                 append_line(job.log_path, metrics)
-        is_due = writes and time.monotonic() - last_saved >= config.checkpoint_every_s
+        passed = time.monotonic() - last_saved
+        is_due = writes and not report.is_last and passed >= config.checkpoint_every_s
         if rank.placement.is_shared:  # all gather or none, by the clock of rank 0
             is_due = bool(rank.agree(int(is_due or not writes)))
         if is_due:
             save_checkpoint(job.folder, run, job.run_key, num_shards=job.num_shards, writes=writes)
             last_saved = time.monotonic()
+    if run.progress.global_step == 0:
+        raise UserError(_nothing_learned(job, shards))
     backbone = _whole_backbone(run, writes)
     if backbone is not None:
         save_backbone(job.workspace.checkpoints / "backbone", backbone)
         clear(job.folder)
+
+
+def _nothing_learned(job: PretrainingJob, shards: dict[int, Histories]) -> str:
+    moment = from_micros(job.cut_us).isoformat()
+    counts = ", ".join(f"{len(one)} in shard {number}" for number, one in sorted(shards.items()))
+    return (
+        f"No step could be taken: of {job.num_shards} shard(s) of users one has no event before "
+        f"the training cut {moment} (users of this process: {counts}). Give fewer --workers, a "
+        "later --as-of or a longer history."
+    )
 
 
 def _whole_backbone(run: TrainingRun, keep: bool) -> Backbone | None:

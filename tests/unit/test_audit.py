@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from behavior_model.audit import profiles
 from behavior_model.audit.groups import GroupFigure, binary_figures, compare, judged, mean_figure
 from behavior_model.audit.profiles import (
     BOOSTED,
@@ -54,6 +55,22 @@ def test_what_the_embedding_holds_is_guessed_and_what_it_lacks_is_not(
     assert found.aucs[BOTH] > 0.75
     for name in (FEATURES, BOOSTED, SHUFFLED):
         assert abs(found.aucs[name] - 0.5) < 0.08, name
+
+
+def test_two_seeds_share_no_repeat(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def chance(inputs: np.ndarray, labels: np.ndarray, folds: object, seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return np.zeros((len(labels), 2))
+
+    monkeypatch.setattr(profiles, "_boosted", chance)
+    values = ["a", "b"] * 40
+    for seed in (0, 1):
+        guess("field", values, rng.normal(size=(80, 2)), rng.normal(size=(80, 2)), seed=seed)
+    assert seeds == list(range(2 * profiles.NUM_REPEATS))
 
 
 def test_trees_find_what_a_line_cannot(rng: np.random.Generator) -> None:

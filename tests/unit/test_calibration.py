@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from behavior_model.heads import calibration
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
 from behavior_model.metrics import bootstrap_interval, expected_calibration_error
+from behavior_model.user_draw import drawn_users
 
 NUM_USERS, NUM_TIMES = 500, 4
 
@@ -36,6 +38,60 @@ def test_rates_are_calibrated_and_ordered() -> None:
     assert (score <= upper).all()
     assert (np.diff(score[np.argsort(raw)]) >= 0).all()
     assert ((lower >= 0) & (upper <= 1)).all()
+
+
+def test_prediction_times_without_rows_are_no_times() -> None:
+    raw, labels, users, _ = drawn(0)
+    one, other = (
+        calibrate_rate(raw, labels, users, np.full(len(raw), time), seed=0) for time in (0, 40)
+    )
+    np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_a_draw_that_meets_no_row_is_made_again() -> None:
+    """Two users, each at a time of their own: half of the draws meet nobody."""
+    raw = np.asarray([0.0, 1.0])
+    curve = calibrate_rate(raw, raw, np.arange(2), np.arange(2), seed=0)
+    assert ((curve.lowers <= curve.scores) & (curve.scores <= curve.uppers)).all()
+
+
+def test_many_rows_are_calibrated_on_a_sample_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, labels, users, times = drawn(0)
+    everybody = calibrate_rate(raw, labels, users, times, seed=3)
+    monkeypatch.setattr(calibration, "MAX_ROWS", 200 * NUM_TIMES)
+    chosen = np.isin(users, drawn_users(np.arange(NUM_USERS), 200, seed=3))
+    assert chosen.sum() == 200 * NUM_TIMES
+    alone = calibrate_rate(raw[chosen], labels[chosen], users[chosen], times[chosen], seed=3)
+    sampled = calibrate_rate(raw, labels, users, times, seed=3)
+    np.testing.assert_array_equal(sampled.scores, alone.scores)
+    widths = [(one.uppers - one.lowers).mean() for one in (everybody, sampled)]
+    assert widths[0] < widths[1]
+
+
+def test_users_are_drawn_once_each_and_stay_in_order() -> None:
+    users = np.arange(10, 60)
+    assert drawn_users(users, 50, seed=0) is users
+    some = drawn_users(users, 20, seed=0)
+    assert len(some) == 20
+    assert (np.diff(some) > 0).all()
+    np.testing.assert_array_equal(some, drawn_users(users, 20, seed=0))
+    assert (some != drawn_users(users, 20, seed=1)).any()
+
+
+def test_draws_of_fewer_users_make_a_wider_interval() -> None:
+    values = np.random.default_rng(0).normal(size=2_000)
+    sizes: list[int] = []
+
+    def mean(users: npt.NDArray[np.int64]) -> float:
+        sizes.append(len(users))
+        return float(values[users].mean())
+
+    whole = bootstrap_interval(2_000, mean, num_resamples=100)
+    assert bootstrap_interval(2_000, mean, num_resamples=100, max_drawn=5_000) == whole
+    assert set(sizes) == {2_000}
+    low, high = bootstrap_interval(2_000, mean, num_resamples=100, max_drawn=200)
+    assert sizes[-1] == 200
+    assert low < whole[0] < whole[1] < high
 
 
 def test_the_interval_covers_the_true_rate() -> None:

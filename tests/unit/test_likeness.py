@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from behavior_model.evaluation import likeness as judging
 from behavior_model.likeness import BehaviourLikeness
 from behavior_model.memory.collective import CollectiveMemory
 from behavior_model.memory.purchases import Purchases
@@ -89,3 +92,19 @@ def test_lists_are_no_longer_than_what_is_known(
     alike = BehaviourLikeness(memory, space[memory.known])
     found, _ = alike.to_embeddings(space[[FIRST_IDX]], np.asarray([FIRST_IDX]), 50)
     assert found.shape == (1, 10)
+
+
+def test_the_nearest_are_looked_for_a_few_at_a_time() -> None:
+    rows = np.random.default_rng(0).normal(size=(12_000, 4)).astype(np.float32)
+    asked = np.arange(FIRST_IDX, FIRST_IDX + 1_500)
+    tracemalloc.start()
+    found = judging._nearest(rows, asked)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(asked) * len(rows) * 4, "products of all with all are held at once"
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for place in (0, 300, 1_499):
+        products = unit @ unit[asked[place]]
+        products[:FIRST_IDX] = products[asked[place]] = -np.inf
+        wanted = np.argsort(-products)[: judging.K]
+        assert set(found[place].tolist()) == set(wanted.tolist())

@@ -8,18 +8,29 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from deltalake import write_deltalake
 
 from behavior_model import stage_pretrain
 from behavior_model.training.processes import Sharding, check_processes
-from behavior_model.training.worker import PretrainingJob
+from behavior_model.training.worker import PretrainingJob, Rank, append_line, run_worker
+from pipelines.contracts import TOKEN_SEQUENCES
 from pipelines.errors import BundleError, UnknownNameError, UserError, WorkspaceError
 from pipelines.flow.lock import workspace_lock
 from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.workspace import Workspace, write_json_atomically
 from serving.cli.rooms import run_line
 from serving.line import NO_CORE, line, settings_for
-from tests.rhythm_shop import CUT_US, WINDOW_US, shop_recipe, shop_vocabulary, shop_workspace
+from tests.rhythm_shop import (
+    CUT_US,
+    WINDOW_US,
+    shop_histories,
+    shop_job,
+    shop_recipe,
+    shop_vocabulary,
+    shop_workspace,
+)
 from tests.small_shop import CountingPredictor
 from tests.tiny_company import write_tiny_company
 
@@ -138,11 +149,46 @@ def test_workers_that_cannot_share_a_run_evenly_are_refused(
         pretrain(tmp_path, 3, "none")
 
 
-def pretrain(root: Path, num_workers: int, sharding: str) -> None:
+def pretrain(root: Path, num_workers: int, sharding: str, cut_us: int = CUT_US) -> None:
     workspace = shop_workspace(Workspace(root))
     stage_pretrain.pretrain(
-        workspace, shop_vocabulary(), shop_recipe(), CUT_US, WINDOW_US, 0, num_workers, sharding
+        workspace, shop_vocabulary(), shop_recipe(), cut_us, WINDOW_US, 0, num_workers, sharding
     )
+
+
+@pytest.mark.usefixtures("asked")
+def test_users_without_an_event_before_the_cut_fill_no_shard(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no user has an event before the training cut 2"):
+        pretrain(tmp_path / "none", 1, "none", int(shop_histories(24).times_us.min()))
+    workspace = shop_workspace(Workspace(tmp_path / "one"))
+    histories = shop_histories(24)
+    is_late = histories.user_positions > 0
+    later = replace(histories, times_us=histories.times_us + np.where(is_late, 10 * CUT_US, 0))
+    rows = later.to_arrow(shop_vocabulary().vocabulary_id)
+    write_deltalake(str(workspace.table(TOKEN_SEQUENCES.name)), rows, mode="overwrite")
+    job = shop_job(workspace.root, shop_recipe(), num_shards=2)
+    with pytest.raises(UserError, match=r"1 users with an event .* 1 of 2 shards.*--workers 1"):
+        stage_pretrain._require_full_shards(job)
+    stage_pretrain._require_full_shards(replace(job, num_shards=1))
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_the_log_of_an_older_run_is_no_part_of_a_new_one(
+    goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = shop_job(tmp_path, shop_recipe())
+    append_line(job.log_path, {"step": 1.0})
+    monkeypatch.setattr(stage_pretrain, "shards_of_latest", lambda *_: 1 if goes_on else None)
+    stage_pretrain._begin_log(job)
+    assert job.log_path.is_file() == goes_on
+
+
+def test_a_worker_that_takes_no_step_leaves_no_backbone(tmp_path: Path) -> None:
+    workspace = shop_workspace(Workspace(tmp_path))
+    empty = shop_histories(24).before(0).non_empty()
+    with pytest.raises(UserError, match=r"No step could be taken.*0 in shard 0"):
+        run_worker(shop_job(tmp_path, shop_recipe()), shop_vocabulary(), {0: empty}, Rank())
+    assert not (workspace.checkpoints / "backbone").exists()
 
 
 def test_a_core_is_remembered_and_never_the_workspace_itself(

@@ -13,9 +13,11 @@ from behavior_model.baselines.propensity import PROPENSITY_BASELINES
 from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
 from behavior_model.evaluation.propensity import fit_and_judge
+from behavior_model.heads import propensity_fitting
 from behavior_model.heads.propensity import LEVEL, Propensities, PropensityHead
 from behavior_model.heads.propensity_fitting import MAX_TARGETS, can_be_learned, largest_targets
 from behavior_model.metrics import macro_auc
+from behavior_model.user_draw import drawn_users
 from pipelines.errors import BundleError
 from pipelines.workspace import Workspace
 from tests.ranking_shop import AS_OF_US, ranking_context
@@ -85,6 +87,19 @@ def test_a_window_in_which_nobody_bought_teaches_nothing(context: ModelContext) 
         assert not can_be_learned(context)
     finally:
         context._cache[("futures", context.validation_time)] = futures
+
+
+def test_of_many_users_some_are_learned_from(
+    context: ModelContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets, time = largest_targets(context), context.validation_time
+    whole = propensity_fitting._window(context, time, targets, 0)
+    monkeypatch.setattr(propensity_fitting, "MAX_LEARNED_USERS", 20)
+    some = propensity_fitting._window(context, time, targets, 0)
+    users = drawn_users(np.arange(len(context.histories(time))), 20, seed=0)
+    rows = np.isin(whole.table.users, users)
+    np.testing.assert_array_equal(some.table.values, whole.table.values[rows])
+    np.testing.assert_array_equal(some.bought, whole.bought[rows])
 
 
 def test_the_largest_categories_are_asked_about_and_no_others(context: ModelContext) -> None:

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +11,13 @@ from deltalake import write_deltalake
 from behavior_model.context import ModelContext
 from behavior_model.embedding import embed_users
 from behavior_model.evaluation.ranking import evaluate, fit_and_judge
-from behavior_model.heads import candidates
+from behavior_model.heads import candidates, recommendation_fitting
 from behavior_model.heads.explanation import explain
 from behavior_model.heads.mixture import TREES, Mixture
 from behavior_model.heads.pair_features import pair_features
-from behavior_model.heads.ranking_trees import RankingTrees
+from behavior_model.heads.ranking_trees import SEEDS, RankingTrees, seeds_of
 from behavior_model.heads.recommendation import RecommendationHead
-from behavior_model.memory.purchases import Level, read_purchases
+from behavior_model.memory.purchases import Level, Purchases, read_purchases
 from behavior_model.metrics import ndcg_at_k
 from behavior_model.session import Session
 from pipelines.contracts import EVENTS, PURCHASE
@@ -338,6 +339,39 @@ def test_earlier_windows_without_a_purchase_are_left_out(tmp_path: Path, level: 
     assert context.training_times, "there are earlier windows"
     head = RecommendationHead.fit(context, level)
     assert head.selection.keys() == {"linear"}
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_of_many_users_some_active_ones_are_learned_from(
+    tmp_path: Path, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates are made for no others, and a window in which nobody bought is no trouble."""
+    latest = AS_OF_US - WINDOW_US
+    context = ranking_context(Workspace(tmp_path), num_users=24, sells_from_us=latest)
+    futures = context.futures(latest)
+    for nothing in (futures.items, futures.categories):
+        nothing[:8] = [one[:0] for one in nothing[:8]]
+    active = context.histories(latest).user_ids[8:]
+    asked: list[list[str]] = []
+
+    def read(histories: Histories, *given: Any) -> Purchases:
+        asked.append(histories.user_ids)
+        return read_purchases(histories, *given)
+
+    monkeypatch.setattr(recommendation_fitting, "MAX_LEARNED_USERS", 12)
+    monkeypatch.setattr(recommendation_fitting, "read_purchases", read)
+    head = RecommendationHead.fit(context, level)
+    assert head.selection.keys() == {"linear"}
+    small = {tuple(users) for users in asked if len(users) <= 12}
+    drawn = max(small, key=len)
+    assert small == {(), drawn}
+    assert len(drawn) == 12
+    assert set(drawn) <= set(active)
+
+
+def test_runs_of_two_seeds_share_no_tree() -> None:
+    assert seeds_of(0) == list(SEEDS)
+    assert not set(seeds_of(0)) & set(seeds_of(1))
 
 
 @pytest.mark.parametrize("k", [1, 20])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import sparse
 
 from behavior_model.context import ModelContext
+from behavior_model.evaluation import tagging as judging
 from behavior_model.heads.tag_evidence import basket_tags, tag_matrix, tag_words
 from behavior_model.heads.tagging import TaggingHead
 from behavior_model.heads.tagging_fitting import fit
@@ -132,3 +135,37 @@ def test_baskets_leave_the_item_itself_out() -> None:
 def test_tags_are_words_without_numbers() -> None:
     assert tag_words("SFT DRNK 2 LITER, 12-PK A") == ["sft", "drnk", "liter", "pk"]
     assert tag_words(None) == []
+
+
+def evidence(num_items: int, num_tags: int, num_features: int) -> TaggingHead:
+    """What naive Bayes reads of a head."""
+    rng = np.random.default_rng(0)
+    dense = rng.random((num_items, num_tags)) < 0.2
+    dense[0] = True
+    tag_rows = sparse.csr_matrix(dense, dtype=np.float32)
+    text = sparse.random(num_items, num_features, 0.05, "csr", np.float32, rng)
+    return cast(TaggingHead, SimpleNamespace(tag_rows=tag_rows, text=text))
+
+
+def test_naive_bayes_ranks_as_its_formula_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "CHUNK", 7)
+    head, judged = evidence(80, 30, 60), np.arange(20, 40)
+    has = head.text.toarray() > 0
+    counts = head.tag_rows.toarray().T @ has + judging.SMOOTHING
+    shares = np.log(counts / counts.sum(axis=1, keepdims=True))
+    scores = has[judged] @ shares.T + np.log(head.tag_rows.toarray().sum(axis=0))
+    ranked = judging._naive_bayes(head, judged)
+    found = np.take_along_axis(scores, ranked, axis=1)
+    np.testing.assert_allclose(found, -np.sort(-scores, axis=1), rtol=1e-5)
+
+
+def test_naive_bayes_keeps_its_counts_sparse() -> None:
+    head = evidence(20, 300, 60_000)
+    head.text.data[1_000:] = 0.0
+    head.text.eliminate_zeros()
+    dense = 300 * 60_000 * 8
+    tracemalloc.start()
+    judging._naive_bayes(head, np.arange(10))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < dense / 4
