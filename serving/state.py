@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from anyio import CapacityLimiter, fail_after, to_thread
 
 from behavior_model.predictor import Predictor
 from feature_store.online import online_state, require_filled
@@ -28,8 +28,8 @@ from serving.problems import ProblemError, ascii_text
 from serving.schemas import ExtraValue, LiveEvent, canonical_events
 from serving.settings import ServingSettings
 
-NUM_THREADS: Final = 40
-"""Threads that answer requests, as many as Starlette starts."""
+Answer = TypeVar("Answer")
+
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
@@ -82,8 +82,7 @@ class AppState:
     shelf: Shelf
     live_events: LiveEvents
     metrics: Metrics
-    _slots: threading.BoundedSemaphore = field(repr=False)
-    _waiting: threading.BoundedSemaphore = field(repr=False)
+    _slots: CapacityLimiter = field(repr=False)
 
     @classmethod
     def open(cls, settings: ServingSettings, predictor: Predictor, metrics: Metrics) -> AppState:
@@ -99,8 +98,7 @@ class AppState:
             shelf=open_shelf(settings.opened),
             live_events=LiveEvents(settings.opened.live_events_path),
             metrics=metrics,
-            _slots=threading.BoundedSemaphore(settings.max_concurrent_predictions),
-            _waiting=threading.BoundedSemaphore(num_waiting(settings.max_concurrent_predictions)),
+            _slots=CapacityLimiter(settings.max_concurrent_predictions),
         )
 
     @property
@@ -118,28 +116,32 @@ class AppState:
         """Prediction time of users of whom nothing newer is known."""
         return max(self.predictor.manifest.knows_until_us, self.refreshed_us or 0)
 
-    @contextmanager
-    def model_slot(self) -> Iterator[Predictor]:
-        """The predictor, for as many requests at once as the settings allow.
+    async def ask_model(self, question: Callable[[Predictor], Answer]) -> Answer:
+        """What the predictor says, for as many requests at once as the settings allow.
+
+        Who waits holds no thread, and the question is answered in a thread beside those of other
+        routes, so that these go on answering.
 
         Raises:
             ProblemError: 503 when no slot came free in time, or too many wait already.
         """
-        if not (self._slots.acquire(blocking=False) or self._waited()):
-            raise ProblemError(503, "All prediction slots are busy; try again.", _RETRY_AFTER)
+        async with self._model_slot():
+            own = CapacityLimiter(1)
+            return await to_thread.run_sync(question, self.predictor, limiter=own)
+
+    @asynccontextmanager
+    async def _model_slot(self) -> AsyncIterator[None]:
+        if self._slots.statistics().tasks_waiting >= self.settings.max_waiting_predictions:
+            raise _busy("Too many requests wait for the model; try again.")
         try:
-            yield self.predictor
+            with fail_after(self.settings.max_wait_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise _busy("All prediction slots are busy; try again.") from None
+        try:
+            yield
         finally:
             self._slots.release()
-
-    def _waited(self) -> bool:
-        """Whether a slot came free in time; who waits holds a thread, so only some may."""
-        if not self._waiting.acquire(blocking=False):
-            return False
-        try:
-            return self._slots.acquire(timeout=self.settings.max_wait_s)
-        finally:
-            self._waiting.release()
 
     def resolve(
         self, user_id: str, events: Sequence[LiveEvent] = (), as_of_us: int | None = None
@@ -228,9 +230,8 @@ class AppState:
         return state.histories.known_to(vocabulary)
 
 
-def num_waiting(num_slots: int) -> int:
-    """How many requests may wait for a slot: half of the other threads, so that some stay free."""
-    return max((NUM_THREADS - num_slots) // 2, 1)
+def _busy(detail: str) -> ProblemError:
+    return ProblemError(503, detail, _RETRY_AFTER)
 
 
 def as_of_micros(request: Any) -> int | None:

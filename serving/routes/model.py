@@ -40,7 +40,7 @@ def model(state: State) -> ModelResponse:
 
 @router.get("/healthz")
 async def healthz(state: State) -> HealthResponse:
-    """The process runs; answered also while all threads wait for the model."""
+    """The process runs; answered also while all threads are busy."""
     return HealthResponse(status="ok", model_version=state.model_version)
 
 
@@ -62,5 +62,5 @@ def readyz(state: State) -> HealthResponse:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(state: State) -> Response:
-    """Prometheus' text format; answered also while all threads wait for the model."""
+    """Prometheus' text format; answered also while all threads are busy."""
     return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool as in_thread
 
 from pipelines.clock import from_micros
 from serving.dependencies import State
@@ -18,11 +19,12 @@ router = APIRouter()
 
 
 @router.post("/v1/propensities")
-def propensities(request: PredictionRequest, state: State) -> PropensityResponse:
+async def propensities(request: PredictionRequest, state: State) -> PropensityResponse:
     """Chance of a purchase from each of the largest categories, comparable between users."""
-    user = state.resolve(request.user_id, request.events, as_of_micros(request))
-    with state.model_slot() as predictor:
-        found = predictor.propensities(user.histories, user.times_us)
+    user = await in_thread(state.resolve, request.user_id, request.events, as_of_micros(request))
+    found = await state.ask_model(
+        lambda predictor: predictor.propensities(user.histories, user.times_us)
+    )
     state.metrics.fallbacks.inc(user.fallback)
     order = np.argsort(-found.scores[0], kind="stable")
     return PropensityResponse(

@@ -9,9 +9,10 @@ import re
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -28,7 +29,6 @@ from feature_store.published import Published
 from pipelines.workspace import Workspace
 from serving.app import create_app
 from serving.settings import ServingSettings
-from serving.state import NUM_THREADS, num_waiting
 from tests.small_shop import USERS, CountingPredictor, live_event
 
 HAPPY: dict[str, dict[str, Any]] = {
@@ -256,28 +256,90 @@ def test_a_busy_file_of_live_events_is_a_503(shop: Workspace, client: TestClient
     assert client.post("/v1/events", json={"events": [live_event(number=500)]}).status_code == 200
 
 
-def test_some_threads_stay_free_while_the_model_is_busy(shop: Workspace) -> None:
-    settings = ServingSettings(workspace=shop.root, max_concurrent_predictions=1, max_wait_s=60)
-    app = create_app(settings, CountingPredictor.make())
-    asked, num_refused = {"user_id": "ada"}, 80 - num_waiting(1)
+@contextmanager
+def busy_model(shop: Workspace, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Busy]:
+    """A counter with one slot, which is taken until `go_on` is set."""
+    go_on, taken = threading.Event(), threading.Event()
+    recommend = CountingPredictor.recommend
+
+    def wait(*given: Any, **named: Any) -> Ranking:
+        taken.set()
+        go_on.wait(60)
+        return recommend(*given, **named)
+
+    monkeypatch.setattr(CountingPredictor, "recommend", wait)
+    chosen = ServingSettings(workspace=shop.root, max_concurrent_predictions=1, **settings)
+    app = create_app(chosen, CountingPredictor.make())
     with (
         TestClient(app, raise_server_exceptions=False) as client,
-        ThreadPoolExecutor(max_workers=81) as pool,
+        ThreadPoolExecutor(max_workers=121) as pool,
     ):
-        with app.state.bfm.model_slot():
-            sent = [pool.submit(client.post, "/v1/recommendations", json=asked) for _ in range(80)]
-            deadline = time.monotonic() + 30
-            while sum(one.done() for one in sent) < num_refused and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert pool.submit(client.get, "/readyz").result(timeout=20).status_code == 200
+        first = pool.submit(client.post, "/v1/recommendations", json={"user_id": "ada"})
+        assert taken.wait(30)
+        try:
+            yield Busy(client, pool, go_on)
+        finally:
+            go_on.set()
+        assert first.result().status_code == 200
+
+
+@dataclass(frozen=True)
+class Busy:
+    """How to ask while the model is busy, and what frees it."""
+
+    client: TestClient
+    pool: ThreadPoolExecutor
+    go_on: threading.Event
+
+    def ask(self, count: int) -> list[Future[Any]]:
+        """So many questions at the same time."""
+        asked = {"user_id": "ada"}
+        post = self.client.post
+        return [self.pool.submit(post, "/v1/recommendations", json=asked) for _ in range(count)]
+
+
+def test_a_burst_waits_and_everybody_else_is_answered_meanwhile(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_model(shop, monkeypatch, max_wait_s=60) as busy:
+        sent = busy.ask(100)
+        time.sleep(0.5)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert busy.pool.submit(busy.client.get, path).result(timeout=20).status_code == 200
+        event = {"events": [live_event("dan")]}
+        stored = busy.pool.submit(busy.client.post, "/v1/events", json=event)
+        assert stored.result(timeout=20).status_code == 200
+        assert not any(one.done() for one in sent)
+        busy.go_on.set()
+        assert {one.result().status_code for one in sent} == {200}
+
+
+def test_who_waited_for_too_long_is_refused(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_model(shop, monkeypatch, max_wait_s=0.5) as busy:
+        begun = time.monotonic()
+        (sent,) = busy.ask(1)
+        refused = sent.result()
+        assert time.monotonic() - begun >= 0.5
+        assert_problem(refused, 503)
+        assert refused.headers["retry-after"]
+        busy.go_on.set()
+        (again,) = busy.ask(1)
+        assert again.result().status_code == 200, "the slot is free again"
+
+
+def test_when_too_many_wait_further_ones_are_refused_at_once(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_model(shop, monkeypatch, max_wait_s=60, max_waiting_predictions=5) as busy:
+        sent = busy.ask(20)
+        deadline = time.monotonic() + 30
+        while sum(one.done() for one in sent) < 15 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        busy.go_on.set()
         found = [one.result().status_code for one in sent]
-    assert (found.count(503), found.count(200)) == (num_refused, num_waiting(1))
-
-
-def test_some_threads_are_kept_free_whatever_the_settings() -> None:
-    for slots in (1, 2, 20, 38):
-        assert 1 <= num_waiting(slots) < NUM_THREADS - slots
-    assert num_waiting(100) == 1
+    assert (found.count(503), found.count(200)) == (15, 5)
 
 
 def test_no_trace_holds_the_name_of_who_is_erased(shop: Workspace) -> None:
