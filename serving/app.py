@@ -63,6 +63,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
         loaded = given[0] if given else Predictor.load(settings.opened.bundle)
+        loaded.warm()
         app.state.bfm = AppState.open(settings, loaded, metrics)
         answers = loaded.manifest
         del loaded  # it goes when another takes over

@@ -67,6 +67,7 @@ class Reloader:
             return None
         try:
             loaded = Predictor.load(self._workspace.bundle)
+            loaded.warm()
         except (BundleError, OSError) as error:
             self._say_once(found.model_version, f"cannot be read, the next look may: {error}")
             return None

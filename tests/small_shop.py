@@ -169,6 +169,10 @@ class CountingPredictor:
     vocabulary: Vocabulary
     catalogue: Catalogue
     personalises_search: bool = True
+    is_warm: bool = False
+
+    def warm(self) -> None:
+        self.is_warm = True
 
     @classmethod
     def make(cls) -> CountingPredictor:

@@ -72,7 +72,7 @@ def test_a_new_training_waits_for_its_shelf(
     ]
     publish(workspace, TRAINED)
     assert reloader.look()
-    assert [one.manifest for one in taken] == [TRAINED]
+    assert [(one.manifest, one.is_warm) for one in taken] == [(TRAINED, True)]
 
 
 def test_a_renewed_bundle_of_the_same_training_is_taken_at_once(
