@@ -12,7 +12,7 @@ import numpy as np
 from anyio import CapacityLimiter, fail_after, to_thread
 
 from behavior_model.predictor import Predictor
-from feature_store.online import online_state, require_filled
+from feature_store.online import online_states, require_filled
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines.clock import from_micros, to_micros
@@ -160,11 +160,25 @@ class AppState:
             if event.user_id != user_id:
                 message = "this event is another user's; send only the asked user's events"
                 raise invalid(f"/events/{position}/user_id", message)
-        histories = self._merged(user_id, canonical_events(events), as_of_us)
-        if as_of_us is None:
-            latest = int(histories.last_times_us[0]) + 1
-            as_of_us = max(self.present_us, latest)
-        return ResolvedUser(histories.before(as_of_us), as_of_us)
+        present_us = self.present_us
+        stored = self._stored([user_id], as_of_us or present_us)
+        histories = self._merged(user_id, stored.get(user_id), canonical_events(events))
+        return _resolved(histories, as_of_us, present_us)
+
+    def resolve_all(
+        self, user_ids: Sequence[str], as_of_us: int | None = None
+    ) -> dict[str, ResolvedUser]:
+        """Stored state and live events of several users, as in `resolve`; the shelf is asked once.
+
+        Returns:
+            By user id, in the order of the first mention.
+        """
+        present_us = self.present_us
+        stored = self._stored(user_ids, as_of_us or present_us)
+        return {
+            user: _resolved(self._merged(user, stored.get(user)), as_of_us, present_us)
+            for user in dict.fromkeys(user_ids)
+        }
 
     def check_events(self, events: Sequence[LiveEvent]) -> None:
         """Refuse fields that the company's event contract does not hold.
@@ -196,38 +210,45 @@ class AppState:
         return is_suppressed(self.shelf.workspace, user_id)
 
     def _merged(
-        self, user_id: str, request: Sequence[Mapping[str, Any]], as_of_us: int | None
+        self, user_id: str, stored: Histories | None, request: Sequence[Mapping[str, Any]] = ()
     ) -> Histories:
         vocabulary = self.predictor.vocabulary
         live = [] if self.is_erased(user_id) else self.live_events.of_user(user_id)
-        stored = self._stored(user_id, as_of_us)
-        if not live and not request and stored is not None:
-            return stored
-        first = stored or encode_events(vocabulary, user_id, [])
-        joined = merge(first, encode_events(vocabulary, user_id, live))
-        joined = merge(joined, encode_events(vocabulary, user_id, request))
+        joined = stored or encode_events(vocabulary, user_id, [])
+        if not live and not request:
+            return joined
+        for events in (live, request):
+            if events:
+                joined = merge(joined, encode_events(vocabulary, user_id, events))
         times = time_tokens(vocabulary, joined.times_us, joined.offsets)
         return replace(joined, tokens=joined.tokens | times)
 
-    def _stored(self, user_id: str, as_of_us: int | None) -> Histories | None:
-        """State from the shelf; absent when erased, too old, or of another vocabulary.
+    def _stored(self, user_ids: Sequence[str], at_us: int) -> dict[str, Histories]:
+        """States from the shelf; those are absent that are erased, too old, or of another
+        vocabulary.
 
-        It is of another one between a publish and the moment when this replica takes over the
-        bundle that was published for: no reason to refuse the user.
+        One is of another vocabulary between a publish and the moment when this replica takes over
+        the bundle that was published for: no reason to refuse the user.
         """
-        if self.is_erased(user_id):
-            return None
         oldest = None
         if self.settings.max_state_age_days is not None:
-            at = as_of_us or self.present_us
-            oldest = at - round(self.settings.max_state_age_days * DAY_US)
+            oldest = at_us - round(self.settings.max_state_age_days * DAY_US)
             if self.refreshed_us is not None and self.refreshed_us >= oldest:
                 oldest = None  # a refresh leaves the rows of users who did nothing as they are
-        state = online_state(self.shelf, user_id, not_before_us=oldest)
+        asked = [user for user in dict.fromkeys(user_ids) if not self.is_erased(user)]
+        states = online_states(self.shelf, asked, not_before_us=oldest)
         vocabulary = self.predictor.vocabulary
-        if state is None or state.vocabulary_id != vocabulary.vocabulary_id:
-            return None
-        return state.histories.known_to(vocabulary)
+        return {
+            user: state.histories.known_to(vocabulary)
+            for user, state in zip(asked, states, strict=True)
+            if state is not None and state.vocabulary_id == vocabulary.vocabulary_id
+        }
+
+
+def _resolved(histories: Histories, as_of_us: int | None, present_us: int) -> ResolvedUser:
+    if as_of_us is None:
+        as_of_us = max(present_us, int(histories.last_times_us[0]) + 1)
+    return ResolvedUser(histories.before(as_of_us), as_of_us)
 
 
 def _busy(detail: str) -> ProblemError:

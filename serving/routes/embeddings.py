@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool as in_thread
 
+from behavior_model.embedding import BATCH_USERS
+from behavior_model.predictor import Predictor
+from pipelines.tokens.history import stacked
 from serving.dependencies import State
 from serving.schemas import Embedding, EmbeddingRequest, EmbeddingResponse
 from serving.state import AppState, ResolvedUser, as_of_micros
@@ -18,7 +23,7 @@ router = APIRouter()
 @router.post("/v1/embeddings")
 async def embeddings(request: EmbeddingRequest, state: State) -> EmbeddingResponse:
     """Embeddings of users, or of items or a text: users compare among themselves, items and texts
-    with one another."""
+    with one another. Many users take the model a few at a time, so that others get between."""
     made = await {"user": _users, "item": _items, "text": _text}[request.entity](request, state)
     return EmbeddingResponse(
         model_version=state.model_version,
@@ -29,18 +34,19 @@ async def embeddings(request: EmbeddingRequest, state: State) -> EmbeddingRespon
 
 
 async def _users(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
-    def resolve() -> dict[str, ResolvedUser]:
-        return {one: state.resolve(one, (), as_of_micros(request)) for one in request.ids}
-
-    asked = await in_thread(resolve)
-    known = {one: user for one, user in asked.items() if not user.fallback}
-    return await state.ask_model(
-        lambda predictor: {one: _user(predictor.embed_users, user) for one, user in known.items()}
-    )
+    asked = await in_thread(state.resolve_all, request.ids, as_of_micros(request))
+    known = [user for user in asked.values() if not user.fallback]
+    made: dict[str, Any] = {}
+    for start in range(0, len(known), BATCH_USERS):
+        made |= await state.ask_model(partial(_embedded, known[start : start + BATCH_USERS]))
+    return made
 
 
-def _user(embed: Any, user: ResolvedUser) -> Any:
-    return np.asarray(embed(user.histories, user.times_us)[0]).tolist()
+def _embedded(users: Sequence[ResolvedUser], predictor: Predictor) -> dict[str, Any]:
+    histories = stacked([user.histories for user in users])
+    times_us = np.concatenate([user.times_us for user in users])
+    rows = predictor.embed_users(histories, times_us).tolist()
+    return dict(zip(histories.user_ids, rows, strict=True))
 
 
 async def _items(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Ranking
+from feature_store.online import online_states
 from feature_store.published import Published
+from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 from serving.app import create_app
 from serving.settings import ServingSettings
@@ -406,6 +408,42 @@ def test_embeddings_name_what_is_unknown(client: TestClient) -> None:
     assert items["unknown_ids"] == ["x"]
     text = client.post("/v1/embeddings", json={"entity": "text", "text": "tea"}).json()
     assert len(text["embeddings"][0]["embedding"]) == 4
+
+
+def test_many_users_are_embedded_a_few_at_a_time_as_they_are_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    embed, look = CountingPredictor.embed_users, online_states
+
+    def counted(self: CountingPredictor, histories: Histories, times: Any) -> Any:
+        asked.append(len(histories))
+        return embed(self, histories, times) + times[:, None] % 1_000_003
+
+    shelf_asked: list[list[str]] = []
+
+    def looked(shelf: Any, user_ids: Any, **named: Any) -> Any:
+        shelf_asked.append(list(user_ids))
+        return look(shelf, user_ids, **named)
+
+    monkeypatch.setattr(CountingPredictor, "embed_users", counted)
+    monkeypatch.setattr("serving.state.online_states", looked)
+    guests = [f"guest-{i}" for i in range(70)]
+    sent = [
+        live_event(guest, number, event_time=f"2017-10-02T{i % 24:02d}:0{number}:00Z")
+        for i, guest in enumerate(guests)
+        for number in range(1 + i % 3)
+    ]
+    client.post("/v1/events", json={"events": sent[:70]})
+    client.post("/v1/events", json={"events": sent[70:]})
+    ids = [*guests, "ada", "nobody", "ada"]
+    together = client.post("/v1/embeddings", json={"entity": "user", "ids": ids}).json()
+    assert [one["id"] for one in together["embeddings"]] == [*guests, "ada"]
+    assert together["unknown_ids"] == ["nobody"]
+    assert (asked, shelf_asked) == ([32, 32, 7], [[*guests, "ada", "nobody"]])
+    for one in together["embeddings"][::9]:
+        alone = client.post("/v1/embeddings", json={"entity": "user", "ids": [one["id"]]}).json()
+        assert alone["embeddings"] == [one]
 
 
 def test_addresses_and_methods_that_do_not_exist(client: TestClient) -> None:
