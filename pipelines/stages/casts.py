@@ -10,6 +10,8 @@ from typing import Final
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from pipelines.contracts import BLANKS
+
 _INTEGERS: Final = ("tinyint", "smallint", "int", "bigint")
 _FLOATS: Final = ("float", "double")
 _TEXTS: Final = ("string", "date", "timestamp", "timestamp_ntz", "boolean")
@@ -69,7 +71,7 @@ def to_text(column: Column, dtype: str) -> Cast:
         text = text.otherwise(column.cast("string"))
     else:
         raise UncastableError(dtype)
-    trimmed = F.trim(text, F.lit(" \t\r\n"))  # what surrounds an id or a name is no part of it
+    trimmed = F.trim(text, F.lit(BLANKS))
     return Cast(value=F.when(trimmed != "", trimmed), failures={})
 
 

@@ -12,7 +12,7 @@ from pipelines.erasure import user_hash
 from pipelines.flow.erasure_requests import ask
 from serving.dependencies import State, require_admin
 from serving.problems import PROBLEM_JSON
-from serving.schemas import MAX_ID, ErasureResponse, Problem
+from serving.schemas import ErasureResponse, Id, Problem
 
 router = APIRouter()
 
@@ -22,10 +22,7 @@ router = APIRouter()
     dependencies=[Depends(require_admin)],
     responses={401: {"model": Problem, "content": {PROBLEM_JSON: {}}}},
 )
-def erase(
-    user_id: Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")],
-    state: State,
-) -> ErasureResponse:
+def erase(user_id: Annotated[Id, Path()], state: State) -> ErasureResponse:
     """Erase a user from the online store and the live events, and keep the user out from now on.
 
     Files are not written anew while the counter answers: the shelf's offline files, the lake's

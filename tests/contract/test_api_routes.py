@@ -161,6 +161,19 @@ def test_a_stored_event_sent_again_counts_once(client: TestClient) -> None:
     assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 4
 
 
+def test_blanks_around_an_event_id_make_no_other_event(client: TestClient) -> None:
+    body = {"events": [live_event()]}
+    spaced = {
+        "events": [live_event(event_id=" live-ada-100\n", user_id="ada ", item_id="item-19 ")]
+    }
+    assert client.post("/v1/events", json=body).json()["stored"] == 1
+    again = client.post("/v1/events", json=spaced).json()
+    assert (again["stored"], again["known"]) == (0, 1)
+    blank = {"events": [live_event(event_id=" \t")]}
+    problem = assert_problem(client.post("/v1/events", json=blank), 422)
+    assert [error["pointer"] for error in problem["errors"]] == ["/events/0/event_id"]
+
+
 def test_only_the_past_of_as_of_counts(client: TestClient) -> None:
     ask = {"user_id": "ada", "as_of": "2017-09-29T12:00:00+02:00", "events": [live_event()]}
     found = client.post("/v1/recommendations", json=ask).json()
