@@ -75,7 +75,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
             app.state.bfm = replace(before, predictor=renewed)
             metrics.name_model(renewed.manifest.model_version, before.model_version)
 
-        reloader = Reloader(settings.opened, answers, take)
+        reloader = app.state.reloader = Reloader(settings.opened, answers, take)
         try:
             with looking(reloader, settings.reload_seconds):
                 yield

@@ -20,6 +20,15 @@ async def _state(request: Request) -> AppState:
 State = Annotated[AppState, Depends(_state)]
 
 
+async def _unreadable(request: Request) -> str | None:
+    why: str | None = request.app.state.reloader.unreadable
+    return why
+
+
+Unreadable = Annotated[str | None, Depends(_unreadable)]
+"""Why the workspace's bundle can never be taken over, if it cannot."""
+
+
 async def require_admin(request: Request, state: State) -> None:
     """Let only those pass who know the token of the settings, where there is one.
 
