@@ -18,10 +18,12 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+import uvicorn
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Ranking
@@ -29,7 +31,7 @@ from feature_store.online import online_states
 from feature_store.published import Published
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
-from serving.app import create_app
+from serving.app import AnnouncedServer, create_app, warn_if_open
 from serving.settings import ServingSettings
 from tests.small_shop import USERS, CountingPredictor, live_event
 
@@ -599,6 +601,34 @@ def test_the_contract_is_whole(client: TestClient) -> None:
         ("delete", "/v1/users/{user_id}"),
         *(("get", path) for path in ("/v1/model", "/healthz", "/readyz", "/metrics")),
     }
+
+
+def test_a_server_says_when_it_is_up_and_when_anybody_may_erase(
+    shop: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    logger: logging.Logger,
+) -> None:
+    monkeypatch.setattr("serving.app._log", logger)
+    settings = ServingSettings(workspace=shop.root)
+    app = create_app(settings, CountingPredictor.make())
+    server = AnnouncedServer(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    with caplog.at_level(logging.INFO):
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.05)
+        server.should_exit = True
+        thread.join(30)
+        for host in ("127.0.0.1", "::1", "localhost"):
+            warn_if_open(settings, host)
+        guarded = settings.model_copy(update={"admin_token": SecretStr("0123456789abcdef")})
+        warn_if_open(guarded, "0.0.0.0")
+        warn_if_open(settings, "0.0.0.0")
+    up, warning = [record.message for record in caplog.records]
+    assert up == "bundle 0123456789abcdef answers at http://127.0.0.1:0"
+    assert "BFM_ADMIN_TOKEN is not set" in warning
 
 
 def test_users_are_known(client: TestClient) -> None:
