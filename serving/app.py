@@ -28,7 +28,6 @@ from serving.metrics import Measure, Metrics
 from serving.problems import BodyLimit
 from serving.reload import Reloader, looking
 from serving.routes import ROUTERS
-from serving.schemas import Problem
 from serving.settings import ServingSettings
 from serving.state import AppState, open_shelf
 
@@ -39,10 +38,6 @@ _LAST_REQUESTS_S: Final = 8
 _NOT_STARTED: Final = 3
 """Exit code when the server did not come up; uvicorn's own."""
 _log: Final = logging.getLogger("bfm.serving")
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {problems.PROBLEM_JSON: {}}}
-    for status in (400, 404, 409, 413, 415, 422, 500, 503)
-}
 
 
 def create_app(settings: ServingSettings, predictor: Predictor | None = None) -> FastAPI:
@@ -93,7 +88,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=_PROBLEMS,
+        responses=problems.described(500, 503),
         telemetry={"exclude": _names_a_user},
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

@@ -14,10 +14,11 @@ from behavior_model.embedding import BATCH_USERS
 from behavior_model.predictor import Predictor
 from pipelines.tokens.history import stacked
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS
 from serving.schemas import Embedding, EmbeddingRequest, EmbeddingResponse
 from serving.state import AppState, ResolvedUser, as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS)
 
 
 @router.post("/v1/embeddings")

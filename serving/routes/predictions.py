@@ -9,10 +9,11 @@ from starlette.concurrency import run_in_threadpool as in_thread
 
 from pipelines.clock import from_micros
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.schemas import MAX_ID, PredictionRequest, PredictionResponse
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/predictions/{task}")

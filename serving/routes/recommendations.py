@@ -8,11 +8,12 @@ from starlette.concurrency import run_in_threadpool as in_thread
 from behavior_model.predictor import Predictor
 from pipelines.clock import from_micros
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.ranked import ranked_categories, ranked_items
 from serving.schemas import RankedItem, RecommendationRequest, RecommendationResponse
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/recommendations")

@@ -7,11 +7,12 @@ from starlette.concurrency import run_in_threadpool as in_thread
 
 from behavior_model.predictor import Predictor
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.ranked import ranked_items
 from serving.schemas import RankedItem, SearchRequest, SearchResponse
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/search")

@@ -6,10 +6,11 @@ from fastapi import APIRouter
 
 from behavior_model.predictor import Predictor
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.ranked import ranked_tags
 from serving.schemas import RankedTag, TagRequest, TagResponse
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/tags")

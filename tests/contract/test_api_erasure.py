@@ -44,7 +44,7 @@ def test_erasing_needs_the_token_of_the_settings(shop: Workspace) -> None:
             assert refused.headers["content-type"] == "application/problem+json"
             assert refused.headers["www-authenticate"] == "Bearer"
         assert not is_suppressed(shop, "nobody")
-        granted = {"Authorization": "Bearer 0123456789abcdef"}
+        granted = {"Authorization": "bEARER 0123456789abcdef"}
         assert client.delete("/v1/users/nobody", headers=granted).status_code == 200
         assert is_suppressed(shop, "nobody")
         assert client.post("/v1/recommendations", json={"user_id": "ada"}).status_code == 200

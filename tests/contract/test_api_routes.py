@@ -389,6 +389,21 @@ def test_errors_are_described_as_they_are_sent(client: TestClient) -> None:
                     assert kind[1]["schema"]["$ref"].endswith("/Problem")
 
 
+def test_problems_are_described_where_they_happen_and_erasing_names_its_token(
+    client: TestClient,
+) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/model"):
+        assert set(paths[path]["get"]["responses"]) == {"200", "500", "503"}
+    body = {"200", "400", "413", "415", "422", "500", "503"}
+    assert set(paths["/v1/events"]["post"]["responses"]) == {*body, "409"}
+    assert set(paths["/v1/tags"]["post"]["responses"]) == {*body, "404"}
+    assert set(paths["/v1/embeddings"]["post"]["responses"]) == body
+    erase = paths["/v1/users/{user_id}"]["delete"]
+    assert {"401", "422"} <= set(erase["responses"])
+    assert erase["security"] == [{"HTTPBearer": []}]
+
+
 def test_categories_and_new_things_can_be_asked_for(client: TestClient) -> None:
     categories = client.post(
         "/v1/recommendations", json={"user_id": "ada", "level": "category"}
