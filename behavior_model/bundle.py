@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.contracts import CATEGORY, ITEM_ID, TITLE, SemanticType
-from pipelines.errors import BundleError, VocabularyMismatchError
+from pipelines.errors import BundleError, SchemaVersionError, VocabularyMismatchError
 from pipelines.tokens.vocabulary import Vocabulary
 
 SCHEMA_VERSION: Final = 1
@@ -151,7 +151,8 @@ def read_manifest(root: Path) -> Manifest:
     """The manifest of a bundle, its files unchecked.
 
     Raises:
-        BundleError: no bundle here, an unreadable manifest, or another schema version.
+        BundleError: no bundle here, or an unreadable manifest.
+        SchemaVersionError: it is of another schema version.
     """
     path = root / MANIFEST_FILE
     if not path.is_file():
@@ -161,7 +162,7 @@ def read_manifest(root: Path) -> Manifest:
     except ValueError as error:
         raise BundleError(f"{path}: not readable as JSON ({error}). {_WAY_OUT}") from error
     if raw.get("schema_version") != SCHEMA_VERSION:
-        raise BundleError(
+        raise SchemaVersionError(
             f"{path}: schema version {raw.get('schema_version')} came, {SCHEMA_VERSION} is read. "
             f"{_WAY_OUT}"
         )

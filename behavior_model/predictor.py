@@ -141,6 +141,13 @@ class Predictor:
             encoder=encoder,
         )
 
+    def warm(self) -> None:
+        """Make now what the first answers would otherwise wait for: the word index of search, and
+        what people see of items."""
+        if self.search_head is not None:
+            self.search_head.warm()
+        self.catalogue.cards([""])
+
     @property
     def manifest(self) -> Manifest:
         return self.bundle.manifest

@@ -6,7 +6,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -114,15 +114,30 @@ def online_features(
 def online_state(
     shelf: Shelf, user_id: str, *, not_before_us: int | None = None
 ) -> OnlineState | None:
-    """A user's stored history, or None when there is none or it is too old.
+    """A user's stored history, or None; see `online_states`."""
+    return online_states(shelf, [user_id], not_before_us=not_before_us)[0]
+
+
+def online_states(
+    shelf: Shelf, user_ids: Sequence[str], *, not_before_us: int | None = None
+) -> list[OnlineState | None]:
+    """Stored histories in the order of users, asked for at once; None where there is none or it is
+    too old.
 
     Args:
         shelf: A published feature store.
-        user_id: Outside id.
+        user_ids: Outside ids.
         not_before_us: Oldest publish time to accept; Feast itself enforces no age online.
+
+    Raises:
+        StoreError: the online store does not answer.
     """
     names = [f"{USER_STATE.name}:{name}" for name in (STATE, AS_OF_US)]
-    row = online_features(shelf, USER_ID, [user_id], names)[0]
+    rows = online_features(shelf, USER_ID, user_ids, names)
+    return [_state(row, not_before_us) for row in rows]
+
+
+def _state(row: Mapping[str, Any], not_before_us: int | None) -> OnlineState | None:
     content, as_of_us = row[STATE], row[AS_OF_US]
     if not content or (not_before_us is not None and as_of_us < not_before_us):
         return None

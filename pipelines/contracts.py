@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+BLANKS: Final = " \t\r\n"
+"""What surrounds an id or a name is no part of it: tables, requests and erasures take it off."""
+
 
 class ColumnType(StrEnum):
     """Physical types that every engine here (Spark, Delta, Arrow, Feast) can hold."""

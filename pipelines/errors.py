@@ -41,6 +41,10 @@ class BundleError(UserError):
     """A bundle is incomplete or was changed after it was written."""
 
 
+class SchemaVersionError(BundleError):
+    """A part of a bundle is of a version that this code does not read; waiting mends nothing."""
+
+
 class EnvironmentProblemError(UserError):
     """This machine lacks something: Java, jars, a free port."""
 

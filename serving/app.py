@@ -7,9 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
+from ipaddress import ip_address
 from typing import Any, Final
 
 import torch
@@ -27,7 +28,6 @@ from serving.metrics import Measure, Metrics
 from serving.problems import BodyLimit
 from serving.reload import Reloader, looking
 from serving.routes import ROUTERS
-from serving.schemas import Problem
 from serving.settings import ServingSettings
 from serving.state import AppState, open_shelf
 
@@ -35,10 +35,9 @@ _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 10.0
 _LAST_REQUESTS_S: Final = 8
 """Seconds that requests under way are given when the server is asked to end."""
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {problems.PROBLEM_JSON: {}}}
-    for status in (400, 404, 409, 413, 415, 422, 500, 503)
-}
+_NOT_STARTED: Final = 3
+"""Exit code when the server did not come up; uvicorn's own."""
+_log: Final = logging.getLogger("bfm.serving")
 
 
 def create_app(settings: ServingSettings, predictor: Predictor | None = None) -> FastAPI:
@@ -63,6 +62,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         torch.set_num_threads(settings.torch_threads)
         loaded = given[0] if given else Predictor.load(settings.opened.bundle)
+        loaded.warm()
         app.state.bfm = AppState.open(settings, loaded, metrics)
         answers = loaded.manifest
         del loaded  # it goes when another takes over
@@ -74,7 +74,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
             app.state.bfm = replace(before, predictor=renewed)
             metrics.name_model(renewed.manifest.model_version, before.model_version)
 
-        reloader = Reloader(settings.opened, answers, take)
+        reloader = app.state.reloader = Reloader(settings.opened, answers, take)
         try:
             with looking(reloader, settings.reload_seconds):
                 yield
@@ -88,7 +88,7 @@ def create_app(settings: ServingSettings, predictor: Predictor | None = None) ->
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=_PROBLEMS,
+        responses=problems.described(500, 503),
         telemetry={"exclude": _names_a_user},
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
@@ -116,7 +116,8 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
     app = create_app(settings, Predictor.load(workspace.bundle))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("bfm").setLevel(logging.INFO)
-    uvicorn.run(
+    warn_if_open(settings, host)
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -124,6 +125,42 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
         access_log=False,
         timeout_graceful_shutdown=_LAST_REQUESTS_S,
     )
+    server = AnnouncedServer(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(_NOT_STARTED)
+
+
+def warn_if_open(settings: ServingSettings, host: str) -> None:
+    """Warn when other machines reach an address where nobody needs a token to erase users."""
+    if settings.admin_token is None and not _is_loopback(host):
+        _log.warning(
+            "%s can be reached from other machines and BFM_ADMIN_TOKEN is not set: whoever reaches "
+            "it may erase users for good. Set it to 16 characters or more.",
+            host,
+        )
+
+
+class AnnouncedServer(uvicorn.Server):
+    """Says when it is up, since uvicorn's own lines are left out."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            app = self.config.app
+            assert isinstance(app, FastAPI)
+            model = app.state.bfm.model_version
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            _log.info("bundle %s answers at http://%s:%d", model, host, self.config.port)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether an address is of this machine alone; a name that is no address is taken as open."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from serving.problems import ProblemError
 from serving.state import AppState
@@ -20,7 +21,20 @@ async def _state(request: Request) -> AppState:
 State = Annotated[AppState, Depends(_state)]
 
 
-async def require_admin(request: Request, state: State) -> None:
+async def _unreadable(request: Request) -> str | None:
+    why: str | None = request.app.state.reloader.unreadable
+    return why
+
+
+Unreadable = Annotated[str | None, Depends(_unreadable)]
+"""Why the workspace's bundle can never be taken over, if it cannot."""
+
+
+_bearer: Final = HTTPBearer(auto_error=False, description="The counter's BFM_ADMIN_TOKEN.")
+Given = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+
+
+async def require_admin(given: Given, state: State) -> None:
     """Let only those pass who know the token of the settings, where there is one.
 
     Raises:
@@ -29,9 +43,8 @@ async def require_admin(request: Request, state: State) -> None:
     token = state.settings.admin_token
     if token is None:
         return
-    expected = f"Bearer {token.get_secret_value()}"
-    given = request.headers.get("authorization", "")
-    if not secrets.compare_digest(given.encode(), expected.encode()):
+    expected = token.get_secret_value().encode()
+    if given is None or not secrets.compare_digest(given.credentials.encode(), expected):
         raise ProblemError(
             401,
             "No or another token came; send the header Authorization: Bearer with the token that "

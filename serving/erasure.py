@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from behavior_model.bundle import read_manifest
 from feature_store.settings import Shelf
 from pipelines import lake
-from pipelines.contracts import TOKEN_SEQUENCES, USER_ID
+from pipelines.contracts import BLANKS, TOKEN_SEQUENCES, USER_ID
 from pipelines.erasure import user_hash
 from pipelines.errors import UserError, WorkspaceError
 from pipelines.flow import erasure_requests
@@ -33,7 +33,7 @@ def erase(
 
     Args:
         workspace: Where to erase.
-        user_id: Outside id.
+        user_id: Outside id; blanks around it are no part of it.
         grace_days: Days before the data goes; `erase_due` does it then.
         now: The present; by the clock by default.
 
@@ -42,12 +42,13 @@ def erase(
         the same user goes on, and the earlier time counts.
 
     Raises:
-        UserError: an empty id.
+        UserError: a blank id.
         WorkspaceError: another process works on this workspace; the user is suppressed and the
             request saved all the same, so that `erase_due` carries it out.
     """
+    user_id = user_id.strip(BLANKS)
     if not user_id:
-        raise UserError("--user is empty. Give the id of the user as the events table holds it.")
+        raise UserError("--user is blank. Give the id of the user as the events table holds it.")
     now = now or datetime.now(UTC)
     digest = user_hash(user_id)
     request = erasure_requests.ask(workspace, digest, now, now + timedelta(days=grace_days))

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feature_store.reach import StoreError
 from pipelines.errors import BfmError, UnknownNameError, UserError
+from serving.schemas import Problem
 
 PROBLEM_JSON: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:bfm:problem:"
@@ -86,6 +87,15 @@ def problem(
     if errors:
         body["errors"] = list(errors)
     return Response(json.dumps(body), status, dict(headers or {}), PROBLEM_JSON)
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Problems of these statuses for the OpenAPI document."""
+    return {one: {"model": Problem, "content": {PROBLEM_JSON: {}}} for one in statuses}
+
+
+BODY_PROBLEMS: Final = described(400, 413, 415, 422)
+"""What every route that reads a body may answer."""
 
 
 def install(app: FastAPI) -> None:

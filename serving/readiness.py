@@ -22,7 +22,9 @@ def is_published_for(workspace: Workspace, manifest: Manifest) -> bool:
     return published is None or published.model_version == manifest.lineage
 
 
-def mismatch(workspace: Workspace, answers: Manifest, reload_seconds: float) -> str | None:
+def mismatch(
+    workspace: Workspace, answers: Manifest, reload_seconds: float, unreadable: str | None = None
+) -> str | None:
     """Why known users are answered as unknown ones for longer than it takes to reload, or None.
 
     A replica with the bundle of before stays ready while a publish goes on and while its reloader
@@ -32,6 +34,7 @@ def mismatch(workspace: Workspace, answers: Manifest, reload_seconds: float) -> 
         workspace: Whose bundle and shelf are served.
         answers: Of the bundle that answers.
         reload_seconds: How often this replica looks for another bundle; 0: never.
+        unreadable: Why the bundle that is there now can never be taken over; None while it may be.
     """
     published = Published.load(workspace)
     if published is None or published.model_version == answers.lineage:
@@ -40,6 +43,11 @@ def mismatch(workspace: Workspace, answers: Manifest, reload_seconds: float) -> 
         return "The shelf is not published for this bundle yet: run bfm publish, or wait for it."
     if published.is_under_way:
         return None
+    if unreadable is not None:
+        return (
+            "The shelf is of another bundle, which this release cannot read: make it again. Until "
+            "then leave this replica running; a restart would find no bundle that it can read."
+        )
     patience_s = _LOOKS * reload_seconds + _LOAD_S if reload_seconds else 0.0
     if seconds_since_publish(workspace) <= patience_s:
         return None

@@ -10,7 +10,7 @@ from typing import Final
 
 from behavior_model.bundle import Manifest, read_manifest
 from behavior_model.predictor import Predictor
-from pipelines.errors import BfmError, BundleError
+from pipelines.errors import BfmError, BundleError, SchemaVersionError
 from pipelines.workspace import Workspace
 from serving.readiness import is_published_for
 
@@ -34,21 +34,29 @@ class Reloader:
         self._refused = ""
         self._said = ("", "")
         self._take = take
+        self.unreadable: str | None = None
+        """Why the last bundle that was found can never be taken over; None while it may be."""
 
     def look(self) -> bool:
         """Load and hand over another bundle, if one is there; whether it was.
 
         One that cannot be read may be just being written, and one whose users are not on the shelf
-        yet would know nobody: both are left for the next time. One whose event fields are others
+        yet would know nobody: both are left for the next time. One of a version that this code does
+        not read is refused once. One whose event fields are others
         needs a restart, since the counter's contract names them.
         """
         try:
             found = read_manifest(self._workspace.bundle)
+        except SchemaVersionError as error:
+            self.unreadable = str(error)
+            self._say_once("of the workspace", f"is not served: {error}")
+            return False
         except (BundleError, OSError) as error:
             self._say_once("of the workspace", f"cannot be read, the next look may: {error}")
             return False
         if found.model_version in (self._serving.model_version, self._refused):
             return False
+        self.unreadable = None
         if found.event_fields != self._serving.event_fields:
             self._refuse(found, "its event fields are others: restart bfm serve")
             return False
@@ -61,19 +69,27 @@ class Reloader:
         return True
 
     def _load(self, found: Manifest) -> Predictor | None:
-        """The bundle that was found, if the shelf knows its users."""
+        """The bundle that was found, if the shelf knows its users and it stayed the same."""
         if not is_published_for(self._workspace, found):
             self._say_once(found.model_version, "waits until the shelf is published for it")
             return None
         try:
             loaded = Predictor.load(self._workspace.bundle)
+            loaded.warm()
+            after = read_manifest(self._workspace.bundle)
+        except SchemaVersionError as error:
+            self.unreadable = str(error)
+            self._refuse(found, self.unreadable)
+            return None
         except (BundleError, OSError) as error:
             self._say_once(found.model_version, f"cannot be read, the next look may: {error}")
             return None
         except BfmError as error:
-            self._refuse(found, str(error))
+            self.unreadable = str(error)
+            self._refuse(found, self.unreadable)
             return None
-        return loaded if loaded.manifest == found else None
+        # parts are read one by one: no part of another bundle may be served under this version
+        return loaded if loaded.manifest == found == after else None
 
     def _refuse(self, found: Manifest, why: str) -> None:
         self._refused = found.model_version

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from pipelines.clock import to_micros
-from pipelines.contracts import EVENTS
+from pipelines.contracts import BLANKS, EVENTS
 from pipelines.tokens.vocabulary import PROBE_TYPE
 
 MAX_K: Final = 1_000
@@ -46,6 +46,10 @@ def _parse_time(value: Any) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _without_blanks(value: Any) -> Any:
+    return value.strip(BLANKS) if isinstance(value, str) else value
+
+
 def _not_reserved(event_type: str) -> str:
     if event_type == PROBE_TYPE:
         raise ValueError(f"{PROBE_TYPE} is reserved for the model; give the type of an event")
@@ -59,7 +63,12 @@ ShownTime = Annotated[
     PlainSerializer(lambda moment: moment.isoformat().replace("+00:00", "Z"), return_type=str),
     _TIME_SCHEMA,
 ]
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Id = Annotated[
+    str,
+    BeforeValidator(_without_blanks),
+    Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$"),
+]
+"""As tables hold it: without blanks around it."""
 EventType = Annotated[
     Id, AfterValidator(_not_reserved), Field(json_schema_extra={"not": {"const": PROBE_TYPE}})
 ]

@@ -20,6 +20,8 @@ class ServingSettings(BaseSettings):
         max_state_age_days: Stored user state older than this at the prediction time counts as
             absent. None accepts any age.
         max_concurrent_predictions: Requests inside the model at once; the others wait.
+        max_waiting_predictions: When so many wait, further ones are refused at once (503). Each
+            holds its body and history in memory, but no thread.
         max_wait_s: After so long a wait a request is refused (503).
         torch_threads: Threads of one prediction.
         reload_seconds: How often to look for a renewed bundle, which then takes over without a
@@ -34,6 +36,7 @@ class ServingSettings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     max_state_age_days: Annotated[float, Field(gt=0)] | None = None
     max_concurrent_predictions: Annotated[int, Field(ge=1)] = 2
+    max_waiting_predictions: Annotated[int, Field(ge=1)] = 500
     max_wait_s: Annotated[float, Field(gt=0)] = 10.0
     torch_threads: Annotated[int, Field(ge=1)] = 1
     reload_seconds: Annotated[float, Field(ge=0)] = 30.0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from anyio import CapacityLimiter, fail_after, to_thread
 
 from behavior_model.predictor import Predictor
-from feature_store.online import online_state, require_filled
+from feature_store.online import online_states, require_filled
 from feature_store.refreshed import Refreshed
 from feature_store.settings import Shelf
 from pipelines.clock import from_micros, to_micros
@@ -28,8 +28,8 @@ from serving.problems import ProblemError, ascii_text
 from serving.schemas import ExtraValue, LiveEvent, canonical_events
 from serving.settings import ServingSettings
 
-NUM_THREADS: Final = 40
-"""Threads that answer requests, as many as Starlette starts."""
+Answer = TypeVar("Answer")
+
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
@@ -82,8 +82,7 @@ class AppState:
     shelf: Shelf
     live_events: LiveEvents
     metrics: Metrics
-    _slots: threading.BoundedSemaphore = field(repr=False)
-    _waiting: threading.BoundedSemaphore = field(repr=False)
+    _slots: CapacityLimiter = field(repr=False)
 
     @classmethod
     def open(cls, settings: ServingSettings, predictor: Predictor, metrics: Metrics) -> AppState:
@@ -99,8 +98,7 @@ class AppState:
             shelf=open_shelf(settings.opened),
             live_events=LiveEvents(settings.opened.live_events_path),
             metrics=metrics,
-            _slots=threading.BoundedSemaphore(settings.max_concurrent_predictions),
-            _waiting=threading.BoundedSemaphore(num_waiting(settings.max_concurrent_predictions)),
+            _slots=CapacityLimiter(settings.max_concurrent_predictions),
         )
 
     @property
@@ -118,28 +116,32 @@ class AppState:
         """Prediction time of users of whom nothing newer is known."""
         return max(self.predictor.manifest.knows_until_us, self.refreshed_us or 0)
 
-    @contextmanager
-    def model_slot(self) -> Iterator[Predictor]:
-        """The predictor, for as many requests at once as the settings allow.
+    async def ask_model(self, question: Callable[[Predictor], Answer]) -> Answer:
+        """What the predictor says, for as many requests at once as the settings allow.
+
+        Who waits holds no thread, and the question is answered in a thread beside those of other
+        routes, so that these go on answering.
 
         Raises:
             ProblemError: 503 when no slot came free in time, or too many wait already.
         """
-        if not (self._slots.acquire(blocking=False) or self._waited()):
-            raise ProblemError(503, "All prediction slots are busy; try again.", _RETRY_AFTER)
+        async with self._model_slot():
+            own = CapacityLimiter(1)
+            return await to_thread.run_sync(question, self.predictor, limiter=own)
+
+    @asynccontextmanager
+    async def _model_slot(self) -> AsyncIterator[None]:
+        if self._slots.statistics().tasks_waiting >= self.settings.max_waiting_predictions:
+            raise _busy("Too many requests wait for the model; try again.")
         try:
-            yield self.predictor
+            with fail_after(self.settings.max_wait_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise _busy("All prediction slots are busy; try again.") from None
+        try:
+            yield
         finally:
             self._slots.release()
-
-    def _waited(self) -> bool:
-        """Whether a slot came free in time; who waits holds a thread, so only some may."""
-        if not self._waiting.acquire(blocking=False):
-            return False
-        try:
-            return self._slots.acquire(timeout=self.settings.max_wait_s)
-        finally:
-            self._waiting.release()
 
     def resolve(
         self, user_id: str, events: Sequence[LiveEvent] = (), as_of_us: int | None = None
@@ -158,11 +160,25 @@ class AppState:
             if event.user_id != user_id:
                 message = "this event is another user's; send only the asked user's events"
                 raise invalid(f"/events/{position}/user_id", message)
-        histories = self._merged(user_id, canonical_events(events), as_of_us)
-        if as_of_us is None:
-            latest = int(histories.last_times_us[0]) + 1
-            as_of_us = max(self.present_us, latest)
-        return ResolvedUser(histories.before(as_of_us), as_of_us)
+        present_us = self.present_us
+        stored = self._stored([user_id], as_of_us or present_us)
+        histories = self._merged(user_id, stored.get(user_id), canonical_events(events))
+        return _resolved(histories, as_of_us, present_us)
+
+    def resolve_all(
+        self, user_ids: Sequence[str], as_of_us: int | None = None
+    ) -> dict[str, ResolvedUser]:
+        """Stored state and live events of several users, as in `resolve`; the shelf is asked once.
+
+        Returns:
+            By user id, in the order of the first mention.
+        """
+        present_us = self.present_us
+        stored = self._stored(user_ids, as_of_us or present_us)
+        return {
+            user: _resolved(self._merged(user, stored.get(user)), as_of_us, present_us)
+            for user in dict.fromkeys(user_ids)
+        }
 
     def check_events(self, events: Sequence[LiveEvent]) -> None:
         """Refuse fields that the company's event contract does not hold.
@@ -194,43 +210,49 @@ class AppState:
         return is_suppressed(self.shelf.workspace, user_id)
 
     def _merged(
-        self, user_id: str, request: Sequence[Mapping[str, Any]], as_of_us: int | None
+        self, user_id: str, stored: Histories | None, request: Sequence[Mapping[str, Any]] = ()
     ) -> Histories:
         vocabulary = self.predictor.vocabulary
         live = [] if self.is_erased(user_id) else self.live_events.of_user(user_id)
-        stored = self._stored(user_id, as_of_us)
-        if not live and not request and stored is not None:
-            return stored
-        first = stored or encode_events(vocabulary, user_id, [])
-        joined = merge(first, encode_events(vocabulary, user_id, live))
-        joined = merge(joined, encode_events(vocabulary, user_id, request))
+        joined = stored or encode_events(vocabulary, user_id, [])
+        if not live and not request:
+            return joined
+        for events in (live, request):
+            if events:
+                joined = merge(joined, encode_events(vocabulary, user_id, events))
         times = time_tokens(vocabulary, joined.times_us, joined.offsets)
         return replace(joined, tokens=joined.tokens | times)
 
-    def _stored(self, user_id: str, as_of_us: int | None) -> Histories | None:
-        """State from the shelf; absent when erased, too old, or of another vocabulary.
+    def _stored(self, user_ids: Sequence[str], at_us: int) -> dict[str, Histories]:
+        """States from the shelf; those are absent that are erased, too old, or of another
+        vocabulary.
 
-        It is of another one between a publish and the moment when this replica takes over the
-        bundle that was published for: no reason to refuse the user.
+        One is of another vocabulary between a publish and the moment when this replica takes over
+        the bundle that was published for: no reason to refuse the user.
         """
-        if self.is_erased(user_id):
-            return None
         oldest = None
         if self.settings.max_state_age_days is not None:
-            at = as_of_us or self.present_us
-            oldest = at - round(self.settings.max_state_age_days * DAY_US)
+            oldest = at_us - round(self.settings.max_state_age_days * DAY_US)
             if self.refreshed_us is not None and self.refreshed_us >= oldest:
                 oldest = None  # a refresh leaves the rows of users who did nothing as they are
-        state = online_state(self.shelf, user_id, not_before_us=oldest)
+        asked = [user for user in dict.fromkeys(user_ids) if not self.is_erased(user)]
+        states = online_states(self.shelf, asked, not_before_us=oldest)
         vocabulary = self.predictor.vocabulary
-        if state is None or state.vocabulary_id != vocabulary.vocabulary_id:
-            return None
-        return state.histories.known_to(vocabulary)
+        return {
+            user: state.histories.known_to(vocabulary)
+            for user, state in zip(asked, states, strict=True)
+            if state is not None and state.vocabulary_id == vocabulary.vocabulary_id
+        }
 
 
-def num_waiting(num_slots: int) -> int:
-    """How many requests may wait for a slot: half of the other threads, so that some stay free."""
-    return max((NUM_THREADS - num_slots) // 2, 1)
+def _resolved(histories: Histories, as_of_us: int | None, present_us: int) -> ResolvedUser:
+    if as_of_us is None:
+        as_of_us = max(present_us, int(histories.last_times_us[0]) + 1)
+    return ResolvedUser(histories.before(as_of_us), as_of_us)
+
+
+def _busy(detail: str) -> ProblemError:
+    return ProblemError(503, detail, _RETRY_AFTER)
 
 
 def as_of_micros(request: Any) -> int | None:

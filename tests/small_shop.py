@@ -169,6 +169,10 @@ class CountingPredictor:
     vocabulary: Vocabulary
     catalogue: Catalogue
     personalises_search: bool = True
+    is_warm: bool = False
+
+    def warm(self) -> None:
+        self.is_warm = True
 
     @classmethod
     def make(cls) -> CountingPredictor:
@@ -245,7 +249,7 @@ class CountingPredictor:
         return self._first(k)
 
     def embed_users(self, histories: Histories, times: Any) -> Any:
-        return np.full((len(histories), 4), histories.num_events, dtype=np.float32)
+        return np.repeat(histories.lengths[:, None], 4, axis=1).astype(np.float32)
 
     def embed_items(self, item_ids: Sequence[str]) -> Any:
         return np.asarray(

@@ -3,8 +3,9 @@
 Scores are BM25 (Robertson et al., 1995) over three fields: the words of names, the words of
 details, and the character 2- and 3-grams of names, for misspellings and for scripts that do not
 part words. A word that the catalogue lacks is also looked for one or two edits away. The index
-lives in memory and is made from its texts when first asked (about a second for 90,000 items), so a
-bundle holds plain data and may lie on a read-only disk.
+lives in memory and is made from its texts (about a second for 90,000 short names, longer with
+descriptions) by `warm` or when first asked, so a bundle holds plain data and may lie on a read-only
+disk.
 """
 
 from __future__ import annotations
@@ -122,6 +123,10 @@ class LexicalIndex:
         writer.wait_merging_threads()
         index.reload()
         return index.searcher()
+
+    def warm(self) -> None:
+        """Make the index now, so that nobody's query waits for it."""
+        _ = self._searcher
 
     def search(self, text: str, own_items: Sequence[int] = ()) -> LexicalHits:
         """Items like a text: the best `MAX_HITS` by words, as many by spelling, and own ones.

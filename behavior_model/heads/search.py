@@ -249,6 +249,11 @@ class SearchHead:
         best = np.argpartition(-likeness, count - 1)[:count]
         return np.concatenate([self._items_of_text[text] for text in best.tolist()])
 
+    def warm(self) -> None:
+        """Make now what the first query would otherwise wait for."""
+        self.index.warm()
+        _ = self._unit_descriptors, self._items_of_text
+
     @cached_property
     def _unit_descriptors(self) -> Floats:
         return unit_rows(self.content.descriptors)
@@ -292,7 +297,8 @@ class SearchHead:
         item_embeddings: Floats | None = None,
         ranker: RecommendationHead | None = None,
     ) -> SearchHead:
-        """Read what `save` wrote; the full-text index is made from its texts at the first query.
+        """Read what `save` wrote; the full-text index is made from its texts by `warm`, or at
+        the first query.
 
         Raises:
             BundleError: a file is missing, of another schema version, or the features differ.

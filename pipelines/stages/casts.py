@@ -10,6 +10,7 @@ from typing import Final
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from pipelines.contracts import BLANKS
 from pipelines.expressions import DecimalMark
 
 _INTEGERS: Final = ("tinyint", "smallint", "int", "bigint")
@@ -73,7 +74,7 @@ def to_text(column: Column, dtype: str) -> Cast:
         text = text.otherwise(column.cast("string"))
     else:
         raise UncastableError(dtype)
-    trimmed = F.trim(text, F.lit(" \t\r\n"))  # what surrounds an id or a name is no part of it
+    trimmed = F.trim(text, F.lit(BLANKS))
     return Cast(value=F.when(trimmed != "", trimmed), failures={})
 
 

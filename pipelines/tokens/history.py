@@ -211,6 +211,17 @@ class Histories:
         return cls.from_arrow(table), table.column(VOCABULARY_ID)[0].as_py()
 
 
+def stacked(parts: Sequence[Histories]) -> Histories:
+    """The users of all parts, one part behind the other; there is one part at least."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Histories(
+        user_ids=[user for part in parts for user in part.user_ids],
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        tokens={n: np.concatenate([part.tokens[n] for part in parts]) for n in parts[0].tokens},
+        **{n: np.concatenate([getattr(part, n) for part in parts]) for n in _PER_EVENT},
+    )
+
+
 def merge(first: Histories, second: Histories) -> Histories:
     """Events of both for the users of `first`, sorted by time; of twins the one of `first` stays,
     also when its time is the later one.

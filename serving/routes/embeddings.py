@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool as in_thread
 
+from behavior_model.embedding import BATCH_USERS
+from behavior_model.predictor import Predictor
+from pipelines.tokens.history import stacked
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS
 from serving.schemas import Embedding, EmbeddingRequest, EmbeddingResponse
 from serving.state import AppState, ResolvedUser, as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS)
 
 
 @router.post("/v1/embeddings")
-def embeddings(request: EmbeddingRequest, state: State) -> EmbeddingResponse:
+async def embeddings(request: EmbeddingRequest, state: State) -> EmbeddingResponse:
     """Embeddings of users, or of items or a text: users compare among themselves, items and texts
-    with one another."""
-    made = {"user": _users, "item": _items, "text": _text}[request.entity](request, state)
+    with one another. Many users take the model a few at a time, so that others get between."""
+    made = await {"user": _users, "item": _items, "text": _text}[request.entity](request, state)
     return EmbeddingResponse(
         model_version=state.model_version,
         entity=request.entity,
@@ -27,25 +34,31 @@ def embeddings(request: EmbeddingRequest, state: State) -> EmbeddingResponse:
     )
 
 
-def _users(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
-    asked = {one: state.resolve(one, (), as_of_micros(request)) for one in request.ids}
-    known = {one: user for one, user in asked.items() if not user.fallback}
-    with state.model_slot() as predictor:
-        return {one: _user(predictor.embed_users, user) for one, user in known.items()}
+async def _users(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
+    asked = await in_thread(state.resolve_all, request.ids, as_of_micros(request))
+    known = [user for user in asked.values() if not user.fallback]
+    made: dict[str, Any] = {}
+    for start in range(0, len(known), BATCH_USERS):
+        made |= await state.ask_model(partial(_embedded, known[start : start + BATCH_USERS]))
+    return made
 
 
-def _user(embed: Any, user: ResolvedUser) -> Any:
-    return np.asarray(embed(user.histories, user.times_us)[0]).tolist()
+def _embedded(users: Sequence[ResolvedUser], predictor: Predictor) -> dict[str, Any]:
+    histories = stacked([user.histories for user in users])
+    times_us = np.concatenate([user.times_us for user in users])
+    rows = predictor.embed_users(histories, times_us).tolist()
+    return dict(zip(histories.user_ids, rows, strict=True))
 
 
-def _items(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
+async def _items(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
     predictor = state.predictor
     known = [one for one in dict.fromkeys(request.ids) if one in predictor.vocabulary.item_idx_of]
-    rows = predictor.embed_items(known)
+    rows = await in_thread(predictor.embed_items, known)
     return {one: row.tolist() for one, row in zip(known, rows, strict=True)}
 
 
-def _text(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
+async def _text(request: EmbeddingRequest, state: AppState) -> dict[str, Any]:
     text = request.text or ""
-    with state.model_slot() as predictor:
-        return {text: predictor.embed_texts([text])[0].tolist()}
+    return await state.ask_model(
+        lambda predictor: {text: predictor.embed_texts([text])[0].tolist()}
+    )

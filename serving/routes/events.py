@@ -6,10 +6,10 @@ from fastapi import APIRouter
 
 from serving.dependencies import State
 from serving.live_events import EventConflictError
-from serving.problems import ProblemError
+from serving.problems import BODY_PROBLEMS, ProblemError, described
 from serving.schemas import EventsRequest, EventsResponse, canonical_events
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(409))
 
 
 @router.post("/v1/events")

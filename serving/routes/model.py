@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from feature_store.online import online_state
 from pipelines.clock import from_micros
-from serving.dependencies import State
+from serving.dependencies import State, Unreadable
 from serving.problems import ProblemError
 from serving.readiness import mismatch
 from serving.schemas import HealthResponse, ModelResponse
@@ -40,12 +40,12 @@ def model(state: State) -> ModelResponse:
 
 @router.get("/healthz")
 async def healthz(state: State) -> HealthResponse:
-    """The process runs; answered also while all threads wait for the model."""
+    """The process runs; answered also while all threads are busy."""
     return HealthResponse(status="ok", model_version=state.model_version)
 
 
 @router.get("/readyz")
-def readyz(state: State) -> HealthResponse:
+def readyz(state: State, unreadable: Unreadable) -> HealthResponse:
     """The bundle is loaded, the online store answers, and the shelf is of the same training."""
     try:
         online_state(state.shelf, "readyz")
@@ -53,14 +53,16 @@ def readyz(state: State) -> HealthResponse:
     except Exception as error:
         raise ProblemError(503, "A store does not answer; the log says which.") from error
     settings = state.settings
-    reason = mismatch(settings.opened, state.predictor.manifest, settings.reload_seconds)
+    reason = mismatch(
+        settings.opened, state.predictor.manifest, settings.reload_seconds, unreadable
+    )
     if reason is not None:
-        _log.warning("not ready: %s", reason)
+        _log.warning("not ready: %s%s", reason, f" {unreadable}" if unreadable else "")
         raise ProblemError(503, reason)
     return HealthResponse(status="ok", model_version=state.model_version)
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(state: State) -> Response:
-    """Prometheus' text format; answered also while all threads wait for the model."""
+    """Prometheus' text format; answered also while all threads are busy."""
     return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

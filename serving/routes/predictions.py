@@ -5,24 +5,27 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path
+from starlette.concurrency import run_in_threadpool as in_thread
 
 from pipelines.clock import from_micros
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.schemas import MAX_ID, PredictionRequest, PredictionResponse
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/predictions/{task}")
-def predict(
+async def predict(
     task: Annotated[str, Path(max_length=MAX_ID)], request: PredictionRequest, state: State
 ) -> PredictionResponse:
     """A user task's answer (churn and others) with its interval."""
     state.predictor.require_user_task(task)
-    user = state.resolve(request.user_id, request.events, as_of_micros(request))
-    with state.model_slot() as predictor:
-        found = predictor.predict(task, user.histories, user.times_us)
+    user = await in_thread(state.resolve, request.user_id, request.events, as_of_micros(request))
+    found = await state.ask_model(
+        lambda predictor: predictor.predict(task, user.histories, user.times_us)
+    )
     state.metrics.fallbacks.inc(user.fallback)
     return PredictionResponse(
         model_version=state.model_version,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool as in_thread
 
 from pipelines.clock import from_micros
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.schemas import (
     CategoryChance,
     PredictionRequest,
@@ -14,15 +16,16 @@ from serving.schemas import (
 )
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/propensities")
-def propensities(request: PredictionRequest, state: State) -> PropensityResponse:
+async def propensities(request: PredictionRequest, state: State) -> PropensityResponse:
     """Chance of a purchase from each of the largest categories, comparable between users."""
-    user = state.resolve(request.user_id, request.events, as_of_micros(request))
-    with state.model_slot() as predictor:
-        found = predictor.propensities(user.histories, user.times_us)
+    user = await in_thread(state.resolve, request.user_id, request.events, as_of_micros(request))
+    found = await state.ask_model(
+        lambda predictor: predictor.propensities(user.histories, user.times_us)
+    )
     state.metrics.fallbacks.inc(user.fallback)
     order = np.argsort(-found.scores[0], kind="stable")
     return PropensityResponse(

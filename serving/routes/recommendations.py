@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool as in_thread
 
+from behavior_model.predictor import Predictor
 from pipelines.clock import from_micros
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.ranked import ranked_categories, ranked_items
-from serving.schemas import RecommendationRequest, RecommendationResponse
+from serving.schemas import RankedItem, RecommendationRequest, RecommendationResponse
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/recommendations")
-def recommend(request: RecommendationRequest, state: State) -> RecommendationResponse:
+async def recommend(request: RecommendationRequest, state: State) -> RecommendationResponse:
     """What the user will buy next: products or categories, best first."""
-    user = state.resolve(request.user_id, request.events, as_of_micros(request))
-    with state.model_slot() as predictor:
+    user = await in_thread(state.resolve, request.user_id, request.events, as_of_micros(request))
+    named = ranked_categories if request.level == "category" else ranked_items
+
+    def ask(predictor: Predictor) -> tuple[bool, list[RankedItem]]:
         ranking = predictor.recommend(
             user.histories,
             user.times_us,
@@ -25,9 +30,11 @@ def recommend(request: RecommendationRequest, state: State) -> RecommendationRes
             level=request.level,
             exclude_owned=request.exclude_owned,
         )
-    (fallback,) = ranking.fallbacks
+        (fallback,) = ranking.fallbacks
+        return fallback, named(predictor, ranking)
+
+    fallback, items = await state.ask_model(ask)
     state.metrics.fallbacks.inc(fallback)
-    named = ranked_categories if request.level == "category" else ranked_items
     return RecommendationResponse(
         model_version=state.model_version,
         user_id=request.user_id,
@@ -35,5 +42,5 @@ def recommend(request: RecommendationRequest, state: State) -> RecommendationRes
         num_events=user.num_events,
         fallback=fallback,
         level=request.level,
-        items=named(predictor, ranking),
+        items=items,
     )

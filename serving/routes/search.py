@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool as in_thread
 
+from behavior_model.predictor import Predictor
 from serving.dependencies import State
+from serving.problems import BODY_PROBLEMS, described
 from serving.ranked import ranked_items
-from serving.schemas import SearchRequest, SearchResponse
+from serving.schemas import RankedItem, SearchRequest, SearchResponse
 from serving.state import as_of_micros
 
-router = APIRouter()
+router = APIRouter(responses=BODY_PROBLEMS | described(404))
 
 
 @router.post("/v1/search")
-def search(request: SearchRequest, state: State) -> SearchResponse:
+async def search(request: SearchRequest, state: State) -> SearchResponse:
     """Items for a query; with a user, those this user means come first."""
     user = None
     if request.user_id is not None:
-        user = state.resolve(request.user_id, request.events, as_of_micros(request))
+        user = await in_thread(
+            state.resolve, request.user_id, request.events, as_of_micros(request)
+        )
     known = user is not None and not user.fallback
     state.metrics.fallbacks.inc(user is not None and user.fallback)
-    with state.model_slot() as predictor:
+
+    def ask(predictor: Predictor) -> list[RankedItem]:
         ranking = predictor.search(
             [request.query],
             request.k,
             histories=user.histories if user and known else None,
             prediction_times_us=user.times_us if user and known else None,
         )
+        return ranked_items(predictor, ranking)
+
     return SearchResponse(
         model_version=state.model_version,
         user_id=request.user_id,
-        personalised=known and predictor.personalises_search,
-        items=ranked_items(predictor, ranking),
+        personalised=known and state.predictor.personalises_search,
+        items=await state.ask_model(ask),
     )

@@ -11,8 +11,8 @@ from feature_store.erasure import erase_online
 from pipelines.erasure import user_hash
 from pipelines.flow.erasure_requests import ask
 from serving.dependencies import State, require_admin
-from serving.problems import PROBLEM_JSON
-from serving.schemas import MAX_ID, ErasureResponse, Problem
+from serving.problems import described
+from serving.schemas import ErasureResponse, Id
 
 router = APIRouter()
 
@@ -20,12 +20,9 @@ router = APIRouter()
 @router.delete(
     "/v1/users/{user_id:path}",
     dependencies=[Depends(require_admin)],
-    responses={401: {"model": Problem, "content": {PROBLEM_JSON: {}}}},
+    responses=described(401, 422),
 )
-def erase(
-    user_id: Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")],
-    state: State,
-) -> ErasureResponse:
+def erase(user_id: Annotated[Id, Path()], state: State) -> ErasureResponse:
     """Erase a user from the online store and the live events, and keep the user out from now on.
 
     Files are not written anew while the counter answers: the shelf's offline files, the lake's

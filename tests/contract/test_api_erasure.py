@@ -44,7 +44,7 @@ def test_erasing_needs_the_token_of_the_settings(shop: Workspace) -> None:
             assert refused.headers["content-type"] == "application/problem+json"
             assert refused.headers["www-authenticate"] == "Bearer"
         assert not is_suppressed(shop, "nobody")
-        granted = {"Authorization": "Bearer 0123456789abcdef"}
+        granted = {"Authorization": "bEARER 0123456789abcdef"}
         assert client.delete("/v1/users/nobody", headers=granted).status_code == 200
         assert is_suppressed(shop, "nobody")
         assert client.post("/v1/recommendations", json={"user_id": "ada"}).status_code == 200
@@ -123,6 +123,24 @@ def test_an_erased_user_is_unknown_and_stays_unknown(tmp_path: Path) -> None:
     written = {path.name: path.read_bytes() for path in tmp_path.glob("live_events.db*")}
     assert "live_events.db" in written
     assert not any(b"live-ada" in content for content in written.values())
+
+
+def test_blanks_around_an_id_hide_nobody_from_an_erasure(tmp_path: Path) -> None:
+    workspace = published(tmp_path)
+    settings = ServingSettings(workspace=tmp_path)
+    with TestClient(create_app(settings, small_shop.CountingPredictor.make())) as client:
+        client.post("/v1/events", json={"events": [live_event(user_id=" ada\t")]})
+        erased = client.delete("/v1/users/ada%20%0A")
+        assert (erased.json()["user_id"], erased.json()["num_live_events"]) == ("ada", 1)
+        assert is_suppressed(workspace, "ada")
+        for again in ("ada", "ada ", "\tada\r\n"):
+            answer = client.post("/v1/recommendations", json={"user_id": again}).json()
+            assert (answer["user_id"], answer["fallback"]) == ("ada", True)
+            sent = {"events": [live_event(number=102, user_id=again)]}
+            assert client.post("/v1/events", json=sent).status_code == 409
+        assert client.delete("/v1/users/%20%09").status_code == 422
+        assert client.delete("/v1/users/a%00b").status_code == 422
+        assert client.delete("/v1/users/" + "x" * 257).status_code == 422
 
 
 def test_the_counter_writes_no_file_of_the_shelf_anew_and_the_next_erase_due_does(

@@ -9,26 +9,30 @@ import re
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 import pytest
+import uvicorn
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from behavior_model.predictor import Ranking
+from feature_store.online import online_states
 from feature_store.published import Published
+from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
-from serving.app import create_app
+from serving.app import AnnouncedServer, create_app, warn_if_open
 from serving.settings import ServingSettings
-from serving.state import NUM_THREADS, num_waiting
 from tests.small_shop import USERS, CountingPredictor, live_event
 
 HAPPY: dict[str, dict[str, Any]] = {
@@ -159,6 +163,19 @@ def test_a_stored_event_sent_again_counts_once(client: TestClient) -> None:
     assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 4
 
 
+def test_blanks_around_an_event_id_make_no_other_event(client: TestClient) -> None:
+    body = {"events": [live_event()]}
+    spaced = {
+        "events": [live_event(event_id=" live-ada-100\n", user_id="ada ", item_id="item-19 ")]
+    }
+    assert client.post("/v1/events", json=body).json()["stored"] == 1
+    again = client.post("/v1/events", json=spaced).json()
+    assert (again["stored"], again["known"]) == (0, 1)
+    blank = {"events": [live_event(event_id=" \t")]}
+    problem = assert_problem(client.post("/v1/events", json=blank), 422)
+    assert [error["pointer"] for error in problem["errors"]] == ["/events/0/event_id"]
+
+
 def test_only_the_past_of_as_of_counts(client: TestClient) -> None:
     ask = {"user_id": "ada", "as_of": "2017-09-29T12:00:00+02:00", "events": [live_event()]}
     found = client.post("/v1/recommendations", json=ask).json()
@@ -256,28 +273,90 @@ def test_a_busy_file_of_live_events_is_a_503(shop: Workspace, client: TestClient
     assert client.post("/v1/events", json={"events": [live_event(number=500)]}).status_code == 200
 
 
-def test_some_threads_stay_free_while_the_model_is_busy(shop: Workspace) -> None:
-    settings = ServingSettings(workspace=shop.root, max_concurrent_predictions=1, max_wait_s=60)
-    app = create_app(settings, CountingPredictor.make())
-    asked, num_refused = {"user_id": "ada"}, 80 - num_waiting(1)
+@contextmanager
+def busy_model(shop: Workspace, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Busy]:
+    """A counter with one slot, which is taken until `go_on` is set."""
+    go_on, taken = threading.Event(), threading.Event()
+    recommend = CountingPredictor.recommend
+
+    def wait(*given: Any, **named: Any) -> Ranking:
+        taken.set()
+        go_on.wait(60)
+        return recommend(*given, **named)
+
+    monkeypatch.setattr(CountingPredictor, "recommend", wait)
+    chosen = ServingSettings(workspace=shop.root, max_concurrent_predictions=1, **settings)
+    app = create_app(chosen, CountingPredictor.make())
     with (
         TestClient(app, raise_server_exceptions=False) as client,
-        ThreadPoolExecutor(max_workers=81) as pool,
+        ThreadPoolExecutor(max_workers=121) as pool,
     ):
-        with app.state.bfm.model_slot():
-            sent = [pool.submit(client.post, "/v1/recommendations", json=asked) for _ in range(80)]
-            deadline = time.monotonic() + 30
-            while sum(one.done() for one in sent) < num_refused and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert pool.submit(client.get, "/readyz").result(timeout=20).status_code == 200
+        first = pool.submit(client.post, "/v1/recommendations", json={"user_id": "ada"})
+        assert taken.wait(30)
+        try:
+            yield Busy(client, pool, go_on)
+        finally:
+            go_on.set()
+        assert first.result().status_code == 200
+
+
+@dataclass(frozen=True)
+class Busy:
+    """How to ask while the model is busy, and what frees it."""
+
+    client: TestClient
+    pool: ThreadPoolExecutor
+    go_on: threading.Event
+
+    def ask(self, count: int) -> list[Future[Any]]:
+        """So many questions at the same time."""
+        asked = {"user_id": "ada"}
+        post = self.client.post
+        return [self.pool.submit(post, "/v1/recommendations", json=asked) for _ in range(count)]
+
+
+def test_a_burst_waits_and_everybody_else_is_answered_meanwhile(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_model(shop, monkeypatch, max_wait_s=60) as busy:
+        sent = busy.ask(100)
+        time.sleep(0.5)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert busy.pool.submit(busy.client.get, path).result(timeout=20).status_code == 200
+        event = {"events": [live_event("dan")]}
+        stored = busy.pool.submit(busy.client.post, "/v1/events", json=event)
+        assert stored.result(timeout=20).status_code == 200
+        assert not any(one.done() for one in sent)
+        busy.go_on.set()
+        assert {one.result().status_code for one in sent} == {200}
+
+
+def test_who_waited_for_too_long_is_refused(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_model(shop, monkeypatch, max_wait_s=0.5) as busy:
+        begun = time.monotonic()
+        (sent,) = busy.ask(1)
+        refused = sent.result()
+        assert time.monotonic() - begun >= 0.5
+        assert_problem(refused, 503)
+        assert refused.headers["retry-after"]
+        busy.go_on.set()
+        (again,) = busy.ask(1)
+        assert again.result().status_code == 200, "the slot is free again"
+
+
+def test_when_too_many_wait_further_ones_are_refused_at_once(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_model(shop, monkeypatch, max_wait_s=60, max_waiting_predictions=5) as busy:
+        sent = busy.ask(20)
+        deadline = time.monotonic() + 30
+        while sum(one.done() for one in sent) < 15 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        busy.go_on.set()
         found = [one.result().status_code for one in sent]
-    assert (found.count(503), found.count(200)) == (num_refused, num_waiting(1))
-
-
-def test_some_threads_are_kept_free_whatever_the_settings() -> None:
-    for slots in (1, 2, 20, 38):
-        assert 1 <= num_waiting(slots) < NUM_THREADS - slots
-    assert num_waiting(100) == 1
+    assert (found.count(503), found.count(200)) == (15, 5)
 
 
 def test_no_trace_holds_the_name_of_who_is_erased(shop: Workspace) -> None:
@@ -308,6 +387,21 @@ def test_errors_are_described_as_they_are_sent(client: TestClient) -> None:
                     (kind,) = response["content"].items()
                     assert kind[0] == "application/problem+json", (path, status)
                     assert kind[1]["schema"]["$ref"].endswith("/Problem")
+
+
+def test_problems_are_described_where_they_happen_and_erasing_names_its_token(
+    client: TestClient,
+) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/model"):
+        assert set(paths[path]["get"]["responses"]) == {"200", "500", "503"}
+    body = {"200", "400", "413", "415", "422", "500", "503"}
+    assert set(paths["/v1/events"]["post"]["responses"]) == {*body, "409"}
+    assert set(paths["/v1/tags"]["post"]["responses"]) == {*body, "404"}
+    assert set(paths["/v1/embeddings"]["post"]["responses"]) == body
+    erase = paths["/v1/users/{user_id}"]["delete"]
+    assert {"401", "422"} <= set(erase["responses"])
+    assert erase["security"] == [{"HTTPBearer": []}]
 
 
 def test_categories_and_new_things_can_be_asked_for(client: TestClient) -> None:
@@ -344,6 +438,42 @@ def test_embeddings_name_what_is_unknown(client: TestClient) -> None:
     assert items["unknown_ids"] == ["x"]
     text = client.post("/v1/embeddings", json={"entity": "text", "text": "tea"}).json()
     assert len(text["embeddings"][0]["embedding"]) == 4
+
+
+def test_many_users_are_embedded_a_few_at_a_time_as_they_are_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    embed, look = CountingPredictor.embed_users, online_states
+
+    def counted(self: CountingPredictor, histories: Histories, times: Any) -> Any:
+        asked.append(len(histories))
+        return embed(self, histories, times) + times[:, None] % 1_000_003
+
+    shelf_asked: list[list[str]] = []
+
+    def looked(shelf: Any, user_ids: Any, **named: Any) -> Any:
+        shelf_asked.append(list(user_ids))
+        return look(shelf, user_ids, **named)
+
+    monkeypatch.setattr(CountingPredictor, "embed_users", counted)
+    monkeypatch.setattr("serving.state.online_states", looked)
+    guests = [f"guest-{i}" for i in range(70)]
+    sent = [
+        live_event(guest, number, event_time=f"2017-10-02T{i % 24:02d}:0{number}:00Z")
+        for i, guest in enumerate(guests)
+        for number in range(1 + i % 3)
+    ]
+    client.post("/v1/events", json={"events": sent[:70]})
+    client.post("/v1/events", json={"events": sent[70:]})
+    ids = [*guests, "ada", "nobody", "ada"]
+    together = client.post("/v1/embeddings", json={"entity": "user", "ids": ids}).json()
+    assert [one["id"] for one in together["embeddings"]] == [*guests, "ada"]
+    assert together["unknown_ids"] == ["nobody"]
+    assert (asked, shelf_asked) == ([32, 32, 7], [[*guests, "ada", "nobody"]])
+    for one in together["embeddings"][::9]:
+        alone = client.post("/v1/embeddings", json={"entity": "user", "ids": [one["id"]]}).json()
+        assert alone["embeddings"] == [one]
 
 
 def test_addresses_and_methods_that_do_not_exist(client: TestClient) -> None:
@@ -486,6 +616,34 @@ def test_the_contract_is_whole(client: TestClient) -> None:
         ("delete", "/v1/users/{user_id}"),
         *(("get", path) for path in ("/v1/model", "/healthz", "/readyz", "/metrics")),
     }
+
+
+def test_a_server_says_when_it_is_up_and_when_anybody_may_erase(
+    shop: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    logger: logging.Logger,
+) -> None:
+    monkeypatch.setattr("serving.app._log", logger)
+    settings = ServingSettings(workspace=shop.root)
+    app = create_app(settings, CountingPredictor.make())
+    server = AnnouncedServer(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    with caplog.at_level(logging.INFO):
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.05)
+        server.should_exit = True
+        thread.join(30)
+        for host in ("127.0.0.1", "::1", "localhost"):
+            warn_if_open(settings, host)
+        guarded = settings.model_copy(update={"admin_token": SecretStr("0123456789abcdef")})
+        warn_if_open(guarded, "0.0.0.0")
+        warn_if_open(settings, "0.0.0.0")
+    up, warning = [record.message for record in caplog.records]
+    assert up == "bundle 0123456789abcdef answers at http://127.0.0.1:0"
+    assert "BFM_ADMIN_TOKEN is not set" in warning
 
 
 def test_users_are_known(client: TestClient) -> None:

@@ -46,6 +46,14 @@ def test_an_unknown_user_is_kept_out_all_the_same(empty: Workspace) -> None:
     assert user_hash("nobody-7f3a") not in json.dumps(record)
 
 
+def test_blanks_around_an_id_are_no_part_of_it(empty: Workspace) -> None:
+    assert bfm(empty, "--user", " 2001\t\n").exit_code == 0
+    assert is_suppressed(empty, "2001")
+    refused = bfm(empty, "--user", " \t\r\n")
+    assert isinstance(refused.exception, UserError)
+    assert "--user is blank" in str(refused.exception)
+
+
 def test_a_time_of_grace_keeps_the_earlier_date_and_is_carried_out_once(empty: Workspace) -> None:
     assert "is run after" in bfm(empty, "--user", "ada", "--grace-days", "3").output
     bfm(empty, "--user", "ada", "--grace-days", "9")
@@ -64,7 +72,7 @@ def test_a_time_of_grace_keeps_the_earlier_date_and_is_carried_out_once(empty: W
         ((), "Give either --user ID, or --due alone."),
         (("--user", "ada", "--due"), "Give either --user ID, or --due alone."),
         (("--due", "--grace-days", "3"), "--grace-days belongs to --user ID"),
-        (("--user", ""), "--user is empty. Give the id of the user"),
+        (("--user", ""), "--user is blank. Give the id of the user"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.tokens.history import Histories, merge
+from pipelines.tokens.history import Histories, merge, stacked
 from tests.tiny_histories import encode_rows, same
 
 
@@ -84,6 +84,12 @@ def test_a_stored_event_that_was_corrected_to_a_later_time_stays() -> None:
     merged = merge(encode_rows([event]), encode_rows([earlier, between]))
     assert merged.times_us.tolist() == [150, 200]
     assert merged.amounts.tolist() == [2.0, 200.0]
+
+
+def test_stacked_users_stand_behind_one_another() -> None:
+    three = histories()
+    assert same(stacked([three.select([0]), three.select([1, 2])]), three)
+    assert same(stacked([three]), three)
 
 
 def test_merge_with_nothing_changes_nothing() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from behavior_model.bundle import MANIFEST_FILE, Manifest
 from feature_store.published import Published
-from pipelines.errors import BundleError
+from pipelines.errors import BundleError, SchemaVersionError
 from pipelines.workspace import Workspace, write_json_atomically
 from serving.readiness import mismatch
 from serving.reload import Reloader
@@ -72,7 +72,7 @@ def test_a_new_training_waits_for_its_shelf(
     ]
     publish(workspace, TRAINED)
     assert reloader.look()
-    assert [one.manifest for one in taken] == [TRAINED]
+    assert [(one.manifest, one.is_warm) for one in taken] == [(TRAINED, True)]
 
 
 def test_a_renewed_bundle_of_the_same_training_is_taken_at_once(
@@ -115,6 +115,49 @@ def test_why_a_bundle_cannot_be_read_is_said_once(
     ]
     assert len(said) == 3
     assert "no bundle here" in said[2]
+
+
+def test_a_bundle_that_can_never_be_read_is_refused_once_and_readiness_names_it(
+    workspace: Workspace,
+    reloader: Reloader,
+    taken: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[Path] = []
+
+    def fail(root: Path) -> None:
+        tried.append(root)
+        raise SchemaVersionError("heads/search.json: schema version 1 came, 2 is read")
+
+    monkeypatch.setattr("serving.reload.Predictor.load", fail)
+    lay(workspace, TRAINED)
+    publish(workspace, TRAINED)
+    with caplog.at_level(logging.WARNING):
+        assert not reloader.look()
+        assert not reloader.look()
+    assert len(tried) == 1
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith("bundle trained-again is not served: heads/search.json: schema version")
+    long_ago = 1_000_000_000
+    os.utime(workspace.features / "published.json", (long_ago, long_ago))
+    reason = str(mismatch(workspace, ANSWERS, 30.0, reloader.unreadable))
+    assert "this release cannot read" in reason
+    assert "restart it" not in reason
+    assert not taken
+
+
+def test_a_bundle_that_changes_while_it_is_loaded_is_left_for_the_next_look(
+    workspace: Workspace, reloader: Reloader, taken: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(root: Path) -> CountingPredictor:
+        lay(workspace, replace(RENEWED, model_version="later"))
+        return replace(CountingPredictor.make(), manifest=RENEWED)
+
+    monkeypatch.setattr("serving.reload.Predictor.load", changed)
+    lay(workspace, RENEWED)
+    assert not reloader.look()
+    assert not taken
 
 
 def test_a_replica_is_ready_while_it_may_still_reload(workspace: Workspace) -> None:

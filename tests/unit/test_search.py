@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,15 @@ def test_short_lists_are_filled(head: SearchHead) -> None:
     assert filled.any()
     assert np.isneginf(scores[0, filled]).all()
     assert len(set(ranked[0, ~filled].tolist())) == (~filled).sum()
+
+
+def test_a_warm_head_has_nothing_left_to_make(head: SearchHead) -> None:
+    fresh = replace(head, index=LexicalIndex(head.index.texts))
+    fresh.warm()
+    made = (set(vars(fresh)), set(vars(fresh.index)))
+    found, _ = fresh.predict(["sugar"], 3)
+    assert (set(vars(fresh)), set(vars(fresh.index))) == made
+    np.testing.assert_array_equal(found, head.predict(["sugar"], 3)[0])
 
 
 def test_shoppers_type_words() -> None:
