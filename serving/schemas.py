@@ -212,6 +212,8 @@ class EmbeddingRequest(_Request):
             raise ValueError("entity 'text' takes text and no ids")
         if self.entity != "text" and (self.text is not None or not self.ids):
             raise ValueError("entities 'user' and 'item' take ids and no text")
+        if self.entity != "user" and self.as_of is not None:
+            raise ValueError("as_of is the time of users; entities 'item' and 'text' take none")
         return self
 
 

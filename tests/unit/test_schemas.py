@@ -85,6 +85,8 @@ def test_a_text_may_have_lines() -> None:
     [
         (TagRequest, {}),
         (TagRequest, {"item_id": "a", "text": "b"}),
+        (EmbeddingRequest, {"entity": "item", "ids": ["a"], "as_of": "2017-10-01T00:00:00Z"}),
+        (EmbeddingRequest, {"entity": "text", "text": "b", "as_of": "2017-10-01T00:00:00Z"}),
         (SearchRequest, {"query": "tea", "as_of": "2017-10-01T00:00:00Z"}),
         (EmbeddingRequest, {"entity": "user"}),
         (EmbeddingRequest, {"entity": "text", "ids": ["a"], "text": "b"}),
