@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from pipelines.contracts import (
     USER_ID,
 )
 from pipelines.erasure import suppressed_digests, without_digests, without_suppressed
-from pipelines.errors import UnknownNameError
+from pipelines.errors import UnknownNameError, UserError
 from pipelines.tokens.history import Histories
 from pipelines.workspace import Workspace
 
@@ -129,7 +130,13 @@ class Session:
         )
 
     def search(self, query: str, *, user_id: str | None = None, k: int = 10) -> pd.DataFrame:
-        """Items for a text query, best first; personal where a user is named."""
+        """Items for a text query, best first; personal where a user is named.
+
+        Raises:
+            UserError: a blank query.
+        """
+        if not query.strip():
+            raise UserError("search was given a blank query. Give some words, such as 'tea'.")
         histories = None if user_id is None else self._of([user_id])
         moments = None if histories is None else self._moments(histories)
         ranking = self.predictor.search(
@@ -140,7 +147,13 @@ class Session:
     def similar_items(
         self, item_id: str, *, by: Likeness = "behavior", k: int = 10
     ) -> pd.DataFrame:
-        """Items like another, as behaviour or as content sees it."""
+        """Items like another, as behaviour or as content sees it.
+
+        Raises:
+            UnknownNameError: an unknown item, or another likeness than these.
+        """
+        if by not in get_args(Likeness):
+            raise UnknownNameError("likeness", str(by), get_args(Likeness))
         return self._frame([item_id], self.predictor.similar_items([item_id], k, by=by), "like")
 
     def embeddings(self) -> pd.DataFrame:
@@ -168,6 +181,7 @@ class Session:
         return np.full(len(histories), self._as_of_us, dtype=np.int64)
 
     def _of(self, user_ids: Sequence[str]) -> Histories:
+        _require_users(user_ids)
         known = set(self.users)
         for user_id in user_ids:
             if user_id not in known:
@@ -182,3 +196,21 @@ class Session:
         ]
         frame = pd.DataFrame(rows, columns=[column, "rank", "id", "score"])
         return frame.join(self.catalogue[[TITLE, CATEGORY]], on="id")
+
+
+def _require_users(user_ids: Sequence[object]) -> None:
+    """Refuse what is no list of ids, or an empty one.
+
+    Raises:
+        UserError: the message says what came and what is allowed.
+    """
+    if isinstance(user_ids, str):
+        raise UserError(
+            f"a list of user ids is asked for; the text '{user_ids}' came. Put it in []."
+        )
+    for one in user_ids:
+        if not isinstance(one, str):
+            kind = type(one).__name__
+            raise UserError(f"user id {one!r} is of type {kind}; ids are texts: give '{one}'.")
+    if not len(user_ids):
+        raise UserError("the list of user ids is empty. Give one id at least.")

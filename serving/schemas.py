@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
@@ -26,6 +27,8 @@ MAX_EVENTS: Final = 1_000
 MAX_IDS: Final = 256
 MAX_TEXT: Final = 512
 MAX_ID: Final = 256
+MAX_NUMBER: Final = 1e12
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 2200
 
@@ -50,6 +53,22 @@ def _without_blanks(value: Any) -> Any:
     return value.strip(BLANKS) if isinstance(value, str) else value
 
 
+def _own_value(value: Any) -> str | float | None:
+    """A company's own value as tables hold it: blank text is missing."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value.strip(BLANKS)
+        if len(text) > MAX_ID or _CONTROL.search(text):
+            raise ValueError(f"text has {MAX_ID} characters at most, and no control characters")
+        return text or None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a string or a number")
+    if not abs(value) <= MAX_NUMBER:
+        raise ValueError(f"a number lies between -{MAX_NUMBER:g} and {MAX_NUMBER:g}")
+    return float(value)
+
+
 def _not_reserved(event_type: str) -> str:
     if event_type == PROBE_TYPE:
         raise ValueError(f"{PROBE_TYPE} is reserved for the model; give the type of an event")
@@ -72,11 +91,20 @@ Id = Annotated[
 EventType = Annotated[
     Id, AfterValidator(_not_reserved), Field(json_schema_extra={"not": {"const": PROBE_TYPE}})
 ]
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"[^\s\x00-\x1f\x7f]")]
+_WRITTEN: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*"
+Text = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_TEXT,
+        pattern=rf"^{_WRITTEN}[^\s\x00-\x1f\x7f]{_WRITTEN}$",
+    ),
+]
+"""Something to read, without control characters other than tabs and ends of lines."""
 K = Annotated[int, Field(ge=1, le=MAX_K)]
-Amount = Annotated[float, Field(ge=0, le=1e12)]
-Quantity = Annotated[float, Field(gt=0, le=1e12)]
-ExtraValue = str | float | None
+Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
+Quantity = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
+ExtraValue = Annotated[str | float | None, BeforeValidator(_own_value)]
 
 
 class _Request(BaseModel):
@@ -184,6 +212,8 @@ class EmbeddingRequest(_Request):
             raise ValueError("entity 'text' takes text and no ids")
         if self.entity != "text" and (self.text is not None or not self.ids):
             raise ValueError("entities 'user' and 'item' take ids and no text")
+        if self.entity != "user" and self.as_of is not None:
+            raise ValueError("as_of is the time of users; entities 'item' and 'text' take none")
         return self
 
 

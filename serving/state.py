@@ -153,9 +153,11 @@ class AppState:
         user's last event.
 
         Raises:
-            ProblemError: 422 when a request event is another user's or has unknown fields.
+            ProblemError: 422 when a request event is another user's, has unknown fields, or is of
+                a clock that is far ahead.
         """
         self.check_events(events)
+        self.check_times(events)
         for position, event in enumerate(events):
             if event.user_id != user_id:
                 message = "this event is another user's; send only the asked user's events"

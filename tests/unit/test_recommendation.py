@@ -122,6 +122,21 @@ def test_an_item_that_a_longer_list_brings_is_explained_with_that_length(
     assert session.explain(user, last, k=30).lift.any()
 
 
+def test_a_notebook_says_what_it_takes(rhythm_shop: Workspace) -> None:
+    session = Session(rhythm_shop.root)
+    with pytest.raises(UserError, match="the list of user ids is empty"):
+        session.recommend([])
+    with pytest.raises(UserError, match="the text '1' came"):
+        session.recommend("1")
+    with pytest.raises(UserError, match="user id 1 is of type int; ids are texts: give '1'"):
+        session.recommend([1])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="blank query"):
+        session.search(" ")
+    item = session.predictor.vocabulary.items[0]
+    with pytest.raises(UnknownNameError, match="Known: behavior, content"):
+        session.similar_items(item, by="x")  # type: ignore[arg-type]
+
+
 def test_a_notebook_reads_the_history_of_who_may_be_read(rhythm_shop: Workspace) -> None:
     session = Session(rhythm_shop.root)
     first, second = session.users[:2]

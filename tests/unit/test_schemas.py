@@ -70,11 +70,23 @@ def test_an_event_keeps_its_own_fields_and_drops_what_is_missing() -> None:
     assert event.canonical() == {**live_event(), "quantity": 2.0, "event_time": moment}
 
 
+def test_own_fields_are_taken_as_tables_take_them() -> None:
+    event = LiveEvent.model_validate(live_event(store=" north\t", discount=2, channel=None))
+    assert (event.extras["store"], event.extras["discount"]) == ("north", 2.0)
+    assert "store" not in LiveEvent.model_validate(live_event(store=" \t")).canonical()
+
+
+def test_a_text_may_have_lines() -> None:
+    assert TagRequest.model_validate({"text": "red shoes\n\tsize 40"}).text
+
+
 @pytest.mark.parametrize(
     ("model", "body"),
     [
         (TagRequest, {}),
         (TagRequest, {"item_id": "a", "text": "b"}),
+        (EmbeddingRequest, {"entity": "item", "ids": ["a"], "as_of": "2017-10-01T00:00:00Z"}),
+        (EmbeddingRequest, {"entity": "text", "text": "b", "as_of": "2017-10-01T00:00:00Z"}),
         (SearchRequest, {"query": "tea", "as_of": "2017-10-01T00:00:00Z"}),
         (EmbeddingRequest, {"entity": "user"}),
         (EmbeddingRequest, {"entity": "text", "ids": ["a"], "text": "b"}),
