@@ -62,6 +62,9 @@ MIXTURE: Final = "mixture"
 BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline."""
 
+LEAST_MODEL_SHARE: Final = 0.2
+"""Of the budget, for the model, however long reading took."""
+
 PREDICTIONS_FILE: Final = "predictions.parquet"
 
 
@@ -198,9 +201,18 @@ def _within_budget(
     for_baselines = options.budget_minutes * 60 * BASELINES_SHARE * within
     history = test.fold.history
     num_judged = int(np.count_nonzero(test.fold.judged))
-    spending = plan(deadline.left_s - for_baselines, epoch_s, cost, num_judged, len(options.seeds))
+    left_s = deadline.left_s - for_baselines
+    least_s = options.budget_minutes * 60 * LEAST_MODEL_SHARE
+    if left_s < least_s:
+        say(
+            f"Reading, and what baselines are given, leave {max(left_s, 0.0):.0f} s of "
+            f"--budget-minutes to the model, which takes {least_s:.0f} s all the same. Give more "
+            "minutes."
+        )
+        left_s = least_s
+    spending = plan(left_s, epoch_s, cost, num_judged, len(options.seeds))
     say(f"{spending} (one epoch alone {epoch_s:.1f} s)")
-    if spending.listing_s * len(options.seeds) > deadline.left_s:
+    if spending.listing_s * len(options.seeds) > left_s:
         say("The lists alone take longer than --budget-minutes has left; nothing shortens them.")
     recipe = with_epochs(job.recipe, history, spending.epochs)
     return replace(job, recipe=recipe, share=spending.share), spending

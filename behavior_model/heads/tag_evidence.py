@@ -88,9 +88,8 @@ def partial_texts(
     extras = [f.name for f in catalogue.schema if f.name not in known and f.type == pa.string()]
     names = [name for name in (BRAND, *extras) if name in catalogue.column_names]
     columns = [catalogue.column(name).to_pylist() for name in names]
-    values_of = dict(
-        zip(catalogue.column(ITEM_ID).to_pylist(), zip(*columns, strict=True), strict=True)
-    )
+    ids = catalogue.column(ITEM_ID).to_pylist()
+    values_of = {item: tuple(column[i] for column in columns) for i, item in enumerate(ids)}
     rows = [()] * FIRST_IDX + [values_of.get(item, ()) for item in vocabulary.items]
     bands = _bands(prices, len(rows))
     return [_features(names, row, band) for row, band in zip(rows, bands, strict=True)]

@@ -31,6 +31,7 @@ Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 NUM_FIT_ITEMS: Final = 1_500
+_USUAL_WEIGHTS: Final = np.asarray([1.0, 0.2, 0.0])
 
 
 def fit(
@@ -91,13 +92,16 @@ def _visible(vocabulary: Vocabulary, hidden: Longs | None) -> Bools:
 
 
 def _weights(head: TaggingHead, sample: Longs) -> Doubles:
+    """The usual weights where no item has anything that speaks for one of its tags."""
     if len(sample) == 0:
-        return np.asarray([1.0, 0.2, 0.0])
+        return _USUAL_WEIGHTS
     features = head.features(sample)
     chosen = head.tag_rows[sample].toarray() > 0
     possible = (features[:, :, :2] > 0).any(axis=2)
     offsets = np.concatenate([[0], np.cumsum(possible.sum(axis=1))]).astype(np.int64)
     some = np.diff(offsets) > 0
+    if not chosen[possible].any():
+        return _USUAL_WEIGHTS
     return fit_choice_weights(
         np.log(features[possible] + FLOORS).astype(np.float32),
         chosen[possible],

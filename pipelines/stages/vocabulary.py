@@ -91,7 +91,8 @@ def _nothing_before(events: DataFrame, training_cut: datetime) -> str:
     first, last = (_iso(value) for value in micros or (None, None))
     return (
         f"No event lies before the training cut {training_cut.isoformat()}; events run from "
-        f"{first} to {last}. Give a later --as-of: training sees events up to one window before it."
+        f"{first} to {last}. Training sees events up to one window before --as-of: give fewer "
+        "--window-days, or a later --as-of."
     )
 
 

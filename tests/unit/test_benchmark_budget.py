@@ -105,7 +105,7 @@ def test_quick_baselines_stand_beside_the_model_when_the_time_is_over(tmp_path: 
     assert any("sasrec left out: --budget-minutes are over" in line for line in said)
 
 
-def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(
+def test_the_model_has_its_share_whatever_reading_and_baselines_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(full_ranking, "seconds_per_epoch", lambda job: 10.0)
@@ -127,7 +127,11 @@ def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(
         memories=HistoryMemories.fit(fold.history, None, None),
     )
 
-    def epochs(*, with_baselines: bool = True, baseline_minutes: float | None = None) -> int:
+    said: list[str] = []
+
+    def epochs(
+        *, with_baselines: bool = True, baseline_minutes: float | None = None, minutes: float = 2.0
+    ) -> int:
         options = Options(
             interactions=interactions,
             items=None,
@@ -137,8 +141,14 @@ def test_minutes_for_baselines_beside_the_budget_take_nothing_from_the_model(
             with_baselines=with_baselines,
             baseline_minutes=baseline_minutes,
         )
-        deadline = Deadline.after(options.budget_minutes)
-        return full_ranking._within_budget(options, job, test, deadline, print)[1].epochs
+        deadline = Deadline.after(minutes)
+        plan = full_ranking._within_budget(options, job, test, deadline, said.append)[1]
+        assert 0 < plan.share <= 1
+        return plan.epochs
 
     assert epochs(baseline_minutes=1.0) == epochs(with_baselines=False)
     assert epochs(baseline_minutes=1.0) > epochs()
+    assert not any("Give more minutes" in line for line in said)
+    assert epochs(minutes=-1.0) == 1
+    assert any("leave 0 s of --budget-minutes to the model, which takes 24 s" in s for s in said)
+    assert not any("The lists alone" in line for line in said)

@@ -55,6 +55,14 @@ def head() -> TaggingHead:
     return fit(context(), catalogue=makers(shop_catalogue()), hidden=HIDDEN)
 
 
+def test_without_baskets_and_columns_the_usual_weights_hold() -> None:
+    asked = context()
+    alone = SimpleNamespace(**{**vars(asked), "histories": lambda time: shop_histories(60).tail(1)})
+    catalogue = shop_catalogue().select(["item_id", "title", "category"])
+    head = fit(cast(ModelContext, alone), catalogue=catalogue, with_price=False)
+    assert head.weights.tolist() == [1.0, 0.2, 0.0]
+
+
 def test_the_hidden_category_comes_first(head: TaggingHead) -> None:
     found, shares = head.predict(HIDDEN, 3)
     wanted = [CATEGORIES[(int(item) - FIRST_IDX) % 4] for item in HIDDEN]
