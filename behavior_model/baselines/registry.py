@@ -23,6 +23,7 @@ RANKING_BASELINES: Final[dict[str, RankingBaseline]] = {
     "popularity": popularity.rank,
     "own_frequency": own_frequency.rank,
     "own_frequency_decayed": own_frequency.rank_decayed,
+    "own_events_decayed": own_frequency.rank_events,
     "item_knn": item_knn.rank,
     "als": als.rank,
     "boosted_ranker": boosted_ranker.rank,

@@ -62,6 +62,7 @@ MIXTURE: Final = "mixture"
 BASELINE_SHARE: Final = 0.1
 """Of the budget, for each baseline."""
 
+FEW_JUDGED: Final = 50
 LEAST_MODEL_SHARE: Final = 0.2
 """Of the budget, for the model, however long reading took."""
 
@@ -99,6 +100,8 @@ def run(options: Options, say: Say) -> list[Result]:
         _say_what_is_uncertain(full, say)
     say(str(split.validation))
     say(str(split.test))
+    if (num_judged := int(np.count_nonzero(split.test.judged))) < FEW_JUDGED:
+        say(f"{num_judged} users are judged, and figures of so few say little; give a larger file")
     job = _test_job(options, split.test)
     validation, test = _questions(split, job, say)
     job, spending = _within_budget(options, job, test, deadline, say)

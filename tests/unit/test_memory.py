@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
+from behavior_model.baselines import own_frequency
 from behavior_model.memory.collective import ITEM_COLUMNS, CollectiveMemory
 from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.factors import fit_factors, fold_in
@@ -53,6 +54,15 @@ def test_only_purchases_are_interactions_and_other_events_are_seen() -> None:
     seen = seen_pairs(past)
     assert (seen.keys % past.num_targets).tolist() == [FIRST_IDX + 5]
     assert seen.columns["seen_recency"][0] == pytest.approx(2.0)
+
+
+def test_counting_own_events_reads_views_and_purchases_alike() -> None:
+    looked = [(days, 5, "page_view") for days in (9.0, 8.0, 7.0)]
+    past = purchases([[*looked, (2.0, 3, PURCHASE)], [(4.0, 5, "page_view"), (3.0, 5, "cart")]])
+    wanted = [[FIRST_IDX + 5, FIRST_IDX + 3, -1], [FIRST_IDX + 5, -1, -1]]
+    assert own_frequency._rank_events(past, 1_000.0, 3).tolist() == wanted
+    assert own_frequency._rank_events(past, 0.5, 3)[0, 0] == FIRST_IDX + 3
+    assert own_frequency._rank(past, None, 3).tolist() == [[FIRST_IDX + 3, -1, -1], [-1] * 3]
 
 
 def test_nothing_at_or_after_the_prediction_time_is_read() -> None:
