@@ -42,8 +42,8 @@ class Reloader:
 
         One that cannot be read may be just being written, and one whose users are not on the shelf
         yet would know nobody: both are left for the next time. One of a version that this code does
-        not read is refused once. One whose event fields are others
-        needs a restart, since the counter's contract names them.
+        not read is refused once. One whose event fields are others needs a restart, since the
+        counter's contract names them.
         """
         try:
             found = read_manifest(self._workspace.bundle)
