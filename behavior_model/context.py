@@ -18,16 +18,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from behavior_model.typed_queries import TypedQueries, find_typed_queries
 from pipelines import lake
 from pipelines.contracts import (
     AMOUNT,
     CATEGORIES,
+    EVENT_ID,
+    EVENTS,
     ITEM_COUNTS,
     ITEM_IDS,
     LABELS,
     NUM_EVENTS,
     NUM_PURCHASES,
     PREDICTION_TIME,
+    QUERY,
     USER_ID,
 )
 from pipelines.erasure import suppressed_digests, without_digests, without_users
@@ -166,8 +170,7 @@ class ModelContext:
         """
 
         def make() -> Histories:
-            customers = np.flatnonzero(~self._is_flagged)
-            return self._histories.select(customers).before(prediction_time_us).non_empty()
+            return self._customers(self._histories).before(prediction_time_us).non_empty()
 
         return self._once("histories", prediction_time_us, make)
 
@@ -181,7 +184,7 @@ class ModelContext:
 
     def flagged_states(self, prediction_time_us: int) -> UserStates | None:
         """States of flagged users with any event before a prediction time; None without any."""
-        flagged = self._histories.select(np.flatnonzero(self._is_flagged))
+        flagged = self._histories.select(np.flatnonzero(self._are_flagged(self._histories)))
         histories = flagged.before(prediction_time_us).non_empty()
         return self._embed(histories, prediction_time_us) if len(histories) else None
 
@@ -199,6 +202,29 @@ class ModelContext:
     def test_futures(self) -> Futures:
         """Futures at the test cut: for judging alone, never for fitting."""
         return self._once("futures", self.test_time, lambda: self._read(self.test_time))
+
+    def typed_queries(self, before_us: int) -> TypedQueries:
+        """What customers typed before a time, and what they took then, also before it.
+
+        Raises:
+            ValueError: the time lies after the test cut.
+        """
+        if before_us > self.as_of_us:
+            raise ValueError("this lies after the test cut; only test_typed_queries may judge it")
+        return self._once("typed", before_us, lambda: self._typed(self.histories(before_us)))
+
+    @property
+    def test_typed_queries(self) -> TypedQueries:
+        """Those typed in the window at the test cut: for judging alone, never for fitting."""
+        end = self.as_of_us + self.window_us
+
+        def make() -> TypedQueries:
+            if not self._types_queries:
+                return self.typed_queries(self.as_of_us).between(self.as_of_us, end)
+            histories = self._read_histories(end)
+            return self._typed(self._customers(histories)).between(self.as_of_us, end)
+
+        return self._once("typed", end, make)
 
     def keep(self, kind: str, seed: int, value: object) -> None:
         """Something that one head has fitted and a later one reads, while this context lives."""
@@ -219,9 +245,23 @@ class ModelContext:
         times = np.full(len(histories), prediction_time_us, dtype=np.int64)
         return embed_users(self.backbone, self.content, histories, times)
 
+    def _typed(self, histories: Histories) -> TypedQueries:
+        if not self._types_queries:
+            return TypedQueries([], np.zeros(0, dtype=np.int64), [], [])
+        events = lake.read(self.workspace, EVENTS.name, [EVENT_ID, QUERY], [(QUERY, "!=", "")])
+        return find_typed_queries(histories, self.vocabulary, events)
+
+    @property
+    def _types_queries(self) -> bool:
+        """Whether anybody typed anything before the training cut."""
+        return any(field.column == QUERY for field in self.vocabulary.fields)
+
     @cached_property
     def _histories(self) -> Histories:
-        histories = lake.read_histories(self.workspace, self.vocabulary, self.as_of_us)
+        return self._read_histories(self.as_of_us)
+
+    def _read_histories(self, before_us: int) -> Histories:
+        histories = lake.read_histories(self.workspace, self.vocabulary, before_us)
         if not self._erased:
             return histories
         return histories.only(without_digests(histories.user_ids, self._erased))
@@ -235,11 +275,13 @@ class ModelContext:
     def _flagged(self) -> frozenset[str]:
         return lake.flagged_users(self.workspace)
 
-    @cached_property
-    def _is_flagged(self) -> npt.NDArray[np.bool_]:
-        """bool[all users]: which of `_histories` belong to flagged users."""
-        users = self._histories.user_ids
-        return np.asarray([user in self._flagged for user in users], dtype=np.bool_)
+    def _customers(self, histories: Histories) -> Histories:
+        """Users who are not flagged."""
+        return histories.select(np.flatnonzero(~self._are_flagged(histories)))
+
+    def _are_flagged(self, histories: Histories) -> npt.NDArray[np.bool_]:
+        """bool[users]: which of the users are flagged."""
+        return np.asarray([user in self._flagged for user in histories.user_ids], dtype=np.bool_)
 
     @cached_property
     def _label_times(self) -> Longs:

@@ -1,9 +1,10 @@
 """Search: words to products, ranked by text, meaning and behaviour; personal when a user is given.
 
-Candidates come from the lexical index (words, misspellings), from texts of like meaning, and from
-what the user bought and matches. A conditional logit mixes their scores by a few weights that are
-learned on the validation window. For a user with a history the best of them are looked at again,
-with what the ranking of products says of this user and each.
+Candidates come from the lexical index (words, misspellings), from texts of like meaning, from what
+others took after words like these, and from what the user bought and matches. A conditional logit
+mixes their scores by a few weights that are learned on the validation window. For a user with a
+history the best of them are looked at again, with what the ranking of products says of this user
+and each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ from behavior_model.heads.pair_features import pair_features
 from behavior_model.heads.recommendation import RecommendationHead, transformer_scores
 from behavior_model.items import ItemContent
 from behavior_model.memory.purchases import Level, read_purchases
+from behavior_model.memory.queries import QueryMemory
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.unit_rows import unit_rows
 from pipelines.errors import BundleError
@@ -49,6 +52,8 @@ FEATURES: Final = (
     "own_recent",
     "owned_match",
     "owned_popularity",
+    "taken",
+    "category_taken",
     "backbone",
 )
 RECOMMENDED: Final = "recommended"
@@ -58,10 +63,16 @@ NUM_REFINED: Final = 200
 NUM_LIKE_TEXTS: Final = 10
 MAX_ITEMS_PER_TEXT: Final = 50
 """Candidates that share meaning but no word: the most bought items of the likest texts."""
-SCHEMA_VERSION: Final = 1
+NUM_CATEGORIES_TAKEN: Final = 2
+MAX_ITEMS_PER_CATEGORY: Final = 50
+"""Candidates of the categories that are taken from after words like these: the most bought."""
+SHARE_UNIT: Final = 0.01
+"""Shares are told apart from here on, by their logarithm."""
+SCHEMA_VERSION: Final = 2
 _JSON: Final = "search.json"
 _TENSORS: Final = "search.safetensors"
 _TEXTS: Final = "search_texts.arrow"
+_QUERIES: Final = "search_queries.arrow"
 _PERSONAL: Final = "personal_weights"
 _TEXT_SCHEMA: Final = pa.schema([("name", pa.string()), ("details", pa.string())])
 
@@ -137,6 +148,7 @@ class SearchHead:
         content: Content of all items, for likeness of meaning.
         encoder: The text encoder that made the content.
         popularity: float32[num_item_indices], log(1 + decayed purchases).
+        queries: What was typed, and taken then.
         weights: float64[len(FEATURES)].
         item_embeddings: float32[num_item_indices, D + 1], the backbone's, or None without one.
         personal: The second look for users with a history; None where it does not help.
@@ -147,6 +159,7 @@ class SearchHead:
     content: ItemContent
     encoder: TextEncoder
     popularity: Floats
+    queries: QueryMemory
     weights: npt.NDArray[np.float64]
     item_embeddings: Floats | None = None
     personal: PersonalSearch | None = None
@@ -226,7 +239,19 @@ class SearchHead:
         """
         hits = self.index.search(query, () if own is None else own.item_idx.tolist())
         likeness = self._unit_descriptors @ meaning
-        item_idx = np.union1d(hits.item_idx, self._like(likeness))
+        taken = self.queries.taken(query)
+        category_of = self.vocabulary.category_by_item_idx
+        categories, category_shares = taken.by_category(category_of, NUM_CATEGORIES_TAKEN)
+        item_idx = np.unique(
+            np.concatenate(
+                [
+                    hits.item_idx,
+                    self._like(likeness),
+                    taken.item_idx,
+                    *(self._items_of_category[category] for category in categories.tolist()),
+                ]
+            )
+        )
         features = np.zeros((len(item_idx), len(FEATURES)), dtype=np.float32)
         at = np.searchsorted(item_idx, hits.item_idx)
         features[at, 0] = hits.word_scores
@@ -240,8 +265,11 @@ class SearchHead:
             owned = features[:, 5] > 0
             features[:, 7] = owned * features[:, 0]
             features[:, 8] = owned * features[:, 4]
+        features[np.searchsorted(item_idx, taken.item_idx), 9] = _log_share(taken.shares)
+        for category, share in zip(categories, category_shares, strict=True):
+            features[category_of[item_idx] == category, 10] = _log_share(share)
         if item_query is not None and self.item_embeddings is not None:
-            features[:, 9] = self.item_embeddings[item_idx] @ item_query
+            features[:, 11] = self.item_embeddings[item_idx] @ item_query
         return Candidates(item_idx, features)
 
     def _like(self, likeness: Floats) -> Longs:
@@ -252,7 +280,8 @@ class SearchHead:
     def warm(self) -> None:
         """Make now what the first query would otherwise wait for."""
         self.index.warm()
-        _ = self._unit_descriptors, self._items_of_text
+        self.queries.warm()
+        _ = self._unit_descriptors, self._items_of_text, self._items_of_category
 
     @cached_property
     def _unit_descriptors(self) -> Floats:
@@ -266,8 +295,19 @@ class SearchHead:
         ends = np.searchsorted(self.content.descriptor_idx[order], texts)
         return [items[:MAX_ITEMS_PER_TEXT] for items in np.split(order, ends)]
 
+    @cached_property
+    def _items_of_category(self) -> list[Longs]:
+        """Per category its items, the most bought first, at most MAX_ITEMS_PER_CATEGORY."""
+        category_of = self.vocabulary.category_by_item_idx
+        order = np.argsort(category_of, kind="stable")
+        starts = np.searchsorted(category_of[order], np.arange(len(self.vocabulary.categories) + 1))
+        return [
+            order[start : min(stop, start + MAX_ITEMS_PER_CATEGORY)]
+            for start, stop in pairwise(starts.tolist())
+        ]
+
     def save(self, folder: Path) -> None:
-        """Write weights, popularity and item texts into `folder`."""
+        """Write weights, popularity, item texts and typed queries into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, npt.NDArray[Any]] = {
             "weights": self.weights,
@@ -279,6 +319,7 @@ class SearchHead:
         texts = self.index.texts
         table = pa.table({"name": texts.names, "details": texts.details}, schema=_TEXT_SCHEMA)
         pa.feather.write_feather(table, folder / _TEXTS, compression="zstd")
+        pa.feather.write_feather(self.queries.to_arrow(), folder / _QUERIES, compression="zstd")
         facts = {
             "features": list(FEATURES),
             "schema_version": SCHEMA_VERSION,
@@ -304,7 +345,7 @@ class SearchHead:
             BundleError: a file is missing, of another schema version, or the features differ.
             VocabularyMismatchError: the head was fitted with another vocabulary.
         """
-        facts = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary, _TENSORS, _TEXTS)
+        facts = read_document(folder, _JSON, SCHEMA_VERSION, vocabulary, _TENSORS, _TEXTS, _QUERIES)
         if tuple(facts["features"]) != FEATURES:
             raise BundleError(
                 f"{folder / _JSON}: features {facts['features']} came, {list(FEATURES)} are read. "
@@ -322,6 +363,7 @@ class SearchHead:
             content=content,
             encoder=encoder,
             popularity=tensors["popularity"],
+            queries=QueryMemory.from_arrow(pa.feather.read_table(folder / _QUERIES)),
             weights=tensors["weights"],
             item_embeddings=item_embeddings,
             personal=personal,
@@ -332,6 +374,10 @@ def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tu
     """The best k candidates, best first; of equals the one bought more in training stands first."""
     best = candidates.best(weights, k)
     return best.item_idx, (best.features.astype(np.float64) @ weights).astype(np.float32)
+
+
+def _log_share(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.log1p(shares / SHARE_UNIT)
 
 
 def _time(prediction_times_us: int | Longs, row: int) -> int:

@@ -1,4 +1,8 @@
-"""Fitting a search head: candidates of validation queries, then a few weights."""
+"""Fitting a search head: candidates of validation queries, then a few weights.
+
+Where customers type, the queries are theirs, and what they took then is what was meant. Elsewhere
+they are words of the catalogue for what was bought.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,10 @@ from behavior_model.heads.search import (
     PersonalSearch,
     SearchHead,
 )
+from behavior_model.memory.queries import QueryMemory
 from behavior_model.metrics import ndcg_at_k
 from behavior_model.text_encoder import TextEncoder
+from behavior_model.typed_queries import TypedQueries
 from pipelines import lake
 
 Floats = npt.NDArray[np.float32]
@@ -36,6 +42,8 @@ Longs = npt.NDArray[np.int64]
 
 K: Final = 10
 NUM_FIT_QUERIES: Final = 400
+MIN_TYPED_QUERIES: Final = 50
+"""Of fewer typed queries in a window, each of another user, nothing is learned or told."""
 USUAL_WEIGHTS: Final = {
     "words": 7.5,
     "spelling": 3.0,
@@ -46,6 +54,8 @@ USUAL_WEIGHTS: Final = {
     "own_recent": 1.0,
     "owned_match": 3.0,
     "owned_popularity": -0.6,
+    "taken": 1.0,
+    "category_taken": 0.3,
     "backbone": 0.0,
     RECOMMENDED: 0.0,
 }
@@ -56,6 +66,39 @@ _PERSONAL_CHOICES: Final = (
     PERSONAL_FEATURES,
     ("words", "spelling", "details", "meaning", RECOMMENDED),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Queries, who asks, and what was meant.
+
+    Args:
+        users: int64[Q], positions among the histories at the prediction time; -1 for who has none.
+        texts: Q texts.
+        truths: Per query the items that were bought, or taken.
+    """
+
+    users: Longs
+    texts: list[str]
+    truths: list[Longs]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self, positions: Longs) -> Asked:
+        """Those at the given positions."""
+        chosen = positions.tolist()
+        return Asked(
+            self.users[positions], [self.texts[i] for i in chosen], [self.truths[i] for i in chosen]
+        )
+
+    def followed_by(self, others: Asked) -> Asked:
+        """These queries and others."""
+        return Asked(
+            np.concatenate([self.users, others.users]),
+            [*self.texts, *others.texts],
+            [*self.truths, *others.truths],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +141,6 @@ class QueryCandidates:
             [self.candidates[row] for row in kept], [self.truths[row] for row in kept]
         )
 
-    def followed_by(self, others: QueryCandidates) -> QueryCandidates:
-        """These queries and others."""
-        return QueryCandidates(
-            [*self.candidates, *others.candidates], [*self.truths, *others.truths]
-        )
-
     def lists(self, weights: Doubles, k: int) -> npt.NDArray[np.int64]:
         """int64[Q, k]: the best items per query, -1 where there are no more."""
         ranked = np.full((len(self.candidates), k), -1, dtype=np.int64)
@@ -122,19 +159,12 @@ class Examples:
     """What a search head is fitted on.
 
     Args:
-        queries: Of the validation window.
-        clean: Candidates of the queries as they are.
-        misspelled: Candidates of the same with a slip.
+        asked: Queries of the validation window.
+        found: Their candidates.
     """
 
-    queries: CatalogueQueries
-    clean: QueryCandidates
-    misspelled: QueryCandidates
-
-    @property
-    def all(self) -> QueryCandidates:
-        """Of both kinds, the clean ones first."""
-        return self.clean.followed_by(self.misspelled)
+    asked: Asked
+    found: QueryCandidates
 
 
 def fit(
@@ -152,7 +182,8 @@ def fit(
         encoder: The text encoder that made `context.content`.
         item_embeddings: float32[num_item_indices, D + 1] of `embedding.item_embeddings`, or None to
             search without the backbone.
-        num_queries: Users whose purchases are asked for, each cleanly and misspelled.
+        num_queries: Users whose purchases are asked for, each cleanly and misspelled; of typed
+            queries twice as many.
         seed: Seed of the choice of queries.
     """
     head, examples = validation_examples(
@@ -170,7 +201,7 @@ def finish(context: ModelContext, bare: SearchHead, examples: Examples, *, seed:
         examples: What they are fitted on.
         seed: Of the ranking of items.
     """
-    head = replace(bare, weights=examples.all.weights(usable_features(bare)))
+    head = replace(bare, weights=examples.found.weights(usable_features(bare)))
     both = rankings(context, seed=seed)
     personal = _personal_weights(context, head, examples, both.before)
     if personal is not None:
@@ -191,13 +222,13 @@ def _personal_weights(
     Which features it reads, and whether it helps, is judged on the half of the users that the
     weights were not fitted on, the weights of the first look among them.
     """
-    moment, users = context.validation_time, examples.queries.users
-    if len(users) < 2:
+    known = examples.asked.users >= 0
+    users, found = examples.asked.users[known], examples.found.rows(known)
+    distinct, first, inverse = np.unique(users, return_index=True, return_inverse=True)
+    if len(distinct) < 2:
         return None
-    found = examples.clean.followed_by(examples.misspelled)
-    both = np.concatenate([users, users])
-    refined = refine(context, head, moment, both, found, ranker)
-    half = np.tile(np.arange(len(users)) % 2 == 0, 2)
+    refined = refine(context, head, context.validation_time, users, found, ranker)
+    half = np.argsort(np.argsort(first))[inverse] % 2 == 0
 
     def judged(looked_at: QueryCandidates, features: Sequence[str]) -> float:
         values = []
@@ -257,22 +288,24 @@ def validation_examples(
         content=context.content,
         encoder=encoder,
         popularity=popularity(context.vocabulary, context.histories(moment), moment),
+        queries=QueryMemory.fit(context.typed_queries(moment)),
         weights=np.zeros(len(FEATURES)),
         item_embeddings=item_embeddings,
     )
-    queries = queries_at(context, context.futures(moment), num_queries=num_queries, seed=seed)
-    return head, Examples(
-        queries=queries,
-        clean=collect(context, head, moment, queries, queries.clean),
-        misspelled=collect(context, head, moment, queries, queries.misspelled),
-    )
+    typed = context.typed_queries(context.as_of_us).between(moment, context.as_of_us)
+    asked = typed_at(context, moment, typed, num_queries=2 * num_queries, seed=seed)
+    if len(asked) < MIN_TYPED_QUERIES:
+        words = queries_at(context, context.futures(moment), num_queries=num_queries, seed=seed)
+        asked = as_typed(words).followed_by(misspelled(words))
+    return head, Examples(asked, collect(context, head, moment, asked))
 
 
 def at_cut(head: SearchHead, context: ModelContext, weights: Doubles) -> SearchHead:
-    """The head with weights and the popularity of the test cut."""
+    """The head with weights, and with the popularity and the typed queries of the test cut."""
     moment = context.as_of_us
     recent = popularity(context.vocabulary, context.histories(moment), moment)
-    return replace(head, weights=weights, popularity=recent)
+    queries = QueryMemory.fit(context.typed_queries(moment))
+    return replace(head, weights=weights, popularity=recent, queries=queries)
 
 
 def queries_at(
@@ -283,22 +316,58 @@ def queries_at(
     return catalogue_queries(types, futures, num_queries=num_queries, seed=seed)
 
 
-def collect(
+def as_typed(queries: CatalogueQueries) -> Asked:
+    """Words of the catalogue, spelled well."""
+    return Asked(queries.users, queries.clean, queries.truths)
+
+
+def misspelled(queries: CatalogueQueries) -> Asked:
+    """The same with a slip each."""
+    return Asked(queries.users, queries.misspelled, queries.truths)
+
+
+def typed_at(
     context: ModelContext,
-    head: SearchHead,
     prediction_time_us: int,
-    queries: CatalogueQueries,
-    texts: Sequence[str],
+    typed: TypedQueries,
+    *,
+    num_queries: int,
+    seed: int,
+) -> Asked:
+    """One typed query of each of a random choice of users, with a history at a prediction time or
+    without.
+
+    Args:
+        context: Knows histories at the prediction time.
+        prediction_time_us: UTC microseconds.
+        typed: After that time.
+        num_queries: The most queries.
+        seed: Seed of the choice.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(typed))
+    _, first = np.unique([typed.user_ids[i] for i in order], return_index=True)
+    chosen = typed.rows(order[np.sort(first)[:num_queries]])
+    known = context.histories(prediction_time_us).user_ids
+    position = {user: i for i, user in enumerate(known)}
+    users = np.asarray([position.get(user, -1) for user in chosen.user_ids], dtype=np.int64)
+    return Asked(users, chosen.texts, chosen.taken)
+
+
+def collect(
+    context: ModelContext, head: SearchHead, prediction_time_us: int, asked: Asked
 ) -> QueryCandidates:
     """Candidates of every query, personal to its user, by what was known at a prediction time."""
     histories = context.histories(prediction_time_us)
     item_queries = (
         None if head.item_embeddings is None else context.states(prediction_time_us).item_query
     )
-    meanings = head.encode(texts)
+    meanings = head.encode(asked.texts)
     candidates = []
-    for row, (user, text) in enumerate(zip(queries.users.tolist(), texts, strict=True)):
-        own = own_counts(context.vocabulary, histories, user, prediction_time_us)
-        toward = None if item_queries is None else item_queries[user]
+    for row, (user, text) in enumerate(zip(asked.users.tolist(), asked.texts, strict=True)):
+        own = toward = None
+        if user >= 0:
+            own = own_counts(context.vocabulary, histories, user, prediction_time_us)
+            toward = None if item_queries is None else item_queries[user]
         candidates.append(head.candidates(text, meanings[row], own, toward))
-    return QueryCandidates(candidates=candidates, truths=queries.truths)
+    return QueryCandidates(candidates=candidates, truths=asked.truths)

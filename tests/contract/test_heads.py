@@ -19,6 +19,7 @@ from behavior_model.heads.tagging import TaggingHead
 from behavior_model.heads.tagging_fitting import fit as fit_tagging
 from behavior_model.heads.user_inputs import InputKind
 from behavior_model.heads.user_task import UserTaskHead, fit_rows
+from behavior_model.memory.queries import QueryMemory
 from behavior_model.tasks import get_user_task
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.errors import BundleError
@@ -74,6 +75,7 @@ def make_search() -> SearchHead:
         content=shop_content(vocabulary),
         encoder=TextEncoder(None, HashedBackend(32)),
         popularity=popularity(vocabulary, HISTORIES, CUT_US),
+        queries=QueryMemory.empty(),
         weights=np.linspace(3.0, 1.0, len(FEATURES)),
     )
 

@@ -17,7 +17,9 @@ from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex, item_texts
 from behavior_model.heads.search import FEATURES, SearchHead
+from behavior_model.memory.queries import QueryMemory
 from behavior_model.text_encoder import HashedBackend, TextEncoder
+from behavior_model.typed_queries import TypedQueries
 from pipelines.tokens.binning import FIRST_IDX
 from tests.rhythm_shop import (
     CUT_US,
@@ -102,6 +104,7 @@ def head() -> SearchHead:
         content=shop_content(vocabulary),
         encoder=TextEncoder(None, HashedBackend(32)),
         popularity=popularity(vocabulary, shop_histories(12), CUT_US),
+        queries=QueryMemory.empty(),
         weights=np.asarray([(WEIGHTS | {"own": 5.0})[name] for name in FEATURES]),
     )
 
@@ -112,6 +115,26 @@ def test_a_product_never_sold_is_found_by_its_words(head: SearchHead) -> None:
     ranked, scores = head.predict(["toys number 9"], 3)
     assert ranked[0, 0] == unsold
     assert scores[0, 0] > scores[0, 1]
+
+
+def test_what_others_took_after_the_words_is_found_though_no_text_says_it(
+    head: SearchHead,
+) -> None:
+    users, item = ["a", "b", "c"], FIRST_IDX + 7
+    typed = TypedQueries(users, np.zeros(3, np.int64), ["soirée"] * 3, [np.asarray([item])] * 3)
+    weights = np.asarray([(WEIGHTS | {"taken": 2.0})[name] for name in FEATURES])
+    taught = replace(head, queries=QueryMemory.fit(typed), weights=weights)
+    for query in ("soirée", "Soirée!", "soirrée"):
+        ranked, scores = taught.predict([query], 2)
+        assert ranked[0, 0] == item
+        assert scores[0, 0] > scores[0, 1]
+    found = taught.candidates("soirée", taught.encode(["soirée"])[0], None)
+    category_of = taught.vocabulary.category_by_item_idx
+    same_category = np.flatnonzero(category_of == category_of[item])
+    assert set(same_category.tolist()) <= set(found.item_idx.tolist())
+    shares = found.features[:, FEATURES.index("category_taken")]
+    assert (shares[np.isin(found.item_idx, same_category)] > 0).all()
+    assert (shares[~np.isin(found.item_idx, same_category)] == 0).all()
 
 
 def test_what_the_user_bought_comes_first(head: SearchHead) -> None:
