@@ -30,7 +30,7 @@ class TypedQueries:
         times_us: int64[Q], UTC microseconds.
         texts: Q texts, as `spelled` writes them.
         taken: Per query the distinct items, ascending by index, that its user took before they
-            typed again or were silent for 30 minutes.
+            typed again or were silent for 30 minutes; that of the event itself among them.
     """
 
     user_ids: list[str]
@@ -79,7 +79,7 @@ def find_typed_queries(
     ends = stops[np.searchsorted(stops, typed, side="right")]
     items = histories.tokens[vocabulary.item_field]
     places = np.flatnonzero(items >= FIRST_IDX)
-    first = np.searchsorted(places, typed, side="right")
+    first = np.searchsorted(places, typed)
     last = np.minimum(np.searchsorted(places, ends), first + MAX_TAKEN)
     taken = items[places].astype(np.int64)
     kept = [i for i in np.flatnonzero(last > first).tolist() if texts[i]]

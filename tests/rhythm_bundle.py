@@ -56,7 +56,7 @@ def make(workspace: Workspace) -> ModelContext:
     """Rooms 4 to 7 in small: an untrained backbone, fitted heads, a sealed bundle, a shelf."""
     shop_workspace(workspace, NUM_USERS)
     workspace.company_path.write_text(COMPANY, encoding="utf-8")
-    _write_labels(workspace)
+    write_labels(workspace, NUM_USERS)
     context = ModelContext.open(workspace, as_of_us=AS_OF_US)
     torch.manual_seed(0)
     backbone = new_backbone(context.vocabulary, context.content, shop_recipe().model, WINDOW_US)
@@ -90,9 +90,10 @@ def _fit_heads(context: ModelContext) -> None:
     ).save(heads / "search")
 
 
-def _write_labels(workspace: Workspace) -> None:
+def write_labels(workspace: Workspace, num_users: int) -> None:
+    """Labels at the test cut and at the four windows before it."""
     vocabulary = Vocabulary.load(workspace.vocabulary_path)
-    histories = shop_histories(NUM_USERS)
+    histories = shop_histories(num_users)
     times = [AS_OF_US - i * WINDOW_US for i in range(5)]
     rows = [row for time in times for row in _labels_at(vocabulary, histories, time)]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)

@@ -26,7 +26,7 @@ from behavior_model.memory.purchases import Level
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.workspace import Workspace
-from tests.rhythm_bundle import AS_OF_US, _write_labels
+from tests.rhythm_bundle import AS_OF_US, NUM_USERS, write_labels
 from tests.rhythm_shop import NUM_ITEMS, WINDOW_US, shop_recipe, shop_workspace
 
 Judge = Callable[[ModelContext, Path], list[Result]]
@@ -35,7 +35,7 @@ Judge = Callable[[ModelContext, Path], list[Result]]
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> ModelContext:
     workspace = shop_workspace(Workspace(tmp_path_factory.mktemp("shop") / "workspace"))
-    _write_labels(workspace)
+    write_labels(workspace, NUM_USERS)
     context = ModelContext.open(workspace, as_of_us=AS_OF_US)
     torch.manual_seed(0)
     backbone = new_backbone(context.vocabulary, context.content, shop_recipe().model, WINDOW_US)

@@ -81,6 +81,14 @@ def test_words_without_letters_and_unknown_products_lead_nowhere_and_end_what_wa
     assert len(queries) == 0
 
 
+def test_an_event_may_carry_the_words_and_the_product() -> None:
+    rows = [
+        happened("a", 1, event_type="purchase", query="milk", item_id="i1"),
+        happened("a", 2, event_type="purchase", query="milk", item_id="i2"),
+    ]
+    assert [items.tolist() for items in found(rows).taken] == [[FIRST], [SECOND]]
+
+
 def test_strolling_is_not_put_down_to_a_query() -> None:
     rows = [typed("a", 0, "milk"), *(took("a", 1 + i / 10, "i1") for i in range(MAX_TAKEN))]
     assert found([*rows, took("a", 9, "i2")]).taken[0].tolist() == [FIRST]
