@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import yaml
 
+from pipelines.clock import from_micros
 from pipelines.contracts import (
     AMOUNT,
     BRAND,
@@ -30,7 +31,8 @@ from pipelines.contracts import (
     TITLE,
     USER_ID,
 )
-from pipelines.simulation.plan import WINDOW_DAYS, Plan
+from pipelines.simulation.arrays import DAY_US
+from pipelines.simulation.plan import START_US, WINDOW_DAYS, Plan
 from pipelines.simulation.records import CLICKSTREAM, ORDERS, RETURNS, SEARCHES
 
 RETURN: Final = "return"
@@ -180,6 +182,11 @@ def _command(plan: Plan) -> str:
     )
 
 
+def _cut(plan: Plan) -> str:
+    """ISO time at which the answer key's window begins."""
+    return f"{from_micros(START_US + plan.cut_day * DAY_US):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def readme(plan: Plan, num_rows: Mapping[str, int]) -> str:
     """What the folder holds, and what it must not be used for."""
     rows = "\n".join(f"| `raw/{name}` | {num:,} |" for name, num in sorted(num_rows.items()))
@@ -203,7 +210,7 @@ Made by the command below, which gives the same bytes again. Times are UTC.
 Parquet file carries `simulated: true` among its metadata.
 
 ```
-bfm run --company company.yaml --workspace workspace
+bfm run --company company.yaml --workspace workspace --as-of {_cut(plan)}
 ```
 
 ## Truth, in `truth/`

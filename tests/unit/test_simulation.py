@@ -336,6 +336,12 @@ def test_planted_dirt_is_counted(shop: Simulated) -> None:
     assert set(map(str, late["line_no"].to_pylist())) <= set(chosen)
 
 
+def test_the_readme_asks_for_the_time_that_the_answer_key_is_about(shop: Simulated) -> None:
+    (cut,) = read(shop, "truth/answer_key")["cut_time"].unique().to_pylist()
+    text = (shop.company.parent / "README.md").read_text()
+    assert f"--as-of {cut:%Y-%m-%dT%H:%M:%SZ}" in text
+
+
 def test_staff_leave_and_are_sick_more_often_before(shop: Simulated) -> None:
     staff, events = read(shop, "truth/staff"), read(shop, "raw/staff/events")
     joined = events.join(staff, "person", "user_id")
