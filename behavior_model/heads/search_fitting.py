@@ -63,9 +63,10 @@ USUAL_WEIGHTS: Final = {
 
 
 _PERSONAL_CHOICES: Final = (
+    ("words", "spelling", "details", "meaning", "taken", "category_taken", RECOMMENDED),
     PERSONAL_FEATURES,
-    ("words", "spelling", "details", "meaning", RECOMMENDED),
 )
+"""What the second look may read, the fewest features first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +221,8 @@ def _personal_weights(
     """Weights of the second look; None where it does not help.
 
     Which features it reads, and whether it helps, is judged on the half of the users that the
-    weights were not fitted on, the weights of the first look among them.
+    weights were not fitted on, the weights of the first look among them. The fewest features are
+    read that are within one standard error of the best (Breiman et al., 1984).
     """
     known = examples.asked.users >= 0
     users, found = examples.asked.users[known], examples.found.rows(known)
@@ -230,18 +232,25 @@ def _personal_weights(
     refined = refine(context, head, context.validation_time, users, found, ranker)
     half = np.argsort(np.argsort(first))[inverse] % 2 == 0
 
-    def judged(looked_at: QueryCandidates, features: Sequence[str]) -> float:
-        values = []
+    def judged(looked_at: QueryCandidates, features: Sequence[str]) -> Doubles:
+        values = np.full(len(half), np.nan)
         for taught in (half, ~half):
             weights = looked_at.rows(taught).weights(features)
             others = looked_at.rows(~taught)
-            values.append(ndcg_at_k(others.lists(weights, K), others.truths, K))
-        return float(np.nanmean(np.concatenate(values)))
+            values[~taught] = ndcg_at_k(others.lists(weights, K), others.truths, K)
+        return values
 
     without = judged(found, usable_features(head))
-    figures = {features: judged(refined, features) for features in _PERSONAL_CHOICES}
-    best = max(figures, key=lambda features: figures[features])
-    return refined.weights(best) if figures[best] > without else None
+    choices = [(features, judged(refined, features)) for features in _PERSONAL_CHOICES]
+    best = max((values for _, values in choices), key=np.nanmean)
+    chosen, values = next(one for one in choices if _is_within_an_error(best, one[1]))
+    return refined.weights(chosen) if np.nanmean(values) > np.nanmean(without) else None
+
+
+def _is_within_an_error(best: Doubles, other: Doubles) -> bool:
+    """Whether the mean of paired differences is at most their standard error."""
+    differences = (best - other)[~np.isnan(best)]
+    return bool(differences.mean() <= differences.std() / np.sqrt(len(differences)))
 
 
 def refine(
