@@ -221,8 +221,9 @@ def _personal_weights(
     """Weights of the second look; None where it does not help.
 
     Which features it reads, and whether it helps, is judged on the half of the users that the
-    weights were not fitted on, the weights of the first look among them. The fewest features are
-    read that are within one standard error of the best (Breiman et al., 1984).
+    weights were not fitted on, the weights of the first look among them. The simplest that is
+    within one standard error of the best is chosen (Breiman et al., 1984): one look alone, else two
+    with few features.
     """
     known = examples.asked.users >= 0
     users, found = examples.asked.users[known], examples.found.rows(known)
@@ -241,10 +242,12 @@ def _personal_weights(
         return values
 
     without = judged(found, usable_features(head))
-    choices = [(features, judged(refined, features)) for features in _PERSONAL_CHOICES]
-    best = max((values for _, values in choices), key=np.nanmean)
-    chosen, values = next(one for one in choices if _is_within_an_error(best, one[1]))
-    return refined.weights(chosen) if np.nanmean(values) > np.nanmean(without) else None
+    judgements = [judged(refined, features) for features in _PERSONAL_CHOICES]
+    best = max((without, *judgements), key=np.nanmean)
+    if _is_within_an_error(best, without):
+        return None
+    pairs = zip(_PERSONAL_CHOICES, judgements, strict=True)
+    return next(refined.weights(one) for one, values in pairs if _is_within_an_error(best, values))
 
 
 def _is_within_an_error(best: Doubles, other: Doubles) -> bool:
