@@ -232,6 +232,18 @@ def labels_at(context: ModelContext, task: UserTask, prediction_time_us: int) ->
     )
 
 
+def try_own_tasks(context: ModelContext) -> None:
+    """Ask a company's own questions once, of the newest window that may be learned from, so that a
+    mistake in its file shows before a training that takes hours.
+
+    Raises:
+        UserTaskError: as in `labels_at`.
+    """
+    for task in _TASKS.values():
+        if task.source:
+            labels_at(context, task, context.validation_time)
+
+
 def can_be_learned(task: UserTask, context: ModelContext) -> bool:
     """Whether windows that may be learned from tell enough: somebody is asked in the newest, and
     answers differ, each of two outcomes `MIN_OUTCOMES` times."""

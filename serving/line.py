@@ -144,8 +144,11 @@ class _ModelRooms:
     def pretrain(self, context: StageContext) -> None:
         from behavior_model.recipes import after_core, recipe_for
         from behavior_model.stage_pretrain import pretrain
+        from behavior_model.tasks import try_own_tasks
         from pipelines.tokens.vocabulary import Vocabulary
 
+        if _tasks_path(context) is not None:
+            try_own_tasks(_open(context))
         vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
         before_cut = (EVENT_TIME, "<", context.training_cut)
         events = lake.read(context.workspace, EVENTS.name, [EVENT_TIME], filters=[before_cut])

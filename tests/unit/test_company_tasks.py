@@ -5,15 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from behavior_model import stage_heads
+from behavior_model import stage_heads, stage_pretrain
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import user_tasks
 from behavior_model.evaluation.results import Result
-from behavior_model.tasks import get_user_task, load_tasks, user_task, user_task_names
+from behavior_model.tasks import (
+    UserTaskError,
+    get_user_task,
+    load_tasks,
+    try_own_tasks,
+    user_task,
+    user_task_names,
+)
+from pipelines.clock import from_micros
 from pipelines.company import load_company
 from pipelines.errors import CompanyConfigError
+from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.workspace import Workspace
+from serving.line import line
+from tests.ranking_shop import ranking_context
 from tests.rhythm_shop import CUT_US, WINDOW_US, shop_vocabulary
+from tests.tiny_company import write_tiny_company
 
 BIG_BASKET = """
 from behavior_model.tasks import Doubles, Futures, Past, TaskKind, user_task
@@ -176,6 +188,26 @@ class TestHeads:
         load_tasks(file)
         with pytest.raises(CompanyConfigError, match="has the name of a head"):
             stage_heads.heads()
+
+
+def test_a_mistake_shows_before_a_training(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(stage_pretrain, "pretrain", lambda *_: trained.append("in vain"))
+    context = ranking_context(Workspace(tmp_path / "workspace"), 12)
+    as_of = from_micros(context.as_of_us)
+    company = write_tiny_company(tmp_path, 5)
+    company.write_text(f"{company.read_text()}\ntasks: questions.py\n")
+    settings = RunSettings(company_path=company, size="tiny", seed=0, as_of=as_of)
+    (pretraining,) = (stage for stage in line() if stage.name == "pretrain")
+    file.write_text(BIG_BASKET.replace("past.amounts()", "past.amount()"))
+    with pytest.raises(UserTaskError, match=r"'big_basket' failed with AttributeError.*'amount'"):
+        pretraining.run(StageContext(context.workspace, settings))
+    assert not trained
+    file.write_text(BIG_BASKET)
+    load_tasks(file)
+    try_own_tasks(context)
 
 
 def test_a_name_must_fit_an_address() -> None:
