@@ -1,7 +1,6 @@
 # Every target works first on a fresh machine: the set-up is made when it is missing.
 WORKSPACE ?= workspace
 ARGS ?=
-PROCESSES ?= 2
 BIN := .venv/bin
 PACKAGES := pipelines behavior_model feature_store serving
 
@@ -21,8 +20,8 @@ ready:
 demo: ready ## the whole line on real data; WORKSPACE=DIR names where (default ./workspace)
 	@$(BIN)/bfm demo --workspace "$(WORKSPACE)"
 
-test: ready ## all tests, in two processes; ARGS="..." is passed to pytest
-	@$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+test: ready ## all tests; ARGS="..." is passed to pytest
+	@$(BIN)/pytest $(ARGS)
 
 lint: ready ## style, import directions, container files
 	@$(BIN)/ruff check .

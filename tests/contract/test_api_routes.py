@@ -590,11 +590,10 @@ def test_health_and_metrics_are_told_while_all_threads_wait(
 def test_an_event_of_a_clock_far_ahead_is_refused(client: TestClient) -> None:
     far = {"events": [live_event(), live_event(number=101, event_time="2099-01-01T00:00:00Z")]}
     problem = assert_problem(client.post("/v1/events", json=far), 422)
-    (error,) = problem["errors"]
-    assert error["pointer"] == "/events/1/event_time"
-    assert error["message"].startswith("2099-01-01T00:00:00+00:00 is later than a day from now")
     inside = client.post("/v1/recommendations", json={"user_id": "ada", **far})
-    assert assert_problem(inside, 422)["errors"] == problem["errors"]
+    for (error,) in (problem["errors"], assert_problem(inside, 422)["errors"]):
+        assert error["pointer"] == "/events/1/event_time"
+        assert error["message"].startswith("2099-01-01T00:00:00+00:00 is later than a day from now")
     soon = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
     near = {"events": [live_event(event_time=soon)]}
     assert client.post("/v1/events", json=near).json()["stored"] == 1, "nothing was stored before"
