@@ -154,6 +154,8 @@ def _looked_at_again(
     """Figures with the second look at the candidates of those who have a history."""
     assert head.personal is not None
     known = asked.users >= 0
+    if not known.any():
+        return first
     second = refine(
         context,
         head,

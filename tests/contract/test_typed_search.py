@@ -13,8 +13,14 @@ from deltalake import write_deltalake
 
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import search
-from behavior_model.heads.search import SearchHead
-from behavior_model.heads.search_fitting import at_cut
+from behavior_model.heads.recommendation_fitting import rankings
+from behavior_model.heads.search import (
+    PERSONAL_FEATURES,
+    RECOMMENDED,
+    PersonalSearch,
+    SearchHead,
+)
+from behavior_model.heads.search_fitting import Asked, at_cut, collect
 from behavior_model.memory.queries import QueryMemory
 from behavior_model.model.backbone import new_backbone, save_backbone
 from behavior_model.text_encoder import HashedBackend, TextEncoder
@@ -106,6 +112,21 @@ def test_search_is_learned_and_judged_on_what_was_typed(
         assert (ranked[0] >= FIRST_IDX).all()
         assert (categories == category).mean() > 0.5
         np.testing.assert_array_equal(ranked, head.predict([word], 5)[0])
+
+
+def test_strangers_are_looked_at_once(context: ModelContext) -> None:
+    bare, _ = search.validation_examples(
+        context, ENCODER, item_embeddings=None, num_queries=10, seed=0
+    )
+    weights = np.eye(len(PERSONAL_FEATURES))[PERSONAL_FEATURES.index(RECOMMENDED)]
+    head = replace(bare, personal=PersonalSearch(rankings(context, seed=0).final, weights))
+    texts, truths = ["Stulle", "Melk"], [np.asarray([FIRST_IDX]), np.asarray([FIRST_IDX + 1])]
+    first = {f"{name}@10": np.asarray([0.25, 0.75]) for name in ("ndcg", "recall", "mrr")}
+    for users, same in (([-1, -1], [True, True]), ([-1, 3], [True, False])):
+        asked = Asked(np.asarray(users), texts, truths)
+        found = collect(context, head, AS_OF_US, asked)
+        figures = search._looked_at_again(context, head, asked, found, first)
+        assert (figures["ndcg@10"] == first["ndcg@10"]).tolist() == same
 
 
 def test_a_renewal_counts_what_was_typed_up_to_now(context: ModelContext) -> None:
