@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from behavior_model.typed_queries import TypedQueries, find_typed_queries
+from behavior_model.typed_queries import NOTHING_TYPED, TypedQueries, find_typed_queries
 from pipelines import lake
 from pipelines.contracts import (
     AMOUNT,
@@ -219,12 +219,10 @@ class ModelContext:
         end = self.as_of_us + self.window_us
 
         def make() -> TypedQueries:
-            if not self._types_queries:
-                return self.typed_queries(self.as_of_us).between(self.as_of_us, end)
-            histories = self._read_histories(end)
-            return self._typed(self._customers(histories)).between(self.as_of_us, end)
+            typed = self._typed(self._customers(self._read_histories(end)))
+            return typed.between(self.as_of_us, end)
 
-        return self._once("typed", end, make)
+        return self._once("typed", end, make) if self._types_queries else NOTHING_TYPED
 
     def keep(self, kind: str, seed: int, value: object) -> None:
         """Something that one head has fitted and a later one reads, while this context lives."""
@@ -247,9 +245,13 @@ class ModelContext:
 
     def _typed(self, histories: Histories) -> TypedQueries:
         if not self._types_queries:
-            return TypedQueries([], np.zeros(0, dtype=np.int64), [], [])
-        events = lake.read(self.workspace, EVENTS.name, [EVENT_ID, QUERY], [(QUERY, "!=", "")])
-        return find_typed_queries(histories, self.vocabulary, events)
+            return NOTHING_TYPED
+        return find_typed_queries(histories, self.vocabulary, self._typed_texts)
+
+    @cached_property
+    def _typed_texts(self) -> pa.Table:
+        """Ids and texts of all events that carry a query."""
+        return lake.read(self.workspace, EVENTS.name, [EVENT_ID, QUERY], [(QUERY, "!=", "")])
 
     @property
     def _types_queries(self) -> bool:

@@ -56,6 +56,9 @@ class TypedQueries:
         )
 
 
+NOTHING_TYPED: Final = TypedQueries([], np.zeros(0, dtype=np.int64), [], [])
+
+
 def spelled(text: str) -> str:
     """A text as search compares it: its words in small letters, one blank between them."""
     return " ".join(words(text))

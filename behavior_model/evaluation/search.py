@@ -28,6 +28,7 @@ from behavior_model.heads.search_fitting import (
     queries_at,
     refine,
     typed_at,
+    usable_features,
     validation_examples,
 )
 from behavior_model.metrics import (
@@ -88,7 +89,7 @@ def evaluate(
         num_queries=NUM_FIT_QUERIES,
         seed=seed,
     )
-    usable = FEATURES if item_embeddings is not None else FEATURES[:-1]
+    usable = usable_features(bare)
     head = finish(context, bare, examples, seed=seed)
     lacking = set()
     if item_embeddings is None:

@@ -23,7 +23,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from behavior_model.largest import largest_in_groups
 from behavior_model.typed_queries import TypedQueries, spelled
 
-Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
