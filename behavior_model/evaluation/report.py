@@ -37,7 +37,8 @@ _PAGE: Final = """<!doctype html>
 <style>
 {{ style|safe }}.win { color: #17703a; font-weight: 600; }
 .loss { color: #a13030; font-weight: 600; }
-table { font-size: 13px; } td.wrapped { white-space: normal; text-align: left; }
+table { font-size: 13px; } th, td { padding: .35rem; }
+td.wrapped { white-space: normal; text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1rem; }
 .plots img { width: 100%; } small { color: #666; }
 </style>
@@ -57,7 +58,7 @@ best baseline is the strongest of all on the same split.</p>
 <td>{{ "%.3f"|format(r.interval[0]) }} to {{ "%.3f"|format(r.interval[1]) }}</td>
 {% if r.baselines %}
 <td>{{ "%.4f"|format(r.best_baseline[1]) }}</td><td class="wrapped">{{ r.best_baseline[0] }}</td>
-<td class="{{ 'win' if wins(r) else 'loss' }}">
+<td class="{{ verdict(r) }}">
 {{ "%+.4f"|format(r.model - r.best_baseline[1]) }}</td>
 {% else %}
 <td>not run</td><td class="name"></td><td></td>
@@ -77,10 +78,13 @@ on top. The same figures stand in <code>evaluation.json</code> beside this page.
 """
 
 
-def model_wins(result: Result) -> bool:
-    """Whether the model's figure is better than the strongest baseline's."""
-    best = result.best_baseline[1]
-    return result.model < best if result.is_error else result.model > best
+def verdict(result: Result) -> str:
+    """How the page shows the model beside the strongest baseline: "win", "loss", or "tie" where
+    four digits tell no difference."""
+    gain = round(result.model - result.best_baseline[1], 4)
+    if gain == 0:
+        return "tie"
+    return "win" if (gain < 0) == result.is_error else "loss"
 
 
 def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:
@@ -91,7 +95,7 @@ def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:
         company=company,
         cut=results[0].cut if results else "",
         results=results,
-        wins=model_wins,
+        verdict=verdict,
         plots=[(f"{r.task} {r.metric} {r.split}", _bars(r)) for r in results],
     )
     write_bytes_atomically(path, page.encode())

@@ -13,6 +13,8 @@ import torch
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation import likeness, propensity, search, tagging, user_tasks
+from behavior_model.evaluation.measurement import Measurement
+from behavior_model.evaluation.report import verdict
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.recommendation_fitting import rankings
@@ -116,6 +118,26 @@ def test_search_looks_again_at_what_the_user_is_likely_to_buy(
     assert num_compared > 2 * len(histories)
     nobody, _ = loaded.predict(["bread"], 3)
     assert nobody.tolist() == plain.predict(["bread"], 3)[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("metric", "model", "expected"),
+    [
+        ("auc", 0.81, "win"),
+        ("auc", 0.79, "loss"),
+        ("auc", 0.80001, "tie"),
+        ("ece", 0.79, "win"),
+        ("ece", 0.81, "loss"),
+    ],
+)
+def test_a_gain_that_no_digit_shows_is_neither_won_nor_lost(
+    context: ModelContext, metric: str, model: float, expected: str
+) -> None:
+    measured = Measurement(context=context, task="churn", seed=0, seconds=1.0)
+    result = measured.result(
+        metric, "test", model, (0.7, 0.9), num_users=9, baselines={"recency": 0.8}
+    )
+    assert verdict(result) == expected
 
 
 @pytest.mark.parametrize("task", JUDGES)
