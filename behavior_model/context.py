@@ -7,7 +7,7 @@ through `test_futures`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from pipelines.erasure import suppressed_digests, without_digests, without_users
 from pipelines.errors import WorkspaceError
 from pipelines.tokens.binning import DAY_US, UNKNOWN_IDX
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import count_by_user, events_where, money_by_user
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
 
@@ -66,6 +67,9 @@ class Futures:
         items: Per user the distinct item indices bought; items outside the vocabulary are left out.
         item_counts: Per user the purchase events of each of `items`.
         categories: Per user the distinct positions in `Vocabulary.categories` bought.
+        prediction_time_us: Begin of the window, UTC microseconds.
+        vocabulary: What the token indices of `events` mean.
+        read_events: Reads `events`.
     """
 
     user_ids: list[str]
@@ -75,6 +79,9 @@ class Futures:
     items: list[Longs]
     item_counts: list[Longs]
     categories: list[Longs]
+    prediction_time_us: int
+    vocabulary: Vocabulary
+    read_events: Callable[[], Histories] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -83,6 +90,32 @@ class Futures:
     def active(self) -> npt.NDArray[np.bool_]:
         """bool[U]: bought anything in the window."""
         return self.num_purchases > 0
+
+    @cached_property
+    def events(self) -> Histories:
+        """The events of the window, encoded, of all U users; read when first asked for."""
+        return self.read_events()
+
+    def count(self, after_days: float = 0.0, **values: str) -> Longs:
+        """int64[U]: events in the window that have all of some values:
+        `future.count(event_type="cancellation")`.
+
+        Args:
+            after_days: So many days of the window are passed over.
+            values: Value by field; see `pipelines.tokens.selection.events_where`.
+
+        Raises:
+            UnknownNameError: no such field, or no event before the training cut had such a value.
+        """
+        return count_by_user(self.events, self._where(after_days, values))
+
+    def money(self, after_days: float = 0.0, **values: str) -> Doubles:
+        """float64[U]: money of such events, of any type unless one is named; see `count`."""
+        return money_by_user(self.events, self._where(after_days, values))
+
+    def _where(self, after_days: float, values: Mapping[str, str]) -> npt.NDArray[np.bool_]:
+        begin = self.prediction_time_us + after_days * DAY_US
+        return events_where(self.vocabulary, self.events, values) & (self.events.times_us >= begin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,9 +341,15 @@ class ModelContext:
                 f"{self.workspace.root}: labels and token sequences at {moment.isoformat()} name "
                 "different users. Make both again with: bfm tokenize --workspace DIR"
             )
-        return self._futures(users, rows)
+        return self._futures(users, rows, prediction_time_us)
 
-    def _futures(self, users: list[str], rows: pa.Table) -> Futures:
+    def _ahead(self, users: list[str], prediction_time_us: int) -> Histories:
+        """Events of some users in the window that begins at a time."""
+        end = prediction_time_us + self.window_us
+        known = self._histories if end <= self.as_of_us else self._read_histories(end)
+        return known.only(users).before(end).since(prediction_time_us)
+
+    def _futures(self, users: list[str], rows: pa.Table, prediction_time_us: int) -> Futures:
         items, counts = self._bought(rows)
         position = {name: i for i, name in enumerate(self.vocabulary.categories)}
         categories = [
@@ -325,6 +364,9 @@ class ModelContext:
             items=items,
             item_counts=counts,
             categories=categories,
+            prediction_time_us=prediction_time_us,
+            vocabulary=self.vocabulary,
+            read_events=lambda: self._ahead(users, prediction_time_us),
         )
 
     def _bought(self, rows: pa.Table) -> tuple[list[Longs], list[Longs]]:

@@ -26,8 +26,9 @@ from behavior_model.heads.propensity_fitting import can_be_learned as categories
 from behavior_model.memory.purchases import Level
 from behavior_model.tasks import MIN_OUTCOMES, can_be_learned, get_user_task, user_task_names
 from pipelines import lake
-from pipelines.contracts import EVENT_TYPE, PURCHASE
+from pipelines.contracts import PURCHASE
 from pipelines.errors import CompanyConfigError, WorkspaceError
+from pipelines.tokens.selection import sells
 from pipelines.workspace import Workspace, write_json_atomically
 
 Say = Callable[[str], None]
@@ -74,7 +75,7 @@ class Need:
 
 _PURCHASES: Final = Need(
     f"'{PURCHASE}' events",
-    lambda context: PURCHASE in context.vocabulary.field(EVENT_TYPE).values,
+    lambda context: sells(context.vocabulary),
 )
 _CATALOGUE: Final = Need(
     "catalogue", lambda context: lake.read_catalogue(context.workspace).num_rows > 0
@@ -104,7 +105,7 @@ def needs_of(name: str) -> tuple[Need, ...]:
             "the newest window)",
             partial(can_be_learned, task),
         )
-        return (answers,) if task.source else (_PURCHASES, answers)
+        return (_PURCHASES, answers) if task.of_purchases else (answers,)
     return NEEDS[name]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -29,10 +29,17 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.context import Futures, ModelContext
-from pipelines.contracts import EVENT_TYPE, PURCHASE
+from pipelines.contracts import PURCHASE
 from pipelines.errors import CompanyConfigError, UnknownNameError, UserError
-from pipelines.tokens.binning import DAY_US, FIRST_IDX
+from pipelines.tokens.binning import DAY_US, Longs
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import (
+    count_by_user,
+    events_where,
+    is_event_type,
+    money_by_user,
+    sells,
+)
 from pipelines.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -74,27 +81,51 @@ class Past:
         """Length of the window that the task looks ahead."""
         return self.window_us / DAY_US
 
-    def num_purchases(self, days: float | None = None) -> npt.NDArray[np.int64]:
+    @property
+    def sells(self) -> bool:
+        """Whether anybody bought anything before the training cut."""
+        return sells(self.vocabulary)
+
+    def num_purchases(self, days: float | None = None) -> Longs:
         """int64[U]: purchase events in the last `days` (by default the length of the window)."""
-        users = self.histories.user_positions[self._bought(days)]
-        return np.bincount(users, minlength=len(self.histories)).astype(np.int64)
+        return count_by_user(self.histories, self._bought & self._within(days))
 
     def amounts(self, days: float | None = None) -> Doubles:
         """float64[U]: money spent in the last `days` (by default the length of the window)."""
-        rows = self._bought(days)
-        money = np.nan_to_num(self.histories.amounts[rows].astype(np.float64))
-        users = self.histories.user_positions[rows]
-        sums = np.bincount(users, weights=money, minlength=len(self.histories))
-        return sums.astype(np.float64)
+        return money_by_user(self.histories, self._bought & self._within(days))
+
+    def count(self, days: float | None = None, **values: str) -> Longs:
+        """int64[U]: events in the last `days` (by default the length of the window) that have all
+        of some values: `past.count(7, event_type="cart", category="Shoes")`.
+
+        Args:
+            days: How far back.
+            values: Value by field; see `pipelines.tokens.selection.events_where`.
+
+        Raises:
+            UnknownNameError: no such field, or no event before the training cut had such a value.
+        """
+        return count_by_user(self.histories, self._where(days, values))
+
+    def money(self, days: float | None = None, **values: str) -> Doubles:
+        """float64[U]: money of such events, of any type unless one is named; see `count`."""
+        return money_by_user(self.histories, self._where(days, values))
+
+    def _where(self, days: float | None, values: Mapping[str, str]) -> Bools:
+        return events_where(self.vocabulary, self.histories, values) & self._within(days)
 
     @cached_property
-    def _ages_us(self) -> npt.NDArray[np.int64]:
+    def _ages_us(self) -> Longs:
         times = self.prediction_times_us[self.histories.user_positions]
         return times - self.histories.times_us
 
-    def _bought(self, days: float | None) -> Bools:
+    @cached_property
+    def _bought(self) -> Bools:
+        return is_event_type(self.vocabulary, self.histories, PURCHASE)
+
+    def _within(self, days: float | None) -> Bools:
         limit = self.window_us if days is None else days * DAY_US
-        return is_event_type(self.vocabulary, self.histories, PURCHASE) & (self._ages_us <= limit)
+        return np.asarray(self._ages_us <= limit)
 
 
 LabelFunction = Callable[[Past, Futures], Doubles]
@@ -112,6 +143,7 @@ class UserTask:
         source: SHA-256 of the company's file that it stands in, "" for those of the platform.
         zero_shot: What the backbone answers without a head, float64[U] from its states of the
             users; None where it says nothing of the question.
+        of_purchases: Whether it can be asked only where something is sold.
     """
 
     name: str
@@ -119,6 +151,7 @@ class UserTask:
     label: LabelFunction
     source: str = ""
     zero_shot: ZeroShot | None = None
+    of_purchases: bool = False
 
 
 MIN_OUTCOMES: Final = 10
@@ -127,9 +160,9 @@ _TASKS: Final[dict[str, UserTask]] = {}
 
 
 def user_task(
-    name: str, *, kind: TaskKind, zero_shot: ZeroShot | None = None
+    name: str, *, kind: TaskKind, zero_shot: ZeroShot | None = None, of_purchases: bool = False
 ) -> Callable[[LabelFunction], LabelFunction]:
-    """Register a label function as a user task; for `zero_shot` see `UserTask`.
+    """Register a label function as a user task; the arguments are those of `UserTask`.
 
     Raises:
         ValueError: the name is taken, or is none that a folder and an address can have.
@@ -142,7 +175,9 @@ def user_task(
     def register(label: LabelFunction) -> LabelFunction:
         if name in _TASKS:
             raise ValueError(f"user task '{name}' is registered already; choose another name")
-        _TASKS[name] = UserTask(name=name, kind=kind, label=label, zero_shot=zero_shot)
+        _TASKS[name] = UserTask(
+            name=name, kind=kind, label=label, zero_shot=zero_shot, of_purchases=of_purchases
+        )
         return label
 
     return register
@@ -197,15 +232,6 @@ def get_user_task(name: str) -> UserTask:
 def user_task_names() -> tuple[str, ...]:
     """Names of all registered tasks, sorted."""
     return tuple(sorted(_TASKS))
-
-
-def is_event_type(vocabulary: Vocabulary, histories: Histories, event_type: str) -> Bools:
-    """bool[N]: which events are of a type; none where the vocabulary does not know it."""
-    values = vocabulary.field(EVENT_TYPE).values
-    if event_type not in values:
-        return np.zeros(histories.num_events, dtype=np.bool_)
-    found: Bools = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(event_type)
-    return found
 
 
 def past_at(context: ModelContext, prediction_time_us: int) -> Past:
@@ -291,11 +317,13 @@ def _inactive(states: UserStates) -> Doubles:
 
 @user_task("churn", kind=TaskKind.BINARY, zero_shot=_inactive)
 def churn(past: Past, future: Futures) -> Doubles:
-    """No purchase in the window; asked of everybody with any history."""
-    return np.where(future.num_purchases == 0, 1.0, 0.0)
+    """No purchase in the window, or, where nothing is sold, no event of any kind; asked of
+    everybody with any history."""
+    there = future.num_purchases if past.sells else future.num_events
+    return np.where(there == 0, 1.0, 0.0)
 
 
-@user_task("spend_drop", kind=TaskKind.BINARY)
+@user_task("spend_drop", kind=TaskKind.BINARY, of_purchases=True)
 def spend_drop(past: Past, future: Futures) -> Doubles:
     """Spends less than half of the mean of the last three windows; asked of those who spent."""
     usual = past.amounts(days=3 * past.window_days) / 3
@@ -304,7 +332,7 @@ def spend_drop(past: Past, future: Futures) -> Doubles:
     return dropped
 
 
-@user_task("next_spend", kind=TaskKind.REGRESSION)
+@user_task("next_spend", kind=TaskKind.REGRESSION, of_purchases=True)
 def next_spend(past: Past, future: Futures) -> Doubles:
     """Money spent in the window."""
     return future.amounts

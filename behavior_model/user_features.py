@@ -1,8 +1,9 @@
 """Hand-made recency, frequency and amount features of users, read off their histories.
 
 The classic alternative to an embedding (Fader, Hardie and Lee, 2005, for why these three suffice so
-often), and what heads read beside it. A *basket* is all purchases at one moment. No event needs to
-be known to the vocabulary beyond its type, and nothing is fitted.
+often), and what heads read beside it. A *basket* is all purchases at one moment; in a company
+without purchases, all events that `counted_events` names. No event needs to be known to the
+vocabulary beyond its type, and nothing is fitted.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.memory.own import PERIOD_DAYS
-from behavior_model.tasks import is_event_type
 from pipelines.contracts import EVENT_TYPE, ITEM_ID, PURCHASE
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import counted_events, is_event_type
 from pipelines.tokens.vocabulary import PROBE_TYPE, Vocabulary
 
 Doubles = npt.NDArray[np.float64]
@@ -49,7 +50,7 @@ def user_features(
     num_users = len(histories)
     users = histories.user_positions
     ages = (prediction_times_us[users] - histories.times_us) / DAY_US
-    bought = is_event_type(vocabulary, histories, PURCHASE)
+    bought = counted_events(vocabulary, histories)
     buyers, buy_ages = users[bought], ages[bought]
     money = np.nan_to_num(histories.amounts[bought].astype(np.float64))
     starts = _first_of_each(buyers, histories.times_us[bought])

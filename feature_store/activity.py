@@ -21,9 +21,10 @@ from feature_store.tables import (
     SPEND_28D,
     STATE,
 )
-from pipelines.contracts import EVENT_TYPE, ITEM_ID, NUM_EVENTS, NUM_PURCHASES, PURCHASE, USER_ID
+from pipelines.contracts import ITEM_ID, NUM_EVENTS, NUM_PURCHASES, PURCHASE, USER_ID
 from pipelines.tokens.binning import DAY_US, FIRST_IDX, Longs
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import is_event_type
 from pipelines.tokens.vocabulary import TokenKind, Vocabulary
 
 WINDOW_US: Final = 28 * DAY_US
@@ -42,7 +43,7 @@ def user_activity(vocabulary: Vocabulary, histories: Histories, as_of_us: int) -
     """
     users, num_users = histories.user_positions, len(histories)
     recent = histories.times_us >= as_of_us - WINDOW_US
-    bought = _is_purchase(vocabulary, histories)
+    bought = is_event_type(vocabulary, histories, PURCHASE)
     started = histories.tokens[_name(vocabulary, TokenKind.SESSION_START)] == SESSION_STARTED
     items = histories.tokens[vocabulary.item_field]
 
@@ -107,13 +108,6 @@ def user_state(vocabulary: Vocabulary, histories: Histories, as_of_us: int) -> p
 
 def _name(vocabulary: Vocabulary, kind: TokenKind) -> str:
     return next(field.name for field in vocabulary.fields if field.kind is kind)
-
-
-def _is_purchase(vocabulary: Vocabulary, histories: Histories) -> Mask:
-    types = vocabulary.field(EVENT_TYPE).values
-    if PURCHASE not in types:
-        return np.zeros(histories.num_events, dtype=np.bool_)
-    return np.equal(histories.tokens[EVENT_TYPE], FIRST_IDX + types.index(PURCHASE))
 
 
 def _distinct(

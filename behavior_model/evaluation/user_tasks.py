@@ -110,7 +110,8 @@ def _judge(
         parts["backbone without a head"] = _Answer(chance, chance)
     baselines = _baselines(context, task, rows, seed)
     asked = ~np.isnan(labels)
-    active = asked & (past.num_purchases() > 0)
+    there = past.num_purchases() if past.sells else past.count()
+    active = asked & (there > 0)
     slices = (
         {"test": asked} if active.sum() == asked.sum() else {"test": asked, "test/active": active}
     )

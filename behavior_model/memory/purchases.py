@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts import EVENT_TYPE, MARKET, PURCHASE
+from pipelines.contracts import MARKET, PURCHASE
 from pipelines.tokens.binning import DAY_US, FIRST_IDX, PAD_IDX, SESSION_GAP_US
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import is_event_type, sells
 from pipelines.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def read_purchases(
     ages = (limits[users] - past.times_us) / DAY_US
     item_field = vocabulary.item_field
     targets = level.targets_of(vocabulary)[past.tokens[item_field]]
-    bought = _purchases(past, vocabulary)
+    bought = is_event_type(vocabulary, past, PURCHASE) | (not sells(vocabulary))
     visits, begins = _visits(users[bought], past.times_us[bought])
     first = np.flatnonzero(bought)[begins]
     kept = targets[bought] >= 0
@@ -187,14 +188,6 @@ def read_purchases(
         seen_ages=ages[seen],
         markets=_markets(past),
     )
-
-
-def _purchases(histories: Histories, vocabulary: Vocabulary) -> Bools:
-    values = vocabulary.field(EVENT_TYPE).values
-    if PURCHASE not in values:
-        return np.ones(histories.num_events, dtype=np.bool_)
-    mask: Bools = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(PURCHASE)
-    return mask
 
 
 def _visits(users: Longs, times_us: Longs) -> tuple[Longs, Longs]:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from behavior_model.model.window_head import EVENT_TIME_EDGES_DAYS, NUM_AMOUNT_BINS, NUM_COUNT_BINS
-from pipelines.contracts import EVENT_TYPE, PURCHASE
 from pipelines.tokens.binning import DAY_US, FIRST_IDX, SESSION_GAP_US
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import counted_events
 from pipelines.tokens.vocabulary import Vocabulary
 
 Longs = npt.NDArray[np.int64]
@@ -146,17 +146,6 @@ class WindowLabeller:
         waits = np.where(censored, self._cut_us, following) - times_us
         edges = np.asarray(EVENT_TIME_EDGES_DAYS) * DAY_US
         return np.searchsorted(edges, waits, side="right").astype(np.int64), censored
-
-
-def counted_events(vocabulary: Vocabulary, histories: Histories) -> npt.NDArray[np.bool_]:
-    """bool[N]: purchases where the company has any; else events with an item; else all events."""
-    values = vocabulary.field(EVENT_TYPE).values
-    if PURCHASE in values:
-        bought = histories.tokens[EVENT_TYPE] == FIRST_IDX + values.index(PURCHASE)
-        return np.asarray(bought, dtype=np.bool_)
-    item = vocabulary.item_field
-    with_item = histories.tokens[item] >= FIRST_IDX
-    return with_item if with_item.any() else np.ones_like(with_item)
 
 
 def count_bins(counts: Longs) -> Longs:

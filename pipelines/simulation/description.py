@@ -137,6 +137,20 @@ _STAFF: Final = [
         },
     },
 ]
+STAFF_QUESTIONS: Final = "staff_questions.py"
+_QUESTIONS: Final = '''"""Who of the staff, there today, is gone in two weeks?"""
+
+import numpy as np
+
+from behavior_model.tasks import Doubles, Futures, Past, TaskKind, user_task
+
+
+@user_task("leaving", kind=TaskKind.BINARY)
+def leaving(past: Past, future: Futures) -> Doubles:
+    """Asked of those who were there in the last two weeks."""
+    gone = future.count(after_days=14) == 0
+    return np.where(past.count(days=14) > 0, gone, np.nan)
+'''
 _HEADER: Final = (
     "# SIMULATED by bfm simulate: no real customer, product or company stands behind this.\n"
     "# For tests, scale and questions that public data cannot settle; not for claims of quality.\n"
@@ -160,11 +174,16 @@ def company_yaml(plan: Plan, tables: Collection[str]) -> str:
 
 def staff_yaml(plan: Plan) -> str:
     """The shop's staff as a company of its own."""
-    return _yaml(f"simulated-staff-{plan.seed}", _STAFF)
+    return _yaml(f"simulated-staff-{plan.seed}", _STAFF, tasks=STAFF_QUESTIONS)
 
 
-def _yaml(name: str, tables: list[dict[str, Any]]) -> str:
-    body = {"schema_version": 1, "name": name, "tables": tables}
+def staff_questions() -> str:
+    """The file of questions that the description of the staff names."""
+    return _HEADER + _QUESTIONS
+
+
+def _yaml(name: str, tables: list[dict[str, Any]], **further: str) -> str:
+    body = {"schema_version": 1, "name": name, "tables": tables, **further}
 
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -211,7 +230,11 @@ Parquet file carries `simulated: true` among its metadata.
 
 ```
 bfm run --company company.yaml --workspace workspace --as-of {_cut(plan)}
+bfm run --company staff.yaml --workspace staff --as-of {_cut(plan)}
 ```
+
+The second is about the staff, who buy nothing: `churn` is no entry of any kind in the window. A
+question of their own in `staff_questions.py`, `leaving`, is who, there today, is gone in two weeks.
 
 ## Truth, in `truth/`
 

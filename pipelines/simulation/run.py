@@ -13,7 +13,13 @@ from pipelines.contracts import EVENTS
 from pipelines.simulation import dirt, truth
 from pipelines.simulation.blocks import Block, blocks
 from pipelines.simulation.catalogue import chunks, plant_errors
-from pipelines.simulation.description import company_yaml, readme, staff_yaml
+from pipelines.simulation.description import (
+    STAFF_QUESTIONS,
+    company_yaml,
+    readme,
+    staff_questions,
+    staff_yaml,
+)
 from pipelines.simulation.plan import SimulationOptions, plan
 from pipelines.simulation.records import (
     CLICKSTREAM,
@@ -140,5 +146,6 @@ def _describe(world: World, simulated: Simulated) -> None:
     }
     write_json_atomically(folder / "truth" / "counts.json", counts)
     filled = [name for name, num in simulated.num_rows.items() if num]
+    write_bytes_atomically(folder / STAFF_QUESTIONS, staff_questions().encode())
     write_bytes_atomically(simulated.staff, staff_yaml(world.plan).encode())
     write_bytes_atomically(simulated.company, company_yaml(world.plan, filled).encode())

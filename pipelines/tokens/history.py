@@ -82,6 +82,10 @@ class Histories:
         limits = np.broadcast_to(np.asarray(prediction_times_us, dtype=np.int64), len(self))
         return self._keep(self.times_us < np.repeat(limits, self.lengths))
 
+    def since(self, time_us: int) -> Histories:
+        """Only events at or after a time."""
+        return self._keep(self.times_us >= time_us)
+
     def tail(self, num_events: int) -> Histories:
         """The last `num_events` events of each user."""
         ends = np.repeat(self.offsets[1:], self.lengths)

@@ -11,12 +11,13 @@ from behavior_model.heads.learners import fit_mixture
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, UserInputs, user_inputs
 from behavior_model.heads.user_task import UserTaskHead, fit_rows, fold_of
 from behavior_model.metrics import auc
-from behavior_model.tasks import get_user_task, is_event_type
+from behavior_model.tasks import get_user_task
 from behavior_model.user_features import FREQUENCY, RECENCY, user_features
 from pipelines.contracts import PURCHASE
 from pipelines.errors import BundleError, UserError, VocabularyMismatchError
 from pipelines.tokens.binning import DAY_US
 from pipelines.tokens.history import Histories
+from pipelines.tokens.selection import is_event_type
 from tests import small_shop
 from tests.rhythm_shop import CUT_US, WINDOW_US, shop_histories, shop_vocabulary
 

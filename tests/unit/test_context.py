@@ -83,6 +83,20 @@ def test_without_flagged_users_the_futures_are_those_of_the_same_people(
     assert [one.tolist() for one in rest.items] == [one.tolist() for one in full.items[3:]]
 
 
+def test_the_events_of_a_future_are_those_of_its_window(workspace: Workspace) -> None:
+    context = flag(workspace, [])
+    for time, future in (
+        (context.validation_time, context.futures(context.validation_time)),
+        (context.test_time, context.test_futures),
+    ):
+        assert future.events.user_ids == future.user_ids
+        assert future.events.times_us.min() >= time
+        assert future.events.times_us.max() < time + context.window_us
+        assert future.count().tolist() == future.num_events.tolist()
+        assert future.count(event_type="purchase").tolist() == future.num_purchases.tolist()
+        assert future.money().tolist() == pytest.approx(future.amounts.tolist())
+
+
 def test_no_window_that_reaches_past_the_cut_is_learned_from(workspace: Workspace) -> None:
     context = ModelContext.open(workspace, as_of_us=AS_OF_US)
     assert len(context.futures(AS_OF_US - WINDOW_US)) > 0

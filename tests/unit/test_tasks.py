@@ -23,6 +23,7 @@ from behavior_model.tasks import (
 )
 from pipelines.errors import UnknownNameError
 from pipelines.tokens.binning import DAY_US
+from pipelines.tokens.vocabulary import PROBE_TYPE
 from pipelines.workspace import Workspace
 from tests.ranking_shop import ranking_context
 from tests.small_shop import AS_OF_US, histories, vocabulary
@@ -49,6 +50,9 @@ def future(amounts: list[float], num_purchases: list[int]) -> Futures:
         items=nothing,
         item_counts=nothing,
         categories=nothing,
+        prediction_time_us=AS_OF_US - 2 * DAY_US,
+        vocabulary=vocabulary(),
+        read_events=lambda: histories(2),
     )
 
 
@@ -71,6 +75,34 @@ def test_past_counts_only_the_days_asked_for() -> None:
     assert past(4).num_purchases(days=2.5).tolist() == [2, 2, 2]
     assert past(4).amounts(days=2.5).tolist() == [5.0, 5.0, 5.0]
     assert past(4).num_purchases().tolist() == [4, 4, 4]
+
+
+def test_past_and_future_count_events_by_their_values() -> None:
+    before, after = past(4), future([0.0] * 3, [0] * 3)
+    assert before.count(2.5, event_type="purchase", store="north").tolist() == [2, 2, 2]
+    assert before.count(event_type="page_view").tolist() == [0, 0, 0]
+    assert before.money(category="food").tolist() == [5.0, 5.0, 5.0]
+    assert after.count().tolist() == [2, 2, 2]
+    assert after.count(0.98).tolist() == [1, 1, 0], "Cyd's second came 22 hours in"
+    assert after.money(item_id="item-00").tolist() == [2.5, 0.0, 0.0]
+
+
+def test_an_unknown_value_in_a_question_is_named() -> None:
+    def cancels(past: Past, future: Futures) -> np.ndarray:
+        return np.where(future.count(event_type="cancelled") > 0, 1.0, 0.0)
+
+    task = UserTask(name="cancels", kind=TaskKind.BINARY, label=cancels)
+    with pytest.raises(UserTaskError, match=r"Unknown event_type 'cancelled'\. Known: page"):
+        make_labels(task, past(), future([0.0] * 3, [0] * 3))
+
+
+def test_where_nothing_is_sold_churn_is_no_event_at_all() -> None:
+    known = vocabulary()
+    types = replace(known.field("event_type"), values=(PROBE_TYPE, "shift", "sick_day"))
+    fields = tuple(types if one.name == "event_type" else one for one in known.fields)
+    before = replace(past(), vocabulary=replace(known, fields=fields))
+    after = replace(future([0.0] * 3, [0] * 3), num_events=np.asarray([0, 5, 1]))
+    assert make_labels(get_user_task("churn"), before, after).tolist() == [1.0, 0.0, 0.0]
 
 
 def test_unknown_task_is_refused_with_a_guess() -> None:
