@@ -7,7 +7,7 @@ depend on who else is asked about in the same call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from behavior_model.bundle import Bundle, Catalogue, Manifest, open_bundle
 from behavior_model.embedding import UserStates, embed_users, text_embeddings
 from behavior_model.heads.explanation import Explanation, explain
+from behavior_model.heads.familiarity import UNFAMILIAR_BELOW
 from behavior_model.heads.propensity import Propensities, PropensityHead
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.search import SearchHead
@@ -53,11 +54,18 @@ class Ranking:
         ids: Outside ids.
         scores: Their scores, in the same order.
         fallbacks: Per list, whether nothing was known of who asks, so that it is what is popular.
+        familiarities: Of search, per query the share of usual queries that match at most as well.
     """
 
     ids: list[list[str]]
     scores: list[list[float]]
     fallbacks: list[bool] = field(default_factory=list)
+    familiarities: list[float] = field(default_factory=list)
+
+    @property
+    def unfamiliar(self) -> list[bool]:
+        """Of search, per query: it matches worse than 99 in 100 usual ones; distrust the answer."""
+        return [one < UNFAMILIAR_BELOW for one in self.familiarities]
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,14 +301,14 @@ class Predictor:
         states = None
         if histories is not None and prediction_times_us is not None:
             states = self.states(histories, prediction_times_us)
-        items, scores = self.search_head.predict(
+        items, scores, familiarities = self.search_head.predict(
             queries,
             k,
             histories=histories,
             prediction_times_us=prediction_times_us,
             states=states,
         )
-        return self._named(items, scores)
+        return replace(self._named(items, scores), familiarities=familiarities.tolist())
 
     def tags(self, item_ids: Sequence[str], k: int) -> Ranking:
         """What customers would call some items, from everything but their own words.

@@ -130,7 +130,8 @@ class Session:
         )
 
     def search(self, query: str, *, user_id: str | None = None, k: int = 10) -> pd.DataFrame:
-        """Items for a text query, best first; personal where a user is named.
+        """Items for a text query, best first; personal where a user is named. A `familiarity` below
+        .01 says that nothing here is like it.
 
         Raises:
             UserError: a blank query.
@@ -142,7 +143,8 @@ class Session:
         ranking = self.predictor.search(
             [query], k, histories=histories, prediction_times_us=moments
         )
-        return self._frame([query], ranking, "query")
+        frame = self._frame([query], ranking, "query")
+        return frame.assign(familiarity=ranking.familiarities[0])
 
     def similar_items(
         self, item_id: str, *, by: Likeness = "behavior", k: int = 10

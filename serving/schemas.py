@@ -276,8 +276,13 @@ class PropensityResponse(_UserResponse):
 
 
 class SearchResponse(_Response):
+    """`familiarity` is the share of usual queries that match at most as well; one that matches
+    worse than 99 in 100 of them is `out_of_distribution`: its items are the nearest there are."""
+
     user_id: str | None
     personalised: bool
+    familiarity: float
+    out_of_distribution: bool
     items: list[RankedItem]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,8 @@ class CountingPredictor:
         return Propensities(["food", "tools"], scores, scores / 2, (1 + scores) / 2)
 
     def search(self, queries: Sequence[str], k: int, **_: Any) -> Ranking:
-        return self._first(k)
+        known = [0.5 if one.isalpha() else 0.0 for one in queries]
+        return replace(self._first(k), familiarities=known)
 
     def tags(self, item_ids: Sequence[str], k: int) -> Ranking:
         self._require_item(item_ids[0])

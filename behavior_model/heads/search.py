@@ -4,7 +4,8 @@ Candidates come from the lexical index (words, misspellings), from texts of like
 others took after words like these, and from what the user bought and matches. A conditional logit
 mixes their scores by a few weights that are learned on the validation window. For a user with a
 history the best of them are looked at again, with what the ranking of products says of this user
-and each.
+and each. How well the best candidate matches, held against queries of the validation window, tells
+when a query is unlike anything that is sold.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ FEATURES: Final = (
     "category_taken",
     "backbone",
 )
+MATCHING: Final = ("words", "spelling", "details", "meaning", "taken", "category_taken")
+"""What says how well a product fits a query, whoever asks and however much it is bought."""
 RECOMMENDED: Final = "recommended"
 PERSONAL_FEATURES: Final = (*FEATURES, RECOMMENDED)
 NUM_REFINED: Final = 200
@@ -68,7 +71,7 @@ MAX_ITEMS_PER_CATEGORY: Final = 50
 """Candidates of the categories that are taken from after words like these: the most bought."""
 SHARE_UNIT: Final = 0.01
 """Shares are told apart from here on, by their logarithm."""
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _JSON: Final = "search.json"
 _TENSORS: Final = "search.safetensors"
 _TEXTS: Final = "search_texts.arrow"
@@ -150,6 +153,7 @@ class SearchHead:
         popularity: float32[num_item_indices], log(1 + decayed purchases).
         queries: What was typed, and taken then.
         weights: float64[len(FEATURES)].
+        matches: float64[M], ascending quantiles of `match` over queries of the validation window.
         item_embeddings: float32[num_item_indices, D + 1], the backbone's, or None without one.
         personal: The second look for users with a history; None where it does not help.
     """
@@ -161,6 +165,7 @@ class SearchHead:
     popularity: Floats
     queries: QueryMemory
     weights: npt.NDArray[np.float64]
+    matches: npt.NDArray[np.float64]
     item_embeddings: Floats | None = None
     personal: PersonalSearch | None = None
 
@@ -172,7 +177,7 @@ class SearchHead:
         histories: Histories | None = None,
         prediction_times_us: int | Longs | None = None,
         states: UserStates | None = None,
-    ) -> tuple[Longs, Floats]:
+    ) -> tuple[Longs, Floats, npt.NDArray[np.float64]]:
         """The best products per query, best first.
 
         Args:
@@ -183,10 +188,12 @@ class SearchHead:
             states: The backbone's states of the same users; optional.
 
         Returns:
-            int64[Q, k] item indices (-1 fills short lists) and float32[Q, k] scores.
+            int64[Q, k] item indices (-1 fills short lists), float32[Q, k] scores, and float64[Q]
+            familiarities: the share of usual queries that match at most as well; 0 is unlike all.
         """
         ranked = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        familiarities = np.zeros(len(queries))
         meanings = self.encode(queries)
         for row, query in enumerate(queries):
             if histories is None or prediction_times_us is None:
@@ -199,7 +206,12 @@ class SearchHead:
             best, values = rank(found, weights, k)
             ranked[row, : len(best)] = best
             scores[row, : len(best)] = values
-        return ranked, scores
+            familiarities[row] = self._familiarity(found)
+        return ranked, scores, familiarities
+
+    def _familiarity(self, found: Candidates) -> float:
+        levels = np.linspace(0.0, 1.0, len(self.matches))
+        return float(np.interp(match(found, self.weights), self.matches, levels))
 
     def _personal(
         self,
@@ -311,6 +323,7 @@ class SearchHead:
         folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, npt.NDArray[Any]] = {
             "weights": self.weights,
+            "matches": self.matches,
             "popularity": self.popularity,
         }
         if self.personal is not None:
@@ -365,6 +378,7 @@ class SearchHead:
             popularity=tensors["popularity"],
             queries=QueryMemory.from_arrow(pa.feather.read_table(folder / _QUERIES)),
             weights=tensors["weights"],
+            matches=tensors["matches"],
             item_embeddings=item_embeddings,
             personal=personal,
         )
@@ -374,6 +388,19 @@ def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tu
     """The best k candidates, best first; of equals the one bought more in training stands first."""
     best = candidates.best(weights, k)
     return best.item_idx, (best.features.astype(np.float64) @ weights).astype(np.float32)
+
+
+def match(candidates: Candidates, weights: npt.NDArray[np.float64]) -> float:
+    """How well the candidate that fits the words best fits them; without candidates not at all.
+
+    Args:
+        candidates: After one look or two.
+        weights: float64[len(FEATURES)].
+    """
+    if not len(candidates.item_idx):
+        return -np.inf
+    columns = [FEATURES.index(name) for name in MATCHING]
+    return float((candidates.features[:, columns].astype(np.float64) @ weights[columns]).max())
 
 
 def _log_share(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from behavior_model.context import Futures, ModelContext
 from behavior_model.heads.catalogue_queries import CatalogueQueries, catalogue_queries, item_types
 from behavior_model.heads.choice import fit_choice_weights
+from behavior_model.heads.familiarity import NUM_QUANTILES
 from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts
 from behavior_model.heads.recommendation import RecommendationHead
@@ -28,6 +29,7 @@ from behavior_model.heads.search import (
     Candidates,
     PersonalSearch,
     SearchHead,
+    match,
 )
 from behavior_model.memory.queries import QueryMemory
 from behavior_model.metrics import ndcg_at_k
@@ -202,12 +204,19 @@ def finish(context: ModelContext, bare: SearchHead, examples: Examples, *, seed:
         examples: What they are fitted on.
         seed: Of the ranking of items.
     """
-    head = replace(bare, weights=examples.found.weights(usable_features(bare)))
+    weights = examples.found.weights(usable_features(bare))
+    head = replace(bare, weights=weights, matches=usual_matches(examples.found, weights))
     both = rankings(context, seed=seed)
     personal = _personal_weights(context, head, examples, both.before)
     if personal is not None:
         head = replace(head, personal=PersonalSearch(both.final, personal))
     return at_cut(head, context, head.weights)
+
+
+def usual_matches(found: QueryCandidates, weights: Doubles) -> Doubles:
+    """float64[M]: ascending quantiles of how well queries of the validation window match."""
+    matches = [match(one, weights) for one in found.candidates if len(one.item_idx)]
+    return np.quantile(matches or [0.0], np.linspace(0.0, 1.0, NUM_QUANTILES))
 
 
 def usable_features(head: SearchHead) -> Sequence[str]:
@@ -302,6 +311,7 @@ def validation_examples(
         popularity=popularity(context.vocabulary, context.histories(moment), moment),
         queries=QueryMemory.fit(context.typed_queries(moment)),
         weights=np.zeros(len(FEATURES)),
+        matches=np.zeros(NUM_QUANTILES),
         item_embeddings=item_embeddings,
     )
     typed = context.typed_queries(context.as_of_us).between(moment, context.as_of_us)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool as in_thread
 
-from behavior_model.predictor import Predictor
+from behavior_model.predictor import Predictor, Ranking
 from serving.dependencies import State
 from serving.problems import BODY_PROBLEMS, described
 from serving.ranked import ranked_items
@@ -26,18 +26,21 @@ async def search(request: SearchRequest, state: State) -> SearchResponse:
     known = user is not None and not user.fallback
     state.metrics.fallbacks.inc(user is not None and user.fallback)
 
-    def ask(predictor: Predictor) -> list[RankedItem]:
+    def ask(predictor: Predictor) -> tuple[list[RankedItem], Ranking]:
         ranking = predictor.search(
             [request.query],
             request.k,
             histories=user.histories if user and known else None,
             prediction_times_us=user.times_us if user and known else None,
         )
-        return ranked_items(predictor, ranking)
+        return ranked_items(predictor, ranking), ranking
 
+    items, ranking = await state.ask_model(ask)
     return SearchResponse(
         model_version=state.model_version,
         user_id=request.user_id,
         personalised=known and state.predictor.personalises_search,
-        items=await state.ask_model(ask),
+        familiarity=ranking.familiarities[0],
+        out_of_distribution=ranking.unfamiliar[0],
+        items=items,
     )

@@ -267,6 +267,14 @@ def test_a_blank_query_is_refused_and_an_unknown_name_is_no_wrong_address(
     assert assert_problem(client.get("/v1/nothing"), 404)["type"] == "urn:bfm:problem:not-found"
 
 
+def test_search_tells_when_a_query_is_unlike_all(client: TestClient) -> None:
+    for query, unlike in (("thing", False), ("#1", True)):
+        answer = client.post("/v1/search", json={"query": query}).json()
+        assert answer["out_of_distribution"] is unlike
+        assert answer["familiarity"] == (0.0 if unlike else 0.5)
+        assert answer["items"], "the nearest there are"
+
+
 def test_a_busy_file_of_live_events_is_a_503(shop: Workspace, client: TestClient) -> None:
     with closing(sqlite3.connect(shop.live_events_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

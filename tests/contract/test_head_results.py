@@ -103,7 +103,7 @@ def test_search_looks_again_at_what_the_user_is_likely_to_buy(
     histories, states = context.histories(AS_OF_US), context.states(AS_OF_US)
     ranking = both.final.rank(histories, states, AS_OF_US, NUM_ITEMS)
     queries = ["bread"] * len(histories)
-    found, scores = loaded.predict(
+    found, scores, _ = loaded.predict(
         queries, 3, histories=histories, prediction_times_us=AS_OF_US, states=states
     )
     num_compared = 0
@@ -116,7 +116,7 @@ def test_search_looks_again_at_what_the_user_is_likely_to_buy(
                 assert score == pytest.approx(known[item], abs=1e-4)
                 num_compared += 1
     assert num_compared > 2 * len(histories)
-    nobody, _ = loaded.predict(["bread"], 3)
+    nobody, *_ = loaded.predict(["bread"], 3)
     assert nobody.tolist() == plain.predict(["bread"], 3)[0].tolist()
 
 

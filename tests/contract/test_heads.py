@@ -77,6 +77,7 @@ def make_search() -> SearchHead:
         popularity=popularity(vocabulary, HISTORIES, CUT_US),
         queries=QueryMemory.empty(),
         weights=np.linspace(3.0, 1.0, len(FEATURES)),
+        matches=np.linspace(0.0, 5.0, 101),
     )
 
 

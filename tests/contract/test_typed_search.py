@@ -104,10 +104,13 @@ def test_search_is_learned_and_judged_on_what_was_typed(
     assert result.model > result.parts["without what was taken after like words"] + 0.1
     assert result.model >= result.baselines["most taken after like words"] - 0.05
     assert {r.split for r in results} >= {"test/catalogue words"}
+    *_, familiarities = head.predict([*SLANG, "qzx wvkj"], 5)
+    assert (familiarities[:-1] > 0.01).all()
+    assert familiarities[-1] < 0.01
     head.save(tmp_path)
     loaded = SearchHead.load(tmp_path, context.vocabulary, context.content, ENCODER)
     for word, category in zip(SLANG, range(4), strict=True):
-        ranked, _ = loaded.predict([word], 5)
+        ranked, *_ = loaded.predict([word], 5)
         categories = context.vocabulary.category_by_item_idx[ranked[0]]
         assert (ranked[0] >= FIRST_IDX).all()
         assert (categories == category).mean() > 0.5

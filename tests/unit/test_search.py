@@ -16,7 +16,7 @@ from behavior_model.heads.catalogue_queries import (
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex, item_texts
-from behavior_model.heads.search import FEATURES, SearchHead
+from behavior_model.heads.search import FEATURES, Candidates, SearchHead, match
 from behavior_model.memory.queries import QueryMemory
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from behavior_model.typed_queries import TypedQueries
@@ -106,13 +106,14 @@ def head() -> SearchHead:
         popularity=popularity(vocabulary, shop_histories(12), CUT_US),
         queries=QueryMemory.empty(),
         weights=np.asarray([(WEIGHTS | {"own": 5.0})[name] for name in FEATURES]),
+        matches=np.linspace(1.0, 12.0, 101),
     )
 
 
 def test_a_product_never_sold_is_found_by_its_words(head: SearchHead) -> None:
     unsold = FIRST_IDX + NUM_ITEMS - 1  # "toys number 9"
     assert head.popularity[unsold] == 0.0
-    ranked, scores = head.predict(["toys number 9"], 3)
+    ranked, scores, _ = head.predict(["toys number 9"], 3)
     assert ranked[0, 0] == unsold
     assert scores[0, 0] > scores[0, 1]
 
@@ -125,7 +126,7 @@ def test_what_others_took_after_the_words_is_found_though_no_text_says_it(
     weights = np.asarray([(WEIGHTS | {"taken": 2.0})[name] for name in FEATURES])
     taught = replace(head, queries=QueryMemory.fit(typed), weights=weights)
     for query in ("soirée", "Soirée!", "soirrée"):
-        ranked, scores = taught.predict([query], 2)
+        ranked, scores, _ = taught.predict([query], 2)
         assert ranked[0, 0] == item
         assert scores[0, 0] > scores[0, 1]
     found = taught.candidates("soirée", taught.encode(["soirée"])[0], None)
@@ -139,30 +140,45 @@ def test_what_others_took_after_the_words_is_found_though_no_text_says_it(
 
 def test_what_the_user_bought_comes_first(head: SearchHead) -> None:
     histories = shop_histories(12)
-    anonymous, _ = head.predict(["bread"], 5)
+    anonymous, *_ = head.predict(["bread"], 5)
     for user in range(3):
         one = histories.select([user])
         items = set(one.tokens["item"].tolist())
         breads = {i for i in items if (i - FIRST_IDX) % 4 == 0}
-        ranked, _ = head.predict(["bread"], 5, histories=one, prediction_times_us=CUT_US)
+        ranked, *_ = head.predict(["bread"], 5, histories=one, prediction_times_us=CUT_US)
         if breads:
             assert ranked[0, 0] in breads
     assert (anonymous[0] >= FIRST_IDX).all()
 
 
 def test_short_lists_are_filled(head: SearchHead) -> None:
-    ranked, scores = head.predict(["bread"], 500)
+    ranked, scores, _ = head.predict(["bread"], 500)
     filled = ranked[0] == -1
     assert filled.any()
     assert np.isneginf(scores[0, filled]).all()
     assert len(set(ranked[0, ~filled].tolist())) == (~filled).sum()
 
 
+def test_a_query_unlike_all_is_told_from_one_that_matches(head: SearchHead) -> None:
+    *_, familiarities = head.predict(["qzxvw", "bread"], 3)
+    assert familiarities[0] == 0.0
+    assert familiarities[1] > 0.5
+    nothing = Candidates(np.zeros(0, np.int64), np.zeros((0, len(FEATURES)), np.float32))
+    assert match(nothing, head.weights) == -np.inf
+
+
+def test_who_asks_changes_no_familiarity(head: SearchHead) -> None:
+    one = shop_histories(12).select([0])
+    *_, theirs = head.predict(["bread"], 3, histories=one, prediction_times_us=CUT_US)
+    *_, nobodys = head.predict(["bread"], 3)
+    assert theirs.tolist() == nobodys.tolist()
+
+
 def test_a_warm_head_has_nothing_left_to_make(head: SearchHead) -> None:
     fresh = replace(head, index=LexicalIndex(head.index.texts))
     fresh.warm()
     made = (set(vars(fresh)), set(vars(fresh.index)))
-    found, _ = fresh.predict(["sugar"], 3)
+    found, *_ = fresh.predict(["sugar"], 3)
     assert (set(vars(fresh)), set(vars(fresh.index))) == made
     np.testing.assert_array_equal(found, head.predict(["sugar"], 3)[0])
 
