@@ -1,7 +1,7 @@
 """What each objective of a company's pretraining is worth: the recipe without it.
 
 Run: `python tests/perf/bench_objectives.py --workspace DIR --out DIR`, where the workspace is the
-demo's. It has not been run to its end yet, so no figure of it stands anywhere.
+demo's; on two free cores it takes about 40 minutes. Its figures stand in docs/ablations.md.
 
 Every twelfth household is learned from, with the recipe's eight passes before the training cut, two
 trainings side by side on a thread each. All households are judged at the test cut: what the
