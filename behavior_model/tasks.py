@@ -276,10 +276,15 @@ def can_be_learned(task: UserTask, context: ModelContext) -> bool:
     newest = labels_at(context, task, context.validation_time)
     earlier = [labels_at(context, task, time) for time in context.training_times]
     labels = np.concatenate([newest, *earlier])
-    values, counts = np.unique(labels[~np.isnan(labels)], return_counts=True)
-    if len(values) < 2 or np.isnan(newest).all():
+    return not np.isnan(newest).all() and tell_enough(labels[~np.isnan(labels)], task.kind)
+
+
+def tell_enough(labels: Doubles, kind: TaskKind) -> bool:
+    """Whether labels differ, each of two outcomes `MIN_OUTCOMES` times."""
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) < 2:
         return False
-    return task.kind is TaskKind.REGRESSION or bool(counts.min() >= MIN_OUTCOMES)
+    return kind is TaskKind.REGRESSION or bool(counts.min() >= MIN_OUTCOMES)
 
 
 def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:

@@ -3,8 +3,9 @@
 Rows are users at rolling earlier prediction times whose windows have passed at the test cut. Every
 user falls into one of five folds by a hash of the id; raw scores for calibration come from models
 that have not seen the user at any time. The learners that answer are then fitted on all rows.
-What mixes them is fitted on the newest prediction time alone: its window is the only one that the
-backbone has not been pretrained on, so that elsewhere its states look better than they are.
+What mixes them is fitted on the newest prediction time alone, by learners that have seen neither
+its users nor its window: it is the only one that the backbone has not been pretrained on, so that
+elsewhere its states look better than they are, and who shows the outcome may change with time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from behavior_model.heads.user_inputs import (
     labelled_rows,
     user_inputs,
 )
-from behavior_model.tasks import TaskKind, UserTask
+from behavior_model.tasks import TaskKind, UserTask, tell_enough
 from pipelines.errors import UserError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
@@ -40,6 +41,7 @@ from pipelines.workspace import write_json_atomically
 
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 NUM_FOLDS: Final = 5
 SCHEMA_VERSION: Final = 2
@@ -192,8 +194,13 @@ def fit_rows(
             f"test cut; that is too few to hold {NUM_FOLDS} groups of them out. Give a longer "
             "history or a later --as-of, or take the task out."
         )
-    by_learner = _out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
     newest = rows.times == 0
+    by_learner = out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)
+    if tell_enough(rows.labels[~newest], task.kind):
+        foretold = out_of_fold(
+            rows.inputs, targets, folds, binary=binary, seed=seed, taught=~newest
+        )
+        by_learner[newest] = foretold[newest]
     mixture = fit_mixture(by_learner[newest], targets[newest], binary=binary)
     raw = by_learner @ mixture[:-1] + mixture[-1]
     learners = Learners.fit(rows.inputs, targets, binary=binary, seed=seed)
@@ -221,13 +228,22 @@ def fold_of(user_ids: list[str]) -> Longs:
     return np.asarray([zlib.crc32(user.encode()) % NUM_FOLDS for user in user_ids], dtype=np.int64)
 
 
-def _out_of_fold(
-    inputs: UserInputs, targets: Doubles, folds: Longs, *, binary: bool, seed: int
+def out_of_fold(
+    inputs: UserInputs,
+    targets: Doubles,
+    folds: Longs,
+    *,
+    binary: bool,
+    seed: int,
+    taught: Bools | None = None,
 ) -> Doubles:
+    """float64[N, M]: raw scores of learners that have not seen the user; of rows that may teach,
+    all by default."""
     parts = []
     for fold in range(NUM_FOLDS):
         out = folds == fold
-        learners = Learners.fit(inputs.rows(~out), targets[~out], binary=binary, seed=seed)
+        seen = ~out if taught is None else ~out & taught
+        learners = Learners.fit(inputs.rows(seen), targets[seen], binary=binary, seed=seed)
         parts.append(learners.raw(inputs.rows(out)))
     raw = np.empty((len(targets), parts[0].shape[1]))
     for fold, values in enumerate(parts):

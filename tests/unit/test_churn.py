@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from behavior_model.heads.learners import fit_mixture
 from behavior_model.heads.user_inputs import InputKind, LabelledRows, UserInputs, user_inputs
-from behavior_model.heads.user_task import UserTaskHead, fit_rows, fold_of
+from behavior_model.heads.user_task import UserTaskHead, fit_rows, fold_of, out_of_fold
 from behavior_model.metrics import auc
 from behavior_model.tasks import get_user_task
 from behavior_model.user_features import FREQUENCY, RECENCY, user_features
@@ -120,6 +121,37 @@ def test_missing_and_foreign_files_are_refused(head: UserTaskHead, tmp_path: Pat
 def test_nothing_is_pickled(head: UserTaskHead, tmp_path: Path) -> None:
     head.save(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors", ".txt"}
+
+
+def test_what_is_mixed_has_seen_neither_the_user_nor_the_newest_window(
+    histories: Histories,
+) -> None:
+    rows = rows_at(histories, TIMES)
+    folds, newest = fold_of(rows.user_ids), rows.times == 0
+
+    def foretold(labels: np.ndarray) -> np.ndarray:
+        found = out_of_fold(rows.inputs, labels, folds, binary=True, seed=0, taught=~newest)
+        return found[newest & (folds == 1)]
+
+    plain = foretold(rows.labels)
+    for unseen in (newest, folds == 1):
+        flipped = np.where(unseen, 1.0 - rows.labels, rows.labels)
+        np.testing.assert_array_equal(foretold(flipped), plain)
+    others = np.where(~newest & (folds != 1), 1.0 - rows.labels, rows.labels)
+    assert (foretold(others) != plain).any()
+
+
+def test_where_older_windows_show_one_outcome_the_newest_teaches_too(
+    histories: Histories,
+) -> None:
+    rows = rows_at(histories, TIMES)
+    labels = np.where(rows.times == 0, rows.labels, 0.0)
+    task = get_user_task("churn")
+    one = replace(rows, labels=labels)
+    head = fit_rows(one, task, InputKind.STATISTICS, shop_vocabulary(), seed=0)
+    now = TIMES[0]
+    scores = head.predict(histories.before(now), None, now).scores
+    assert auc(labels[rows.times == 0], scores) > 0.9
 
 
 def test_a_user_stays_in_one_fold() -> None:
