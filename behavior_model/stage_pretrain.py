@@ -1,20 +1,28 @@
-"""Room 5 as one call: item content, pretraining on Ray, the backbone in the workspace."""
+"""Room 5 as one call: item content, pretraining, the backbone in the workspace.
+
+Ray trains; a company so small that starting Ray would take longer than its training is trained by
+the process that is asked, in the same steps.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import pyarrow.compute as pc
+import torch
 
 from behavior_model.core import Core
 from behavior_model.items import build_item_content
 from behavior_model.recipes import Recipe
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.training import ray_trainer
+from behavior_model.training.alone import fit_alone
 from behavior_model.training.checkpoint import shards_of_latest
 from behavior_model.training.processes import Sharding, check_processes
 from behavior_model.training.ray_session import ray_session
@@ -22,11 +30,14 @@ from behavior_model.training.tracking import follow, mlflow_run, progress_line
 from behavior_model.training.worker import PretrainingJob
 from pipelines import lake
 from pipelines.clock import from_micros
-from pipelines.contracts import TIMES_US, TOKEN_SEQUENCES, USER_ID
+from pipelines.contracts import NUM_EVENTS, TIMES_US, TOKEN_SEQUENCES, USER_ID
 from pipelines.erasure import without_users
 from pipelines.errors import UserError
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import Workspace
+
+MAX_EVENTS_HERE: Final = 100_000
+"""Of all customers; Ray's start takes as long as some passes over so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,16 +194,23 @@ def _begin_log(job: PretrainingJob) -> None:
         job.log_path.unlink(missing_ok=True)
 
 
+def _is_small(job: PretrainingJob, num_workers: int) -> bool:
+    """Whether one process without an accelerator is to learn from few events."""
+    if num_workers > 1 or os.environ.get("RAY_ADDRESS") or torch.cuda.is_available():
+        return False
+    counts = lake.read(job.workspace, TOKEN_SEQUENCES.name, [NUM_EVENTS]).column(0)
+    return bool((pc.sum(counts).as_py() or 0) <= MAX_EVENTS_HERE)
+
+
 def _train(job: PretrainingJob, num_workers: int, sharding: Sharding) -> dict[str, float]:
-    """Train under Ray; the last reported metrics."""
+    """Train under Ray, or here; the last reported metrics."""
     _begin_log(job)
-    with (
-        progress_line() as line,
-        mlflow_run(job) as log,
-        follow(job.log_path, [line, log]),
-        ray_session(num_cpus=num_workers + 1),
-    ):
-        ray_trainer.fit(job, num_workers, sharding)
+    with progress_line() as line, mlflow_run(job) as log, follow(job.log_path, [line, log]):
+        if _is_small(job, num_workers):
+            fit_alone(job)
+        else:
+            with ray_session(num_cpus=num_workers + 1):
+                ray_trainer.fit(job, num_workers, sharding)
     lines = job.log_path.read_text(encoding="utf-8").splitlines()
     last: dict[str, float] = json.loads(lines[-1])
     return last

@@ -87,6 +87,7 @@ def test_the_same_options_give_the_same_bytes(shop: Simulated, tmp_path: Path) -
     assert contents(again.company.parent) == expected
     changed = contents(other.company.parent)
     assert {name for name in changed if changed[name] == expected.get(name)} == {
+        "staff_questions.py",
         "truth/archetypes.parquet",
         "truth/categories.parquet",
         "truth/markets.parquet",
