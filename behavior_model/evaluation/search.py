@@ -15,7 +15,11 @@ from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
-from behavior_model.heads.search import FEATURES, Candidates, SearchHead
+from behavior_model.heads.search import SearchHead
+from behavior_model.heads.search_candidates import (
+    FEATURES,
+    Candidates,
+)
 from behavior_model.heads.search_fitting import (
     MIN_TYPED_QUERIES,
     NUM_FIT_QUERIES,

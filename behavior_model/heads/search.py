@@ -27,10 +27,15 @@ from behavior_model.embedding import UserStates
 from behavior_model.heads.documents import read_document
 from behavior_model.heads.item_counts import OwnCounts, own_counts
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex
-from behavior_model.heads.pair_features import pair_features
-from behavior_model.heads.recommendation import RecommendationHead, transformer_scores
+from behavior_model.heads.recommendation import RecommendationHead
+from behavior_model.heads.search_candidates import (
+    FEATURES,
+    Candidates,
+    PersonalSearch,
+    match,
+    rank,
+)
 from behavior_model.items import ItemContent
-from behavior_model.memory.purchases import Level, read_purchases
 from behavior_model.memory.queries import QueryMemory
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.unit_rows import unit_rows
@@ -43,24 +48,6 @@ from pipelines.workspace import write_json_atomically
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 
-FEATURES: Final = (
-    "words",
-    "spelling",
-    "details",
-    "meaning",
-    "popularity",
-    "own",
-    "own_recent",
-    "owned_match",
-    "owned_popularity",
-    "taken",
-    "category_taken",
-    "backbone",
-)
-MATCHING: Final = ("words", "spelling", "details", "meaning", "taken", "category_taken")
-"""What says how well a product fits a query, whoever asks and however much it is bought."""
-RECOMMENDED: Final = "recommended"
-PERSONAL_FEATURES: Final = (*FEATURES, RECOMMENDED)
 NUM_REFINED: Final = 200
 """Candidates that are looked at again for a user."""
 NUM_LIKE_TEXTS: Final = 10
@@ -78,67 +65,6 @@ _TEXTS: Final = "search_texts.arrow"
 _QUERIES: Final = "search_queries.arrow"
 _PERSONAL: Final = "personal_weights"
 _TEXT_SCHEMA: Final = pa.schema([("name", pa.string()), ("details", pa.string())])
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """What one query might mean.
-
-    Args:
-        item_idx: int64[C].
-        features: float32[C, len(FEATURES)], or one more after a second look.
-    """
-
-    item_idx: Longs
-    features: Floats
-
-    def best(self, weights: npt.NDArray[np.float64], count: int) -> Candidates:
-        """The best so many, best first; of equals the one bought more in training first."""
-        values = self.features.astype(np.float64) @ weights
-        rows = np.argsort(-values, kind="stable")[:count]
-        return Candidates(self.item_idx[rows], self.features[rows])
-
-
-@dataclass(frozen=True, eq=False)
-class PersonalSearch:
-    """The second look: what was asked for, and what the user is likely to buy.
-
-    Args:
-        ranker: Ranks items for users.
-        weights: float64[len(PERSONAL_FEATURES)].
-    """
-
-    ranker: RecommendationHead
-    weights: npt.NDArray[np.float64]
-
-    def refine(
-        self,
-        found: Candidates,
-        histories: Histories,
-        user: int,
-        prediction_time_us: int,
-        states: UserStates | None,
-    ) -> Candidates:
-        """Candidates with PERSONAL_FEATURES.
-
-        Args:
-            found: Candidates with FEATURES.
-            histories: U users.
-            user: Position of the one who asks.
-            prediction_time_us: UTC microseconds.
-            states: The backbone's states of the U users, if it is listened to.
-        """
-        ranker, one = self.ranker, histories.select([user])
-        past = read_purchases(one, ranker.vocabulary, Level.ITEM, prediction_time_us)
-        opinion = transformer_scores(Level.ITEM, states, ranker.items)
-        if opinion is not None:
-            opinion = opinion.users_between(user, user + 1)
-        order = np.argsort(found.item_idx)
-        targets = found.item_idx[order]
-        table = pair_features(past, ranker.memories, opinion, targets=targets)
-        scores = np.zeros(len(order), dtype=np.float32)
-        scores[order] = ranker.mixture.score(table)
-        return Candidates(found.item_idx, np.column_stack([found.features, scores]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,25 +308,6 @@ class SearchHead:
             item_embeddings=item_embeddings,
             personal=personal,
         )
-
-
-def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tuple[Longs, Floats]:
-    """The best k candidates, best first; of equals the one bought more in training stands first."""
-    best = candidates.best(weights, k)
-    return best.item_idx, (best.features.astype(np.float64) @ weights).astype(np.float32)
-
-
-def match(candidates: Candidates, weights: npt.NDArray[np.float64]) -> float:
-    """How well the candidate that fits the words best fits them; without candidates not at all.
-
-    Args:
-        candidates: After one look or two.
-        weights: float64[len(FEATURES)].
-    """
-    if not len(candidates.item_idx):
-        return -np.inf
-    columns = [FEATURES.index(name) for name in MATCHING]
-    return float((candidates.features[:, columns].astype(np.float64) @ weights[columns]).max())
 
 
 def _log_share(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

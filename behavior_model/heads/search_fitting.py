@@ -21,14 +21,13 @@ from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.recommendation_fitting import rankings
-from behavior_model.heads.search import (
+from behavior_model.heads.search import NUM_REFINED, SearchHead
+from behavior_model.heads.search_candidates import (
     FEATURES,
-    NUM_REFINED,
     PERSONAL_FEATURES,
     RECOMMENDED,
     Candidates,
     PersonalSearch,
-    SearchHead,
     match,
 )
 from behavior_model.memory.queries import QueryMemory

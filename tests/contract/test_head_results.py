@@ -18,11 +18,11 @@ from behavior_model.evaluation.report import verdict
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.heads.recommendation_fitting import rankings
-from behavior_model.heads.search import (
+from behavior_model.heads.search import SearchHead
+from behavior_model.heads.search_candidates import (
     PERSONAL_FEATURES,
     RECOMMENDED,
     PersonalSearch,
-    SearchHead,
 )
 from behavior_model.memory.purchases import Level
 from behavior_model.model.backbone import new_backbone, save_backbone

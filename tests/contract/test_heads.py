@@ -14,7 +14,10 @@ import pytest
 
 from behavior_model.heads.item_counts import popularity
 from behavior_model.heads.lexical_index import LexicalIndex, item_texts
-from behavior_model.heads.search import FEATURES, SearchHead
+from behavior_model.heads.search import SearchHead
+from behavior_model.heads.search_candidates import (
+    FEATURES,
+)
 from behavior_model.heads.tagging import TaggingHead
 from behavior_model.heads.tagging_fitting import fit as fit_tagging
 from behavior_model.heads.user_inputs import InputKind

@@ -14,11 +14,11 @@ from deltalake import write_deltalake
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import search
 from behavior_model.heads.recommendation_fitting import rankings
-from behavior_model.heads.search import (
+from behavior_model.heads.search import SearchHead
+from behavior_model.heads.search_candidates import (
     PERSONAL_FEATURES,
     RECOMMENDED,
     PersonalSearch,
-    SearchHead,
 )
 from behavior_model.heads.search_fitting import Asked, at_cut, collect
 from behavior_model.memory.queries import QueryMemory

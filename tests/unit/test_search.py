@@ -16,7 +16,12 @@ from behavior_model.heads.catalogue_queries import (
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.item_counts import own_counts, popularity
 from behavior_model.heads.lexical_index import ItemTexts, LexicalIndex, item_texts
-from behavior_model.heads.search import FEATURES, Candidates, SearchHead, match
+from behavior_model.heads.search import SearchHead
+from behavior_model.heads.search_candidates import (
+    FEATURES,
+    Candidates,
+    match,
+)
 from behavior_model.memory.queries import QueryMemory
 from behavior_model.text_encoder import HashedBackend, TextEncoder
 from behavior_model.typed_queries import TypedQueries
