@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 Doubles = npt.NDArray[np.float64]
+Interval = tuple[float, float]
 
 NUM_RESAMPLES: Final = 1_000
 NUM_CALIBRATION_BINS: Final = 10
@@ -116,48 +117,55 @@ def expected_calibration_error(labels: Doubles, probabilities: Doubles) -> float
     return float(np.sum(gaps) / len(labels))
 
 
+def bootstrap_intervals(
+    num_users: int,
+    statistics: Callable[[npt.NDArray[np.int64]], Sequence[float]],
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+    max_drawn: int | None = None,
+    is_error: bool = False,
+) -> list[Interval]:
+    """95 per cent percentile intervals of statistics over users drawn with replacement.
+
+    An error that is a sum of sizes, such as ECE, is larger in every resample than over the users
+    that it is drawn from. Its interval is moved down by that bias (Efron and Tibshirani, 1993,
+    chapter 10).
+
+    Args:
+        num_users: U.
+        statistics: Takes int64[U] positions of drawn users, gives the values.
+        seed: Seed of the draws.
+        num_resamples: Number of draws.
+        max_drawn: Users of a draw at most, where the statistics take long; None: as many as there
+            are. Draws of fewer users make intervals wider, as if there were no more users.
+        is_error: Whether the statistics are such errors, or differences of them.
+    """
+    generator = np.random.default_rng(seed)
+    size = num_users if max_drawn is None else min(num_users, max_drawn)
+    draws = [statistics(generator.integers(0, num_users, size)) for _ in range(num_resamples)]
+    drawn = np.asarray(draws, dtype=np.float64)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    bias = np.nanmean(drawn, axis=0) - statistics(np.arange(num_users)) if is_error else 0.0
+    return [(float(a), float(b)) for a, b in zip(low - bias, high - bias, strict=True)]
+
+
 def bootstrap_interval(
     num_users: int,
     statistic: Callable[[npt.NDArray[np.int64]], float],
     *,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
-    max_drawn: int | None = None,
-    is_error: bool = False,
-) -> tuple[float, float]:
-    """95 per cent percentile interval of a statistic over users drawn with replacement.
-
-    An error that is a sum of sizes, such as ECE, is larger in every resample than over the users
-    that it is drawn from. Its interval is moved down by that bias (Efron and Tibshirani, 1993,
-    chapter 10), to zero at the lowest.
-
-    Args:
-        num_users: U.
-        statistic: Takes int64[U] positions of drawn users, gives the value.
-        seed: Seed of the draws.
-        num_resamples: Number of draws.
-        max_drawn: Users of a draw at most, where the statistic takes long; None: as many as there
-            are. Draws of fewer users make the interval wider, as if there were no more users.
-        is_error: Whether the statistic is such an error.
-    """
-    generator = np.random.default_rng(seed)
-    size = num_users if max_drawn is None else min(num_users, max_drawn)
-    draws = [statistic(generator.integers(0, num_users, size)) for _ in range(num_resamples)]
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    if is_error:
-        bias = float(np.nanmean(draws)) - statistic(np.arange(num_users))
-        low, high = max(low - bias, 0.0), max(high - bias, 0.0)
-    return float(low), float(high)
+) -> Interval:
+    """The same for one statistic."""
+    (interval,) = bootstrap_intervals(
+        num_users, lambda drawn: [statistic(drawn)], seed=seed, num_resamples=num_resamples
+    )
+    return interval
 
 
-def mean_with_interval(per_user: Doubles, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
-    """Mean over users with a value, and its bootstrap interval.
-
-    Raises:
-        ValueError: no user has one.
-    """
+def mean_with_interval(per_user: Doubles, *, seed: int = 0) -> tuple[float, Interval]:
+    """Mean over users with a value, and its bootstrap interval."""
     values = per_user[~np.isnan(per_user)]
-    if len(values) == 0:
-        raise ValueError("no user has a value; there is nothing to take a mean of")
     interval = bootstrap_interval(len(values), lambda drawn: float(values[drawn].mean()), seed=seed)
     return float(values.mean()), interval

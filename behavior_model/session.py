@@ -78,6 +78,7 @@ class Session:
                 "interval": [r.interval for r in rows],
                 "best baseline": [r.best_baseline[1] for r in rows],
                 "which": [r.best_baseline[0] for r in rows],
+                "gain interval": [r.gain_interval for r in rows],
             }
         )
 

@@ -144,6 +144,13 @@ def fit_all(context: ModelContext, *, seed: int, say: Say, made_from: str = "") 
         figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results)
         _write_ingredients(context.workspace, name, ingredients)
         say(f"  {name}: {figures} ({time.perf_counter() - begun:.0f} s)")
+        if results and results[0].is_vague:
+            first, (low, high) = results[0], results[0].interval
+            say(
+                f"  warning: {name}: too few could be judged ({first.num_users:,} users): "
+                f"{first.metric} may be anything from {low:.2f} to {high:.2f}. Believe it when "
+                "more users or longer histories are there."
+            )
 
 
 def read_results(workspace: Workspace) -> list[Result]:

@@ -38,8 +38,8 @@ from behavior_model.benchmark.texted import (
     text_recipe,
     within,
 )
+from behavior_model.evaluation.comparison import Statistic, compare
 from behavior_model.evaluation.results import Result
-from behavior_model.metrics import Doubles, bootstrap_interval
 from behavior_model.objectives.next_item import NextItemModel
 from behavior_model.recipes import Recipe
 from pipelines.errors import UserError
@@ -236,23 +236,23 @@ def _baselines(task: LeaveOneOutTask, shop: Shop, seed: int) -> dict[str, Longs]
 def _ratio(judge: Judge, lists: Longs, baselines: Mapping[str, Longs], is_cold: Bools) -> Result:
     """Recall of cold items by that of warm ones; the interval is over users drawn again."""
 
-    def ratio(recalls: Doubles, drawn: Longs) -> float:
-        hits, cold = recalls[drawn], is_cold[drawn]
-        if not hits[~cold].any() or not cold.any():
-            return math.nan
-        return float(hits[cold].mean() / hits[~cold].mean())
+    def ratio_of(lists: Longs) -> Statistic:
+        recalls = judge.per_user(RECALL, lists)
 
-    everybody = np.arange(len(is_cold))
-    recalls = judge.per_user(RECALL, lists)
+        def ratio(drawn: Longs) -> float:
+            hits, cold = recalls[drawn], is_cold[drawn]
+            if not hits[~cold].any() or not cold.any():
+                return math.nan
+            return float(hits[cold].mean() / hits[~cold].mean())
+
+        return ratio
+
+    beside = {name: ratio_of(one) for name, one in baselines.items()}
     return judge.result(
         RATIO,
         "test/cold to warm",
-        (
-            ratio(recalls, everybody),
-            bootstrap_interval(len(everybody), lambda drawn: ratio(recalls, drawn)),
-        ),
-        {name: ratio(judge.per_user(RECALL, one), everybody) for name, one in baselines.items()},
-        num_users=len(everybody),
+        compare(RATIO, ratio_of(lists), beside, len(is_cold)),
+        num_users=len(is_cold),
         parts={},
         spread={},
     )

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.benchmark.interactions import Bools, Longs
+from behavior_model.evaluation.comparison import Comparison, compare_means
 from behavior_model.evaluation.report import write_page
 from behavior_model.evaluation.results import Result, write_evaluation
-from behavior_model.metrics import Doubles, mean_with_interval, ndcg_at_k, recall_at_k
+from behavior_model.metrics import Doubles, ndcg_at_k, recall_at_k
 from behavior_model.peak_memory import peak_memory_bytes
 
 K: Final = 10
@@ -77,19 +78,19 @@ class Judge:
         found = []
         for metric in (f"{name}@{k}" for name in METRICS for k in self.judged_at):
 
-            def mean(lists: Longs, metric: str = metric) -> float:
-                return float(self.per_user(metric, lists)[chosen].mean())
+            def per_user(lists: Longs, metric: str = metric) -> Doubles:
+                return self.per_user(metric, lists)[chosen]
 
-            per_seed = np.stack([self.per_user(metric, one)[chosen] for one in model])
+            per_seed = np.stack([per_user(one) for one in model])
+            beside = {name: per_user(one) for name, one in baselines.items()}
             found.append(
                 self.result(
                     metric,
                     split,
-                    mean_with_interval(per_seed.mean(axis=0)),
-                    {name: mean(one) for name, one in baselines.items()},
+                    compare_means(metric, per_seed.mean(axis=0), beside),
                     num_users=int(chosen.sum()),
                     parts={
-                        name: float(np.mean([mean(one) for one in seeds]))
+                        name: float(np.mean([per_user(one).mean() for one in seeds]))
                         for name, seeds in (parts or {}).items()
                     },
                     spread=_spread(per_seed.mean(axis=1)),
@@ -106,22 +107,22 @@ class Judge:
         self,
         metric: str,
         split: str,
-        model: tuple[float, tuple[float, float]],
-        baselines: Mapping[str, float],
+        compared: Comparison,
         *,
         num_users: int,
         parts: Mapping[str, float],
         spread: Mapping[str, float],
     ) -> Result:
-        """One figure with the facts of the run; the model's comes with its interval."""
+        """One figure with the facts of the run."""
         return Result(
             task=self.task,
             metric=metric,
             split=split,
             cut=self.cut,
-            model=model[0],
-            interval=model[1],
-            baselines=baselines,
+            model=compared.model,
+            interval=compared.interval,
+            baselines=compared.baselines,
+            gain_interval=compared.gain_interval,
             parts=parts,
             spread=spread,
             num_users=num_users,

@@ -19,13 +19,13 @@ from scipy import sparse
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
+from behavior_model.evaluation.comparison import compare_means
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.recommendation import RecommendationHead
 from behavior_model.largest import largest_columns
 from behavior_model.likeness import BehaviourLikeness
 from behavior_model.memory.purchases import Longs
-from behavior_model.metrics import mean_with_interval
 from behavior_model.unit_rows import unit_rows
 from pipelines.tokens.binning import FIRST_IDX
 
@@ -66,7 +66,6 @@ def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list
         num_items=len(memory.known),
         seconds=time.perf_counter() - begun,
     )
-    value, interval = mean_with_interval(_log_lifts(bought, asked, likest), seed=seed)
 
     def most_together(some: Longs) -> Longs:
         counts = memory.neighbours.accompany[memory.position[some]].toarray()
@@ -77,22 +76,21 @@ def judge(context: ModelContext, head: RecommendationHead, *, seed: int) -> list
         "bought together (item-kNN)": _by_chunks(asked, most_together),
         "popularity": np.repeat(_most(_events_before(context), K)[None], len(asked), axis=0),
     }
-    parts = {"the backbone's space": _nearest(space, asked)}
-
-    def figures(named: dict[str, Longs]) -> dict[str, float]:
-        return {
-            name: float(_log_lifts(bought, asked, found).mean()) for name, found in named.items()
-        }
-
+    metric = f"log_lift@{K}"
+    compared = compare_means(
+        metric,
+        _log_lifts(bought, asked, likest),
+        {name: _log_lifts(bought, asked, found) for name, found in lists.items()},
+        seed=seed,
+    )
+    by_backbone = _log_lifts(bought, asked, _nearest(space, asked))
     return [
         measured.result(
-            f"log_lift@{K}",
+            metric,
             f"test, {len(asked):,} products",
-            value,
-            interval,
+            compared,
             num_users=int((np.asarray(bought.sum(axis=1)) > 0).sum()),
-            baselines=figures(lists),
-            parts=figures(parts),
+            parts={"the backbone's space": float(by_backbone.mean())},
         )
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from behavior_model.context import ModelContext
+from behavior_model.evaluation.comparison import Comparison
 from behavior_model.evaluation.results import Result
 from behavior_model.peak_memory import peak_memory_bytes
 from pipelines.clock import from_micros
@@ -33,11 +34,9 @@ class Measurement:
         self,
         metric: str,
         split: str,
-        model: float,
-        interval: tuple[float, float],
+        compared: Comparison,
         *,
         num_users: int,
-        baselines: Mapping[str, float],
         parts: Mapping[str, float] | None = None,
         spread: Mapping[str, float] | None = None,
     ) -> Result:
@@ -48,9 +47,10 @@ class Measurement:
             metric=metric,
             split=split,
             cut=cut.isoformat(),
-            model=model,
-            interval=interval,
-            baselines=baselines,
+            model=compared.model,
+            interval=compared.interval,
+            baselines=compared.baselines,
+            gain_interval=compared.gain_interval,
             parts=parts or {},
             spread=spread or {},
             num_users=num_users,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,15 +11,12 @@ import numpy as np
 
 from behavior_model.baselines.propensity import HAND_MADE, PROPENSITY_BASELINES
 from behavior_model.context import ModelContext
+from behavior_model.evaluation.comparison import Comparison, Statistic, compare
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.propensity import LEVEL, PropensityHead
 from behavior_model.memory.purchases import Bools, Doubles
-from behavior_model.metrics import (
-    bootstrap_interval,
-    expected_calibration_error,
-    macro_auc,
-)
+from behavior_model.metrics import expected_calibration_error, macro_auc
 
 TASK: Final = "category_propensity"
 NUM_RESAMPLES: Final = 300
@@ -58,37 +55,33 @@ def _judge(measured: Measurement, head: PropensityHead, seed: int) -> list[Resul
     before = LEVEL.bought(earlier, head.targets).mean(axis=0)
     transformer = states.category_logits[:, head.targets].astype(np.float64)
 
-    def drawn(metric: Metric, *, is_error: bool = False) -> tuple[float, float]:
-        return bootstrap_interval(
+    def compared(name: str, metric: Metric, beside: Mapping[str, Doubles]) -> Comparison:
+        def figure_of(scores: Doubles) -> Statistic:
+            return lambda users: metric(labels[users], scores[users])
+
+        return compare(
+            name,
+            figure_of(found),
+            {baseline: figure_of(scores) for baseline, scores in beside.items()},
             len(labels),
-            lambda users: metric(labels[users], found[users]),
             num_resamples=NUM_RESAMPLES,
             max_drawn=MAX_DRAWN_USERS,
-            is_error=is_error,
         )
 
+    chances = {
+        "majority": np.full(labels.shape, before.mean()),
+        "rate of the window before": np.tile(before, (len(labels), 1)),
+        HAND_MADE: baselines[HAND_MADE],
+    }
     return [
         measured.result(
             "macro_auc",
             "test",
-            macro_auc(labels, found),
-            drawn(macro_auc),
+            compared("macro_auc", macro_auc, baselines),
             num_users=len(labels),
-            baselines={name: macro_auc(labels, scores) for name, scores in baselines.items()},
             parts={"transformer": macro_auc(labels, transformer)},
         ),
-        measured.result(
-            "ece",
-            "test",
-            _ece(labels, found),
-            drawn(_ece, is_error=True),
-            num_users=len(labels),
-            baselines={
-                "majority": _ece(labels, np.full(labels.shape, before.mean())),
-                "rate of the window before": _ece(labels, np.tile(before, (len(labels), 1))),
-                HAND_MADE: _ece(labels, baselines[HAND_MADE]),
-            },
-        ),
+        measured.result("ece", "test", compared("ece", _ece, chances), num_users=len(labels)),
     ]
 
 

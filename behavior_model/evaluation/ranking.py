@@ -14,6 +14,7 @@ import numpy.typing as npt
 from behavior_model.baselines.registry import RANKING_BASELINES, RankingBaseline
 from behavior_model.context import ModelContext
 from behavior_model.evaluation import likeness
+from behavior_model.evaluation.comparison import compare_means
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.pair_features import FeatureTable
@@ -23,7 +24,7 @@ from behavior_model.heads.recommendation import (
     top_k,
 )
 from behavior_model.memory.purchases import Level, Longs
-from behavior_model.metrics import mean_with_interval, ndcg_at_k, recall_at_k
+from behavior_model.metrics import ndcg_at_k, recall_at_k
 
 Doubles = npt.NDArray[np.float64]
 
@@ -123,16 +124,14 @@ class _Judged:
 
 def _result(measured: Measurement, judged: _Judged, members: list[Longs], metric: str) -> Result:
     values = judged.per_user(metric, judged.lists["model"])
-    model, interval = mean_with_interval(values, seed=measured.seed)
     parts = [name for name in judged.lists if name.startswith("part:")]
     names = [name for name in judged.lists if name != "model" and name not in parts]
     single = [float(np.nanmean(judged.per_user(metric, lists))) for lists in members]
+    baselines = {name: judged.per_user(metric, judged.lists[name]) for name in names}
     return measured.result(
         metric,
         "test",
-        model,
-        interval,
-        baselines={name: judged.mean(metric, name) for name in names},
+        compare_means(metric, values, baselines, seed=measured.seed),
         parts={name.removeprefix("part:"): judged.mean(metric, name) for name in parts},
         spread={"model": float(np.std(single, ddof=1))} if len(single) > 1 else {},
         num_users=int((~np.isnan(values)).sum()),

@@ -37,6 +37,7 @@ _PAGE: Final = """<!doctype html>
 <style>
 {{ style|safe }}.win { color: #17703a; font-weight: 600; }
 .loss { color: #a13030; font-weight: 600; }
+.vague { background: #fff4d6; }
 table { font-size: 13px; } th, td { padding: .35rem; }
 td.wrapped { white-space: normal; text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1rem; }
@@ -47,7 +48,10 @@ td.wrapped { white-space: normal; text-align: left; }
 <h1>Evaluation: {{ company }}</h1>
 <p>Cut {{ cut|replace("+00:00", "Z") }}. Nothing at or after the cut was learned from.
 Intervals are 95 per cent bootstrap intervals over users, for likeness and tags over products; the
-best baseline is the strongest of all on the same split.</p>
+best baseline is the strongest of all on the same split. The gain over it is green or red where its
+own interval, of both judged on the same users, leaves no doubt of its sign.
+{% if results|selectattr("is_vague")|list %}<br><span class="vague">Marked intervals are so wide
+that the figure says little: too few could be judged.</span>{% endif %}</p>
 <table>
 <tr><th>task</th><th class="name">metric</th><th class="name">split</th><th>model</th>
 <th>interval</th><th>best baseline</th><th class="name">which</th><th>gain</th>
@@ -55,11 +59,14 @@ best baseline is the strongest of all on the same split.</p>
 {% for r in results %}
 <tr><td>{{ r.task }}</td><td class="name">{{ r.metric }}</td>
 <td class="wrapped">{{ r.split }}</td><td><b>{{ "%.4f"|format(r.model) }}</b></td>
-<td>{{ "%.3f"|format(r.interval[0]) }} to {{ "%.3f"|format(r.interval[1]) }}</td>
+<td{% if r.is_vague %} class="vague"{% endif %}>
+{{ "%.3f"|format(r.interval[0]) }} to {{ "%.3f"|format(r.interval[1]) }}</td>
 {% if r.baselines %}
 <td>{{ "%.4f"|format(r.best_baseline[1]) }}</td><td class="wrapped">{{ r.best_baseline[0] }}</td>
 <td class="{{ verdict(r) }}">
-{{ "%+.4f"|format(r.model - r.best_baseline[1]) }}</td>
+{{ "%+.4f"|format(r.model - r.best_baseline[1]) }}{% if r.gain_interval %}<br>
+<small>{{ "%+.3f"|format(r.gain_interval[0]) }} to {{ "%+.3f"|format(r.gain_interval[1]) }}</small>
+{% endif %}</td>
 {% else %}
 <td>not run</td><td class="name"></td><td></td>
 {% endif %}
@@ -80,11 +87,11 @@ on top. The same figures stand in <code>evaluation.json</code> beside this page.
 
 def verdict(result: Result) -> str:
     """How the page shows the model beside the strongest baseline: "win", "loss", or "tie" where
-    four digits tell no difference."""
-    gain = round(result.model - result.best_baseline[1], 4)
-    if gain == 0:
+    chance alone could have made the difference."""
+    low, high = result.gain_interval or (0.0, 0.0)
+    if low <= 0 <= high:
         return "tie"
-    return "win" if (gain < 0) == result.is_error else "loss"
+    return "win" if (high < 0) == result.is_error else "loss"
 
 
 def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:

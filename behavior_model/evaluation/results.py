@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from behavior_model.evaluation.comparison import ERRORS, strongest
+from behavior_model.metrics import Interval
 from pipelines.errors import WorkspaceError
 from pipelines.workspace import write_json_atomically
 
 SCHEMA_VERSION: Final = 1
+MAX_WIDTH: Final = 0.2
+"""Of an interval that still says something; an AUC has it from about twenty outcomes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class Result:
             without baselines.
         peak_memory_bytes: Peak resident memory of the process that evaluated.
         spread: Standard deviation over seeds per name, where a method has randomness.
+        gain_interval: 95 per cent bootstrap interval of the model's figure less the strongest
+            baseline's, both judged on the same draws; None without baselines.
     """
 
     task: str
@@ -45,7 +51,7 @@ class Result:
     split: str
     cut: str
     model: float
-    interval: tuple[float, float]
+    interval: Interval
     baselines: Mapping[str, float]
     num_users: int
     num_items: int
@@ -55,17 +61,23 @@ class Result:
     peak_memory_bytes: int
     parts: Mapping[str, float] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
+    gain_interval: Interval | None = None
 
     @property
     def is_error(self) -> bool:
         """Whether the smaller figure is the better one."""
-        return self.metric == "ece"
+        return self.metric in ERRORS
 
     @property
     def best_baseline(self) -> tuple[str, float]:
         """Name and figure of the strongest baseline (the smallest for errors such as ECE)."""
-        pick = min if self.is_error else max
-        return pick(self.baselines.items(), key=lambda item: item[1], default=("none", math.nan))
+        name = strongest(self.metric, self.baselines)
+        return ("none", math.nan) if name is None else (name, self.baselines[name])
+
+    @property
+    def is_vague(self) -> bool:
+        """Whether so few are judged that the figure could as well be another."""
+        return self.interval[1] - self.interval[0] > MAX_WIDTH
 
 
 def write_evaluation(path: Path, results: Iterable[Result]) -> None:
@@ -83,7 +95,16 @@ def read_evaluation(path: Path) -> list[Result]:
     if not path.is_file():
         raise WorkspaceError(f"{path}: nothing evaluated yet. Run: bfm evaluate --workspace DIR")
     rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-    return [Result(**{**row, "interval": tuple(row["interval"])}) for row in rows]
+    return [Result(**{**row, **_intervals(row)}) for row in rows]
+
+
+def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Pairs where JSON has lists; a null bound was not a number."""
+    return {
+        name: tuple(math.nan if bound is None else bound for bound in row[name])
+        for name in ("interval", "gain_interval")
+        if row.get(name) is not None
+    }
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
+from behavior_model.evaluation.comparison import compare_means
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.search import SearchHead
@@ -37,7 +38,6 @@ from behavior_model.heads.search_fitting import (
 )
 from behavior_model.metrics import (
     hits_at_k,
-    mean_with_interval,
     ndcg_at_k,
     recall_at_k,
 )
@@ -220,19 +220,16 @@ def _results(
     part_names: Sequence[str],
 ) -> list[Result]:
     results = []
-    for metric, values in figures["model"].items():
-        mean, interval = mean_with_interval(values)
-        means = {name: float(np.nanmean(by_metric[metric])) for name, by_metric in figures.items()}
-        parts = {name: means.pop(name) for name in part_names}
-        del means["model"]
+    for metric in figures["model"]:
+        by_name = {name: by_metric[metric] for name, by_metric in figures.items()}
+        model = by_name.pop("model")
+        parts = {name: float(np.nanmean(by_name.pop(name))) for name in part_names}
         results.append(
             measured.result(
                 metric,
                 split,
-                mean,
-                interval,
-                num_users=len(values),
-                baselines=means,
+                compare_means(metric, model, by_name),
+                num_users=len(model),
                 parts=parts,
             )
         )

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from scipy import sparse
 
 from behavior_model.context import ModelContext
+from behavior_model.evaluation.comparison import compare_means
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
 from behavior_model.heads.tag_evidence import item_tags, sold_items
 from behavior_model.heads.tagging import FEATURES, FLOORS, TaggingHead
 from behavior_model.heads.tagging_fitting import fit
-from behavior_model.metrics import mean_with_interval
 from pipelines import lake
 
 Longs = npt.NDArray[np.int64]
@@ -131,19 +131,16 @@ def _results(
 ) -> list[Result]:
     figures = {name: _metrics(rows, truths) for name, rows in ranked.items()}
     results = []
-    for metric, values in figures["model"].items():
-        mean, interval = mean_with_interval(values)
-        means = {name: float(by_metric[metric].mean()) for name, by_metric in figures.items()}
-        del means["model"]
-        own = {name: means.pop(name) for name in parts}
+    for metric in figures["model"]:
+        by_name = {name: by_metric[metric] for name, by_metric in figures.items()}
+        model = by_name.pop("model")
+        own = {name: float(by_name.pop(name).mean()) for name in parts}
         results.append(
             measured.result(
                 metric,
                 "test/held-out products",
-                mean,
-                interval,
+                compare_means(metric, model, by_name),
                 num_users=len(measured.context.histories(measured.context.as_of_us)),
-                baselines=means,
                 parts=own,
             )
         )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from behavior_model.context import ModelContext
+from behavior_model.evaluation.comparison import Statistic, compare
 from behavior_model.evaluation.contract import FitAndJudge
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.results import Result
@@ -25,7 +26,6 @@ from behavior_model.memory.purchases import NEVER_DAYS
 from behavior_model.metrics import (
     auc,
     average_precision,
-    bootstrap_interval,
     expected_calibration_error,
 )
 from behavior_model.tasks import TaskKind, UserTask, get_user_task, make_labels, past_at
@@ -140,29 +140,25 @@ def _results(
     baselines: Answers,
     metrics: Mapping[str, Metric],
 ) -> list[Result]:
-    def figures(metric: Metric, answers: Answers) -> dict[str, float]:
-        return {name: metric(labels, answer) for name, answer in answers.items()}
+    def figure_of(metric: Metric, answer: _Answer) -> Statistic:
+        return lambda users: metric(labels[users], answer.only(users))
 
-    results = []
-    for name, metric in metrics.items():
-
-        def drawn(users: npt.NDArray[np.int64], metric: Metric = metric) -> float:
-            return metric(labels[users], model.only(users))
-
-        results.append(
-            measured.result(
+    return [
+        measured.result(
+            name,
+            split,
+            compare(
                 name,
-                split,
-                metric(labels, model),
-                bootstrap_interval(
-                    len(labels), drawn, num_resamples=NUM_RESAMPLES, is_error=name == "ece"
-                ),
-                num_users=len(labels),
-                baselines=figures(metric, baselines),
-                parts=figures(metric, parts),
-            )
+                figure_of(metric, model),
+                {baseline: figure_of(metric, answer) for baseline, answer in baselines.items()},
+                len(labels),
+                num_resamples=NUM_RESAMPLES,
+            ),
+            num_users=len(labels),
+            parts={part: metric(labels, answer) for part, answer in parts.items()},
         )
-    return results
+        for name, metric in metrics.items()
+    ]
 
 
 def _metrics(kind: TaskKind) -> dict[str, Metric]:

@@ -13,6 +13,7 @@ import torch
 from behavior_model.context import ModelContext
 from behavior_model.embedding import item_embeddings
 from behavior_model.evaluation import likeness, propensity, search, tagging, user_tasks
+from behavior_model.evaluation.comparison import Comparison
 from behavior_model.evaluation.measurement import Measurement
 from behavior_model.evaluation.report import verdict
 from behavior_model.evaluation.results import Result
@@ -121,23 +122,30 @@ def test_search_looks_again_at_what_the_user_is_likely_to_buy(
 
 
 @pytest.mark.parametrize(
-    ("metric", "model", "expected"),
+    ("metric", "gain_interval", "expected"),
     [
-        ("auc", 0.81, "win"),
-        ("auc", 0.79, "loss"),
-        ("auc", 0.80001, "tie"),
-        ("ece", 0.79, "win"),
-        ("ece", 0.81, "loss"),
+        ("auc", (0.01, 0.03), "win"),
+        ("auc", (-0.03, -0.01), "loss"),
+        ("auc", (-0.01, 0.03), "tie"),
+        ("ece", (-0.03, -0.01), "win"),
+        ("ece", (0.01, 0.03), "loss"),
+        ("ece", None, "tie"),
     ],
 )
-def test_a_gain_that_no_digit_shows_is_neither_won_nor_lost(
-    context: ModelContext, metric: str, model: float, expected: str
+def test_a_gain_that_chance_could_have_made_is_neither_won_nor_lost(
+    context: ModelContext,
+    metric: str,
+    gain_interval: tuple[float, float] | None,
+    expected: str,
 ) -> None:
     measured = Measurement(context=context, task="churn", seed=0, seconds=1.0)
-    result = measured.result(
-        metric, "test", model, (0.7, 0.9), num_users=9, baselines={"recency": 0.8}
+    compared = Comparison(
+        model=0.8,
+        interval=(0.7, 0.9),
+        baselines={"recency": 0.79},
+        gain_interval=gain_interval,
     )
-    assert verdict(result) == expected
+    assert verdict(measured.result(metric, "test", compared, num_users=9)) == expected
 
 
 @pytest.mark.parametrize("task", JUDGES)
@@ -155,3 +163,7 @@ def test_every_figure_stands_beside_its_baselines(
         assert result.num_users > 0
         assert result.num_events == context.histories(AS_OF_US).num_events
         assert result.interval[0] <= result.interval[1]
+        gain = result.model - result.best_baseline[1]
+        assert result.gain_interval is not None
+        if not result.is_error:  # of so few users that of an error lies where its bias puts it
+            assert result.gain_interval[0] <= gain <= result.gain_interval[1]

@@ -9,7 +9,7 @@ import pytest
 from behavior_model.heads import calibration
 from behavior_model.heads.calibration import Calibration, calibrate_outcome, calibrate_rate
 from behavior_model.heads.familiarity import UNFAMILIAR_BELOW, Familiarity
-from behavior_model.metrics import bootstrap_interval, expected_calibration_error
+from behavior_model.metrics import bootstrap_intervals, expected_calibration_error
 from behavior_model.user_draw import drawn_users
 
 NUM_USERS, NUM_TIMES = 500, 4
@@ -78,18 +78,34 @@ def test_users_are_drawn_once_each_and_stay_in_order() -> None:
     assert (some != drawn_users(users, 20, seed=1)).any()
 
 
+def test_scores_that_were_few_are_not_answered_by_their_far_neighbours() -> None:
+    """Those who left long ago are few among earlier rows, with scores between the two crowds."""
+    rng = np.random.default_rng(0)
+    stay, left, between = (
+        rng.normal(m, s, n) for m, s, n in ((-6, 1, 700), (9, 1, 270), (3, 1, 30))
+    )
+    raw = np.concatenate([stay, left, between])
+    labels = np.repeat([0.0, 1.0], [700, 300])
+    users, times = np.arange(1_000), np.arange(1_000) % 5
+    fitted = calibrate_rate(raw, labels, users, times, seed=0)
+    scores, lowers, uppers = fitted.apply(np.asarray([2.0, 3.0, 4.0]))
+    assert scores.min() > 0.95
+    assert (lowers < scores).all(), "thirty rows leave some doubt"
+    assert uppers == pytest.approx(1.0, abs=0.01)
+
+
 def test_draws_of_fewer_users_make_a_wider_interval() -> None:
     values = np.random.default_rng(0).normal(size=2_000)
     sizes: list[int] = []
 
-    def mean(users: npt.NDArray[np.int64]) -> float:
+    def mean(users: npt.NDArray[np.int64]) -> list[float]:
         sizes.append(len(users))
-        return float(values[users].mean())
+        return [float(values[users].mean())]
 
-    whole = bootstrap_interval(2_000, mean, num_resamples=100)
-    assert bootstrap_interval(2_000, mean, num_resamples=100, max_drawn=5_000) == whole
+    (whole,) = bootstrap_intervals(2_000, mean, num_resamples=100)
+    assert bootstrap_intervals(2_000, mean, num_resamples=100, max_drawn=5_000) == [whole]
     assert set(sizes) == {2_000}
-    low, high = bootstrap_interval(2_000, mean, num_resamples=100, max_drawn=200)
+    ((low, high),) = bootstrap_intervals(2_000, mean, num_resamples=100, max_drawn=200)
     assert sizes[-1] == 200
     assert low < whole[0] < whole[1] < high
 
@@ -141,13 +157,13 @@ def test_the_interval_of_an_error_holds_the_error() -> None:
     chances = rng.uniform(0.05, 0.4, 2_000)
     labels = (rng.uniform(size=2_000) < chances).astype(np.float64)
 
-    def ece(users: npt.NDArray[np.int64]) -> float:
-        return expected_calibration_error(labels[users], chances[users])
+    def ece(users: npt.NDArray[np.int64]) -> list[float]:
+        return [expected_calibration_error(labels[users], chances[users])]
 
-    value = ece(np.arange(2_000))
-    plain = bootstrap_interval(2_000, ece, num_resamples=200)
-    low, high = bootstrap_interval(2_000, ece, num_resamples=200, is_error=True)
-    assert 0.0 <= low <= value <= high
+    (value,) = ece(np.arange(2_000))
+    (plain,) = bootstrap_intervals(2_000, ece, num_resamples=200)
+    ((low, high),) = bootstrap_intervals(2_000, ece, num_resamples=200, is_error=True)
+    assert low <= value <= high
     assert (low, high) < plain
 
 

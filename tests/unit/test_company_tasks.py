@@ -125,6 +125,38 @@ class TestHeads:
         stage_heads.fit_all(context, seed=0, say=said.append, made_from=made_from)
         return said
 
+    @pytest.mark.parametrize(("interval", "warns"), [((0.55, 0.85), True), ((0.6, 0.7), False)])
+    def test_a_figure_of_too_few_is_warned_of(
+        self,
+        fitted: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+        workspace: Workspace,
+        interval: tuple[float, float],
+        warns: bool,
+    ) -> None:
+        result = Result(
+            task="recommendation",
+            metric="auc",
+            split="test",
+            cut="2024-01-01",
+            model=0.65,
+            interval=interval,
+            baselines={},
+            num_users=120,
+            num_items=0,
+            num_events=9,
+            seed=0,
+            seconds=1.0,
+            peak_memory_bytes=1,
+        )
+        heads = {"recommendation": lambda context, folder, *, seed: [result]}
+        monkeypatch.setattr(stage_heads, "_RANKINGS", heads)
+        warnings = [line for line in self.fit(workspace, "") if "warning" in line]
+        assert len(warnings) == warns
+        for warning in warnings:
+            assert "recommendation: too few could be judged (120 users)" in warning
+            assert "from 0.55 to 0.85" in warning
+
     def test_a_new_question_fits_one_head(
         self, fitted: list[str], file: Path, tmp_path: Path
     ) -> None:
