@@ -20,6 +20,9 @@ Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
 NUM_KNOTS: Final = 41
+"""Quantiles of the scores."""
+NUM_EVEN_KNOTS: Final = 21
+"""Steps of the scores' range: where few rows have been, many may be who are asked about."""
 NUM_RESAMPLES: Final = 100
 COVERAGE_PERCENT: Final = 95.0
 OUTCOME_COVERAGE_PERCENT: Final = 90.0
@@ -142,7 +145,9 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
 
 
 def _knots(raw: Doubles) -> Doubles:
-    return np.unique(np.quantile(raw, np.linspace(0.0, 1.0, NUM_KNOTS)))
+    by_rows = np.quantile(raw, np.linspace(0.0, 1.0, NUM_KNOTS))
+    evenly = np.linspace(raw.min(), raw.max(), NUM_EVEN_KNOTS)
+    return np.unique(np.concatenate([by_rows, evenly]))
 
 
 def _isotonic(raw: Doubles, labels: Doubles, weights: Doubles, knots: Doubles) -> Doubles:
