@@ -192,7 +192,7 @@ def read_interactions(path: Path, items_path: Path | None = None) -> Interaction
     if not orders:
         raise SourceError(
             f"{path}: neither '{EVENT_TIME}' nor '{POSITION}' among its columns "
-            f"({', '.join(_names(path))}). One of them must say what came first."
+            f"({', '.join(column_names(path))}). One of them must say what came first."
         )
     filled = [name for name in orders if table.column(name).null_count < table.num_rows]
     orders = filled or orders  # a column that nobody filled says nothing beside one that is
@@ -256,8 +256,8 @@ def _ascending(values: pa.Array) -> pa.Array:
     return values.take(pc.sort_indices(values))
 
 
-def _names(path: Path) -> list[str]:
-    """Columns of a file.
+def column_names(path: Path) -> list[str]:
+    """Columns of a parquet file.
 
     Raises:
         SourceError: there is none, or it is not parquet.
@@ -272,7 +272,7 @@ def _names(path: Path) -> list[str]:
 
 def _read(path: Path, needed: tuple[str, ...], welcome: tuple[str, ...] = ()) -> pa.Table:
     """Those columns alone, as others may be large; of the welcome ones what there is."""
-    names = _names(path)
+    names = column_names(path)
     missing = [name for name in needed if name not in names]
     if missing:
         raise SourceError(

@@ -17,6 +17,7 @@ from serving.cli.bench_options import (
     ItemsOption,
     SeedOption,
     SizeOption,
+    TimedInteractionsOption,
 )
 from serving.cli.console import out, print_table
 
@@ -82,9 +83,7 @@ def leave_one_out(
 
 @bench.command("time-split")
 def time_split(
-    interactions: Annotated[
-        Path, typer.Option("--interactions", help="Parquet: user_id, item_id, event_time.")
-    ],
+    interactions: TimedInteractionsOption,
     out_path: FolderOption,
     items: ItemsOption = None,
     test_share: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,8 @@ from serving.cli.bench_options import (
     InteractionsOption,
     SeedOption,
     SizeOption,
+    SourceItemsOption,
+    SourceOption,
     TextedItemsOption,
 )
 from serving.cli.console import out, print_table
@@ -30,12 +31,8 @@ def register(bench: typer.Typer) -> None:
 
 
 def transfer(
-    source: Annotated[
-        Path, typer.Option("--source", help="Interactions of the shop the core is trained on.")
-    ],
-    source_items: Annotated[
-        Path, typer.Option("--source-items", help="Texts of that shop: item_id, text.")
-    ],
+    source: SourceOption,
+    source_items: SourceItemsOption,
     interactions: InteractionsOption,
     items: TextedItemsOption,
     out_path: FolderOption,
@@ -47,6 +44,7 @@ def transfer(
     budget_minutes: BudgetOption = 30.0,
 ) -> None:
     """A core trained on one shop answers in another, with low-rank adapters or without."""
+    learned_from = _numbers(shares)
     from behavior_model.benchmark.transfer import BASELINES, TransferOptions, run
 
     options = TransferOptions(
@@ -55,7 +53,7 @@ def transfer(
         interactions=interactions.resolve(),
         items=items.resolve(),
         out=out_path.resolve(),
-        shares=_numbers(shares),
+        shares=learned_from,
         size=size,
         seed=seed,
         budget_minutes=budget_minutes,

@@ -1,4 +1,4 @@
-"""Options that the benchmark's commands share."""
+"""Options that the benchmark's commands share; a wrong one is refused before torch is loaded."""
 
 from __future__ import annotations
 
@@ -7,17 +7,59 @@ from typing import Annotated
 
 import typer
 
+
+def _readable(path: Path | None) -> Path | None:
+    if path is not None:
+        from behavior_model.benchmark.interactions import column_names
+
+        column_names(path.resolve())
+    return path
+
+
+def _on_the_dial(size: str) -> str:
+    from behavior_model.dial import parameters_of
+
+    parameters_of(size)
+    return size
+
+
 InteractionsOption = Annotated[
     Path,
-    typer.Option("--interactions", help="Parquet: user_id, item_id, and event_time or position."),
+    typer.Option(
+        "--interactions",
+        callback=_readable,
+        help="Parquet: user_id, item_id, and event_time or position.",
+    ),
 ]
 ItemsOption = Annotated[
-    Path | None, typer.Option("--items", help="Parquet: item_id, text. Optional.")
+    Path | None,
+    typer.Option("--items", callback=_readable, help="Parquet: item_id, text. Optional."),
 ]
-TextedItemsOption = Annotated[Path, typer.Option("--items", help="Parquet: item_id, text.")]
+TextedItemsOption = Annotated[
+    Path, typer.Option("--items", callback=_readable, help="Parquet: item_id, text.")
+]
+TimedInteractionsOption = Annotated[
+    Path,
+    typer.Option(
+        "--interactions", callback=_readable, help="Parquet: user_id, item_id, event_time."
+    ),
+]
+SourceOption = Annotated[
+    Path,
+    typer.Option(
+        "--source", callback=_readable, help="Interactions of the shop the core is trained on."
+    ),
+]
+SourceItemsOption = Annotated[
+    Path,
+    typer.Option("--source-items", callback=_readable, help="Texts of that shop: item_id, text."),
+]
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 SizeOption = Annotated[
-    str, typer.Option("--size", help="tiny, small, base, large, or parameters: 1.6M.")
+    str,
+    typer.Option(
+        "--size", callback=_on_the_dial, help="tiny, small, base, large, or parameters: 1.6M."
+    ),
 ]
 SeedOption = Annotated[
     int,

@@ -66,6 +66,11 @@ def scaling(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes of each training.")] = 5,
 ) -> None:
     """Trainings by size and amount of data, and the law of their loss on held-out users."""
+    from behavior_model.dial import parameters_of
+
+    wanted = tuple(size.strip() for size in sizes.split(","))
+    for size in wanted:
+        parameters_of(size)
     from behavior_model.benchmark.scaling import PAGE_FILE, ScalingOptions, run
     from behavior_model.benchmark.scaling_study import law_table, runs_table
 
@@ -73,7 +78,7 @@ def scaling(
         interactions=interactions.resolve(),
         items=None if items is None else items.resolve(),
         out=out_path.resolve(),
-        sizes=tuple(size.strip() for size in sizes.split(",")),
+        sizes=wanted,
         epochs=epochs,
     )
     study = run(options, lambda line: out.print(line, markup=False))
