@@ -255,10 +255,21 @@ def _start_failure(conf: Mapping[str, str], log_path: Path, error: Exception) ->
 def _stop(session: SparkSession) -> None:
     try:
         jvm_peak_bytes()
+        _expect_the_end(session)
         with contextlib.suppress(OSError, Py4JError):  # the JVM may be gone already
             session.stop()
     finally:
         _end_jvm()
+
+
+def _expect_the_end(session: SparkSession) -> None:
+    """Let PySpark's server of accumulators be silent when the JVM leaves it, which it does first.
+
+    On a busy machine its thread wakes in between and prints a traceback of the closed connection.
+    """
+    server: Any = session.sparkContext._accumulatorServer
+    if server is not None:
+        server.handle_error = lambda request, client_address: None
 
 
 def _end_jvm() -> None:
