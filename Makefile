@@ -1,6 +1,8 @@
 # Every target works first on a fresh machine: the set-up is made when it is missing.
 WORKSPACE ?= workspace
 ARGS ?=
+# Processes that run tests; ARGS of a single test goes with WORKERS=0.
+WORKERS ?= 2
 BIN := .venv/bin
 PACKAGES := pipelines behavior_model feature_store serving
 
@@ -21,7 +23,7 @@ demo: ready ## the whole line on real data; WORKSPACE=DIR names where (default .
 	@$(BIN)/bfm demo --workspace "$(WORKSPACE)"
 
 test: ready ## all tests; ARGS="..." is passed to pytest
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ready ## style, import directions, container files
 	@$(BIN)/ruff check .

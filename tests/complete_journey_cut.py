@@ -16,10 +16,11 @@ from pipelines.sources import complete_journey
 NUM_UNSOLD_PRODUCTS = 200
 
 
-def write_cut(folder: Path, num_households: int) -> Path:
-    """A cut of every n-th household in order of id."""
+def write_cut(folder: Path, num_households: int, one_product_in: int = 1) -> Path:
+    """A cut of every n-th household in order of id; one product in so many, by id."""
     ids = all_households()
-    return write_cut_of(folder, ids[:: len(ids) // num_households].slice(0, num_households))
+    chosen = ids[:: len(ids) // num_households].slice(0, num_households)
+    return write_cut_of(folder, chosen, one_product_in)
 
 
 def all_households() -> pa.Array:
@@ -28,14 +29,17 @@ def all_households() -> pa.Array:
     return pq.read_table(path, columns=["household_id"]).column(0).unique().sort()
 
 
-def write_cut_of(folder: Path, households: pa.Array) -> Path:
+def write_cut_of(folder: Path, households: pa.Array, one_product_in: int = 1) -> Path:
     """Write the files of a cut and a `company.yaml` for it; gives the path of the latter.
 
-    Takes all rows of the households, the products that they bought and some that they did not.
+    Takes all rows of the households (of one product in so many), the products that they bought and
+    some that they did not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = _package_data()
     transactions = _rows(source, "transactions", "household_id", households)
+    product_ids = transactions.column("product_id").to_numpy()
+    transactions = transactions.filter(pa.array(product_ids % one_product_in == 0))
     bought = transactions.column("product_id").unique()
     tables = {
         "transactions": transactions,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -23,6 +24,20 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("FEAST_USAGE", "False")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Ray lets its workers wait behind everything else; beside another process of tests they starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes with two threads each on two cores would wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The quick compiler alone: tests end before the thorough one pays. Without the thorough one Java
+# keeps 48 MB for compiled code, and one session for all tests needs more.
+QUICK_JAVA: Final = {
+    "spark.driver.extraJavaOptions": (
+        "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
+        "-XX:ReservedCodeCacheSize=240m"
+    )
+}
+os.environ.setdefault("BFM_SPARK_CONF", json.dumps(QUICK_JAVA))
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +49,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         master="local[2]",
         driver_memory="1g",
         shuffle_partitions=2,
-        # The quick compiler alone: tests end before the thorough one pays. Without the thorough one
-        # Java keeps 48 MB for compiled code, and one session for all tests needs more.
-        conf={
-            "spark.driver.extraJavaOptions": (
-                "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
-                "-XX:ReservedCodeCacheSize=240m"
-            )
-        },
+        conf=QUICK_JAVA,
     )
     folder = tmp_path_factory.mktemp("spark")
     with spark_session(

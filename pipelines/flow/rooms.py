@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pipelines.contracts import LABELS, QUARANTINE, TOKEN_SEQUENCES, USER_FLAGS
@@ -42,12 +43,14 @@ def _ingest_outputs(context: StageContext) -> Parts:
 
 
 def _ingest(context: StageContext) -> None:
+    from pipelines.quality.suites import import_gx
     from pipelines.stages.ingest import ingest
 
     streamed = streamed_tables(context.workspace)
     for name in streamed:
         context.say(f"{name}: taken in by bfm stream")
-    with lake_lock(context.workspace):
+    with lake_lock(context.workspace), ThreadPoolExecutor(max_workers=1) as beside:
+        beside.submit(import_gx)  # takes longer than all that is done with it: while Spark starts
         ingested = ingest(
             context.spark(),
             context.workspace,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,13 +65,9 @@ def table_suite(contract: TableContract) -> ExpectationSuite:
 
 
 def import_gx() -> Any:
-    """Great Expectations, which takes seconds to import; it declares no exports to type checkers.
+    """Great Expectations: takes seconds to import, and declares no exports to type checkers."""
+    import great_expectations
 
-    Its own use of deprecated parts of Python and missing optional ones makes it warn at import.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import great_expectations
     return great_expectations
 
 
