@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -67,18 +68,27 @@ class Session:
 
     @cached_property
     def evaluation(self) -> pd.DataFrame:
-        """The model's figures at the test cut, each beside its strongest baseline."""
+        """The model's figures at the test cut, each beside its strongest baseline.
+
+        `low` and `high` are the ends of a figure's 95 per cent interval, `gain low` and `gain high`
+        those of its gain over that baseline.
+        """
         rows = read_evaluation(self.workspace.evaluation_path)
+        gains = [r.gain_interval or (math.nan, math.nan) for r in rows]
         return pd.DataFrame(
             {
                 "task": [r.task for r in rows],
                 "metric": [r.metric for r in rows],
                 "split": [r.split for r in rows],
                 "model": [r.model for r in rows],
-                "interval": [r.interval for r in rows],
+                "low": [r.interval[0] for r in rows],
+                "high": [r.interval[1] for r in rows],
                 "best baseline": [r.best_baseline[1] for r in rows],
                 "which": [r.best_baseline[0] for r in rows],
-                "gain interval": [r.gain_interval for r in rows],
+                "gain": [r.model - r.best_baseline[1] for r in rows],
+                "gain low": [low for low, _ in gains],
+                "gain high": [high for _, high in gains],
+                "users": [r.num_users for r in rows],
             }
         )
 

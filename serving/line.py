@@ -126,7 +126,7 @@ def _heads_stage(
 ) -> Stage:
     return Stage(
         name="heads",
-        version=2,
+        version=3,
         needs=("tokenize", "pretrain"),
         reads={"tokenize": (VOCABULARY_FILE, USER_FLAGS.name, JUDGED)},
         inputs=inputs,

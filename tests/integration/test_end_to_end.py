@@ -140,6 +140,10 @@ def test_evaluation_stands_beside_baselines(workspace: Path) -> None:
         assert result["baselines"], result["task"]
         assert result["interval"][0] <= result["interval"][1]
     assert {"popularity", "als"} <= set(by_task["recommendation"]["baselines"])
+    table = Session(workspace).evaluation
+    assert len(table) == len(content["results"])
+    ranked = table[table.metric.str.startswith(("ndcg", "recall"))]
+    assert ranked["gain"].between(ranked["gain low"], ranked["gain high"]).all()
 
 
 def test_scores_cover_every_user_with_any_history(workspace: Path, tmp_path: Path) -> None:
