@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,9 @@ NUM_EVEN_KNOTS: Final = 21
 NUM_RESAMPLES: Final = 100
 COVERAGE_PERCENT: Final = 95.0
 OUTCOME_COVERAGE_PERCENT: Final = 90.0
-MIN_BIN: Final = 100
+MIN_BIN: Final = 40
+MIN_BINS: Final = 2
+"""One bin would have one answer for everybody."""
 MAX_ROWS: Final = 250_000
 """Rows that a rate is calibrated on: 5,000 users who are each asked 50 things."""
 
@@ -123,11 +126,7 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
         raw: float64[N], out-of-sample raw scores.
         values: float64[N], outcomes.
     """
-    order = np.argsort(raw, kind="stable")
-    num_bins = int(np.clip(len(raw) // MIN_BIN, 1, NUM_KNOTS))
-    starts = np.asarray([rows[0] for rows in np.array_split(np.arange(len(raw)), num_bins)])
-    firsts = np.searchsorted(raw[order], raw[order][starts])  # equal scores stay in one bin
-    bins = np.split(order, np.unique(firsts)[1:])
+    bins = _bins(raw, int(np.clip(len(raw) // MIN_BIN, MIN_BINS, NUM_KNOTS)))
     tail = (100.0 - OUTCOME_COVERAGE_PERCENT) / 200
     level = [min(1.0, (1 - tail) * (1 + 1 / len(rows))) for rows in bins]
     means = np.asarray([values[rows].mean() for rows in bins])
@@ -142,6 +141,18 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
         lowers=np.minimum(np.maximum.accumulate(np.asarray(low)), scores),
         uppers=np.maximum(np.maximum.accumulate(np.asarray(high)), scores),
     )
+
+
+def _bins(raw: Doubles, num_bins: int) -> list[Longs]:
+    """Positions of rows by ascending score, about as many in each bin; equal scores share one."""
+    order = np.argsort(raw, kind="stable")
+    ascending, size = raw[order], max(len(raw) // num_bins, 1)
+    edges = [0]
+    while edges[-1] + size <= len(raw):
+        last = ascending[edges[-1] + size - 1]
+        edges.append(int(np.searchsorted(ascending, last, side="right")))
+    edges[-1] = len(raw)  # too few for a bin of their own
+    return [order[begin:end] for begin, end in pairwise(edges)]
 
 
 def _knots(raw: Doubles) -> Doubles:

@@ -131,6 +131,23 @@ def test_the_outcome_interval_covers_nine_in_ten() -> None:
     assert ((lower <= score) & (score <= upper)).all()
 
 
+@pytest.mark.parametrize(("num_rows", "least_r2"), [(60, 0.2), (170, 0.3)])
+def test_outcomes_of_few_rows_are_told_apart(num_rows: int, least_r2: float) -> None:
+    """A company of ten users has some sixty rows."""
+    inside, explained = [], []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        raw = generator.normal(size=num_rows + 2_000)
+        values = 20 * np.exp(0.8 * raw) * generator.lognormal(0, 0.6, len(raw))
+        curve = calibrate_outcome(raw[:num_rows], values[:num_rows])
+        score, lower, upper = curve.apply(raw[num_rows:])
+        new = values[num_rows:]
+        inside.append(((new >= lower) & (new <= upper)).mean())
+        explained.append(1 - np.mean((new - score) ** 2) / np.var(new))
+    assert np.mean(explained) > least_r2
+    assert 0.87 < np.mean(inside) < 0.96
+
+
 def test_a_calibration_survives_its_tensors() -> None:
     curve = calibrate_rate(*drawn(0), seed=0)
     again = Calibration.from_tensors(dict(curve.to_tensors()))
