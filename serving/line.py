@@ -184,14 +184,18 @@ class _ModelRooms:
 
     def evaluate(self, context: StageContext) -> None:
         from behavior_model.evaluation.report import write_page
-        from behavior_model.evaluation.results import write_evaluation
+        from behavior_model.evaluation.results import main_results, write_evaluation
         from behavior_model.stage_heads import read_results
 
         workspace = context.workspace
         load_own_tasks(context)
         results = read_results(workspace)
+        page = workspace.reports / EVALUATION_PAGE
         write_evaluation(workspace.evaluation_path, results)
-        write_page(workspace.reports / EVALUATION_PAGE, results, company=context.company.name)
+        write_page(page, results, company=context.company.name)
+        for result in main_results(results):
+            context.say(f"  {result}")
+        context.say(f"  all {len(results)} figures, with plots: {page}")
 
     def embed(self, context: StageContext) -> None:
         from behavior_model.sealing import seal, write_embeddings

@@ -63,6 +63,22 @@ class Result:
     spread: Mapping[str, float] = field(default_factory=dict)
     gain_interval: Interval | None = None
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        text = f"{self.task}: {self.metric} {self.model:.4f} [{low:.3f}, {high:.3f}]"
+        if self.baselines:
+            name, value = self.best_baseline
+            text += f", {self.model - value:+.4f}{self.gain_range} to {name}"
+        return f"{text} ({self.split}, {self.num_users:,} users)"
+
+    @property
+    def gain_range(self) -> str:
+        """The interval of the gain as text; empty where there is none."""
+        if self.gain_interval is None:
+            return ""
+        low, high = self.gain_interval
+        return f" [{low:+.3f}, {high:+.3f}]"
+
     @property
     def is_error(self) -> bool:
         """Whether the smaller figure is the better one."""
@@ -78,6 +94,14 @@ class Result:
     def is_vague(self) -> bool:
         """Whether so few are judged that the figure could as well be another."""
         return self.interval[1] - self.interval[0] > MAX_WIDTH
+
+
+def main_results(results: Iterable[Result]) -> list[Result]:
+    """The first figure of each task and split: a task names its main metric first."""
+    first: dict[tuple[str, str], Result] = {}
+    for result in results:
+        first.setdefault((result.task, result.split), result)
+    return list(first.values())
 
 
 def write_evaluation(path: Path, results: Iterable[Result]) -> None:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Final
+from typing import Final, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -81,11 +81,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; numbers stand to the right."""
+    """Print a table; numbers stand to the right, what the first column names stays in one line."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for position, name in enumerate(header):
         numeric = all(_is_number(row[position]) for row in rows) and bool(rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*row)
     out.print(table)

@@ -42,28 +42,27 @@ def demo(workspace: WorkspaceOption = Path("workspace")) -> None:
 
 
 def _print_figures(workspace: Workspace) -> None:
-    from behavior_model.evaluation.results import read_evaluation
+    from behavior_model.evaluation.results import main_results, read_evaluation
 
     results = read_evaluation(workspace.evaluation_path)
-    first: dict[tuple[str, str], Result] = {}
-    for result in results:
-        first.setdefault((result.task, result.split), result)
+    shown = main_results(results)
     print_table(
-        f"At the cut {AS_OF}, next 28 days (intervals: 95 per cent over users; the other "
-        f"{len(results) - len(first)} figures are on the page below)",
+        f"At the cut {AS_OF}, next 28 days, {shown[0].num_events:,} events before it (intervals: "
+        f"95 per cent over users; the other {len(results) - len(shown)} figures are on the page "
+        "below)",
         [
             "task",
             "metric",
             "split",
             "model",
             "interval",
-            "best baseline",
+            "baseline",
             "which",
+            "gain",
             "users",
             "items",
-            "events",
         ],
-        [_figure_row(result) for result in first.values()],
+        [_figure_row(result) for result in shown],
     )
 
 
@@ -78,9 +77,9 @@ def _figure_row(result: Result) -> list[str]:
         f"{low:.3f} to {high:.3f}",
         f"{value:.4f}",
         name,
+        f"{result.model - value:+.4f}{result.gain_range}",
         f"{result.num_users:,}",
         f"{result.num_items:,}",
-        f"{result.num_events:,}",
     ]
 
 

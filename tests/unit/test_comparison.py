@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from behavior_model.evaluation.comparison import compare, compare_means, strongest
-from behavior_model.evaluation.results import Result, read_evaluation, write_evaluation
+from behavior_model.evaluation.comparison import Comparison, compare, compare_means, strongest
+from behavior_model.evaluation.results import (
+    Result,
+    main_results,
+    read_evaluation,
+    write_evaluation,
+)
 from behavior_model.metrics import expected_calibration_error, mean_with_interval
 from pipelines.workspace import Workspace
 
@@ -64,12 +69,11 @@ def test_of_errors_a_gain_is_below_zero() -> None:
     assert compared.gain_interval[1] < 0
 
 
-def test_what_is_written_is_read(workspace: Workspace) -> None:
-    compared = compare_means("auc", np.asarray([0.0, 1.0]), {})
-    result = Result(
+def result_of(compared: Comparison, metric: str = "auc", split: str = "test") -> Result:
+    return Result(
         task="churn",
-        metric="auc",
-        split="test",
+        metric=metric,
+        split=split,
         cut="2017-10-01",
         model=compared.model,
         interval=compared.interval,
@@ -82,8 +86,31 @@ def test_what_is_written_is_read(workspace: Workspace) -> None:
         seconds=1.0,
         peak_memory_bytes=1,
     )
+
+
+def test_what_is_written_is_read(workspace: Workspace) -> None:
+    alone = result_of(compare_means("auc", np.asarray([0.0, 1.0]), {}))
+    beside = result_of(compare_means("auc", np.ones(2), {"recency": np.zeros(2)}))
     path = workspace.evaluation_path
-    write_evaluation(path, [result])
-    assert read_evaluation(path) == [result]
-    assert result.is_vague, "of two users anything can be said"
-    assert result.gain_interval is None
+    write_evaluation(path, [alone, beside])
+    assert read_evaluation(path) == [alone, beside]
+    assert alone.is_vague, "of two users anything can be said"
+    assert alone.gain_interval is None
+    assert not beside.is_vague
+
+
+def test_a_figure_says_in_a_line_what_it_is_worth() -> None:
+    alone = result_of(compare_means("auc", np.ones(2), {}))
+    assert str(alone) == "churn: auc 1.0000 [1.000, 1.000] (test, 2 users)"
+    beside = result_of(compare_means("auc", np.ones(2), {"recency": np.full(2, 0.75)}))
+    assert ", +0.2500 [+0.250, +0.250] to recency (test" in str(beside)
+
+
+def test_the_first_figure_of_a_task_and_split_is_the_main_one() -> None:
+    compared = compare_means("auc", np.ones(2), {})
+    results = [
+        result_of(compared, metric, split)
+        for split in ("test", "test/active")
+        for metric in ("auc", "ece")
+    ]
+    assert main_results(results) == [results[0], results[2]]
