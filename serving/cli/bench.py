@@ -163,3 +163,4 @@ def _print_table(results: Sequence[Result]) -> None:
         ["", *columns],
         [[name, *(f"{value:.4f}" for value in values)] for name, values in rows],
     )
+    out.print(str(first), markup=False)
