@@ -6,6 +6,7 @@ that what makes some users harder than others weighs nothing (Efron and Tibshira
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -42,9 +43,10 @@ class Comparison:
 
 
 def strongest(metric: str, baselines: Mapping[str, float]) -> str | None:
-    """Name of the best baseline; None where there is none."""
+    """Name of the best baseline of those that have a figure; None where none has."""
     pick = min if metric in ERRORS else max
-    return pick(baselines, key=lambda name: baselines[name], default=None)
+    known = [name for name, figure in baselines.items() if not math.isnan(figure)]
+    return pick(known, key=lambda name: baselines[name], default=None)
 
 
 def compare(

@@ -66,8 +66,8 @@ class Result:
     def __str__(self) -> str:
         low, high = self.interval
         text = f"{self.task}: {self.metric} {self.model:.4f} [{low:.3f}, {high:.3f}]"
-        if self.baselines:
-            name, value = self.best_baseline
+        name, value = self.best_baseline
+        if not math.isnan(value):
             text += f", {self.model - value:+.4f}{self.gain_range} to {name}"
         return f"{text} ({self.split}, {self.num_users:,} users)"
 
@@ -119,16 +119,22 @@ def read_evaluation(path: Path) -> list[Result]:
     if not path.is_file():
         raise WorkspaceError(f"{path}: nothing evaluated yet. Run: bfm evaluate --workspace DIR")
     rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-    return [Result(**{**row, **_intervals(row)}) for row in rows]
+    return [Result(**{**row, **_figures(row)}) for row in rows]
 
 
-def _intervals(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Pairs where JSON has lists; a null bound was not a number."""
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A result's figures with NaN for null and pairs for lists."""
+    by_name = {name: row.get(name, {}).items() for name in ("baselines", "parts", "spread")}
+    pairs = [name for name in ("interval", "gain_interval") if row.get(name) is not None]
     return {
-        name: tuple(math.nan if bound is None else bound for bound in row[name])
-        for name in ("interval", "gain_interval")
-        if row.get(name) is not None
+        "model": _number(row["model"]),
+        **{name: {key: _number(one) for key, one in ones} for name, ones in by_name.items()},
+        **{name: tuple(map(_number, row[name])) for name in pairs},
     }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _without_nan(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ def test_the_strongest_has_the_largest_figure_and_of_errors_the_smallest() -> No
     assert strongest("auc", figures) == "trees"
     assert strongest("ece", figures) == "popularity"
     assert strongest("auc", {}) is None
+    assert strongest("auc", {"unknown": np.nan, **figures}) == "trees"
 
 
 def test_a_small_gain_of_every_user_is_sure_where_users_differ_much() -> None:
@@ -94,6 +97,12 @@ def test_what_is_written_is_read(workspace: Workspace) -> None:
     path = workspace.evaluation_path
     write_evaluation(path, [alone, beside])
     assert read_evaluation(path) == [alone, beside]
+    lacking = replace(beside, model=np.nan, baselines={"recency": np.nan}, gain_interval=None)
+    write_evaluation(path, [lacking])
+    (read,) = read_evaluation(path)
+    assert np.isnan(read.model)
+    assert np.isnan(read.baselines["recency"])
+    assert read.best_baseline[0] == "none"
     assert alone.is_vague, "of two users anything can be said"
     assert alone.gain_interval is None
     assert not beside.is_vague
