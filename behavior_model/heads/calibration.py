@@ -146,12 +146,13 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
 def _bins(raw: Doubles, num_bins: int) -> list[Longs]:
     """Positions of rows by ascending score, about as many in each bin; equal scores share one."""
     order = np.argsort(raw, kind="stable")
-    ascending, size = raw[order], max(len(raw) // num_bins, 1)
+    ascending, least = raw[order], max(len(raw) // num_bins, 1)
     edges = [0]
-    while edges[-1] + size <= len(raw):
+    while (left := len(raw) - edges[-1]) >= least:
+        size = -(-left // (left // least))
         last = ascending[edges[-1] + size - 1]
         edges.append(int(np.searchsorted(ascending, last, side="right")))
-    edges[-1] = len(raw)  # too few for a bin of their own
+    edges[-1] = len(raw)  # what is left behind equal scores is too little for a bin of its own
     return [order[begin:end] for begin, end in pairwise(edges)]
 
 
