@@ -57,7 +57,8 @@ that the figure says little: too few could be judged.</span>{% endif %}</p>
 <th>interval</th><th>best baseline</th><th class="name">which</th><th>gain</th>
 <th>users</th><th>items</th><th>events</th><th>seconds</th></tr>
 {% for r in results %}
-<tr><td>{{ r.task }}</td><td class="name">{{ r.metric }}</td>
+<tr><td>{{ r.task }}</td>
+<td class="name">{{ r.metric }}{% if r.is_error %} <small>(less is better)</small>{% endif %}</td>
 <td class="wrapped">{{ r.split }}</td><td><b>{{ "%.4f"|format(r.model) }}</b></td>
 <td{% if r.is_vague %} class="vague"{% endif %}>
 {{ "%.3f"|format(r.interval[0]) }} to {{ "%.3f"|format(r.interval[1]) }}</td>
