@@ -608,7 +608,8 @@ def test_an_event_of_a_clock_far_ahead_is_refused(client: TestClient) -> None:
 
 
 def test_metrics_count_routes_not_addresses(client: TestClient) -> None:
-    client.post("/v1/predictions/churn", json={"user_id": "ada"})
+    first = client.post("/v1/predictions/churn", json={"user_id": "ada"})
+    assert first.status_code == 200, first.text
     client.get("/v1/nothing")
     text = client.get("/metrics").text
     assert 'bfm_requests_total{route="/v1/predictions/{task}",status="200"} 1.0' in text
