@@ -1,8 +1,8 @@
 # Every target works first on a fresh machine: the set-up is made when it is missing.
 WORKSPACE ?= workspace
 ARGS ?=
-# Processes that run tests; ARGS of a single test goes with WORKERS=0.
-WORKERS ?= 2
+# Processes beside one another that run tests; 0: one. Two want a machine with nothing else to do.
+WORKERS ?= 0
 BIN := .venv/bin
 PACKAGES := pipelines behavior_model feature_store serving
 
