@@ -90,9 +90,11 @@ def verdict(result: Result) -> str:
     """How the page shows the model beside the strongest baseline: "win", "loss", or "tie" where
     chance alone could have made the difference."""
     low, high = result.gain_interval or (0.0, 0.0)
-    if low <= 0 <= high:
-        return "tie"
-    return "win" if (high < 0) == result.is_error else "loss"
+    if low > 0:
+        return "loss" if result.is_error else "win"
+    if high < 0:
+        return "win" if result.is_error else "loss"
+    return "tie"
 
 
 def write_page(path: Path, results: Sequence[Result], *, company: str) -> None:

@@ -130,6 +130,7 @@ def test_search_looks_again_at_what_the_user_is_likely_to_buy(
         ("ece", (-0.03, -0.01), "win"),
         ("ece", (0.01, 0.03), "loss"),
         ("ece", None, "tie"),
+        ("auc", (np.nan, np.nan), "tie"),
     ],
 )
 def test_a_gain_that_chance_could_have_made_is_neither_won_nor_lost(
