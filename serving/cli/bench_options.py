@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,36 +23,23 @@ def _on_the_dial(size: str) -> str:
     return size
 
 
+def _parquet(name: str, text: str) -> Any:
+    return typer.Option(name, callback=_readable, help=text)
+
+
 InteractionsOption = Annotated[
-    Path,
-    typer.Option(
-        "--interactions",
-        callback=_readable,
-        help="Parquet: user_id, item_id, and event_time or position.",
-    ),
-]
-ItemsOption = Annotated[
-    Path | None,
-    typer.Option("--items", callback=_readable, help="Parquet: item_id, text. Optional."),
-]
-TextedItemsOption = Annotated[
-    Path, typer.Option("--items", callback=_readable, help="Parquet: item_id, text.")
+    Path, _parquet("--interactions", "Parquet: user_id, item_id, and event_time or position.")
 ]
 TimedInteractionsOption = Annotated[
-    Path,
-    typer.Option(
-        "--interactions", callback=_readable, help="Parquet: user_id, item_id, event_time."
-    ),
+    Path, _parquet("--interactions", "Parquet: user_id, item_id, event_time.")
 ]
+ItemsOption = Annotated[Path | None, _parquet("--items", "Parquet: item_id, text. Optional.")]
+TextedItemsOption = Annotated[Path, _parquet("--items", "Parquet: item_id, text.")]
 SourceOption = Annotated[
-    Path,
-    typer.Option(
-        "--source", callback=_readable, help="Interactions of the shop the core is trained on."
-    ),
+    Path, _parquet("--source", "Interactions of the shop the core is trained on.")
 ]
 SourceItemsOption = Annotated[
-    Path,
-    typer.Option("--source-items", callback=_readable, help="Texts of that shop: item_id, text."),
+    Path, _parquet("--source-items", "Texts of that shop: item_id, text.")
 ]
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 SizeOption = Annotated[
