@@ -5,6 +5,7 @@ Legend: U users, K length of the lists.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,10 @@ def require_budget(minutes: float, option: str = "--budget-minutes") -> None:
     """Refuse a budget that is none.
 
     Raises:
-        UserError: not above 0.
+        UserError: not a finite number above 0.
     """
-    if minutes <= 0:
-        raise UserError(f"{option} {minutes:g}: give a number above 0.")
+    if not 0 < minutes < math.inf:
+        raise UserError(f"{option} {minutes:g}: give a number of minutes above 0.")
 
 
 @dataclass(frozen=True, eq=False)

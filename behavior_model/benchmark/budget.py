@@ -98,7 +98,9 @@ class UserCost:
         num_pairs(users[:1])  # what is made once is no cost of a user
         begun = time.monotonic()
         with ThreadPoolExecutor(NUM_THREADS) as pool:  # as lists are made
-            found = sum(pool.map(num_pairs, np.array_split(users, 2 * NUM_THREADS)))
+            found = sum(
+                pool.map(num_pairs, np.array_split(users, min(2 * NUM_THREADS, len(users))))
+            )
         seconds, pairs = (one / len(users) for one in (time.monotonic() - begun, found))
         return cls(
             listing_s=seconds + pairs * SCORING_S,

@@ -21,8 +21,9 @@ from behavior_model.benchmark.shop import Outputs
 from behavior_model.heads.pair_features import FeatureTable
 
 TRANSFORMER: Final = "transformer/log_share"
+POPULAR: Final = "collective/popular"
 SHOWN_ALONE: Final[tuple[str, ...]] = (
-    TRANSFORMER, "follow/history", "accompany/history", "content/history", "collective/popular",
+    TRANSFORMER, "follow/history", "accompany/history", "content/history", POPULAR,
     "own/count", "own/recency",
 )  # fmt: skip
 """Scores whose lists by themselves are worth a row in a table."""
@@ -141,7 +142,7 @@ def _statistics(
     popular, latest = memories.counts[columns], memories.latest[columns]
     sums = np.bincount(asked.users, memories.counts[asked.items], minlength=len(asked))
     return {
-        "collective/popular": popular,
+        POPULAR: popular,
         "collective/latest": latest,
         "collective/trend": latest - popular,
         "own/length": np.log1p(asked.lengths)[rows],

@@ -141,6 +141,11 @@ def _say_what_is_uncertain(full: Interactions, say: Say) -> None:
             f"{full.share_tied_at_end:.0%} of the users have several last interactions at one "
             f"time: '{POSITION}', else the order of the file's rows, says which is the last"
         )
+    if full.num_copies:
+        say(
+            f"{full.num_copies:,} rows repeat user, item and time of another: they are kept, and "
+            "do not count as taking an item again"
+        )
     if num_single := int(np.sum(full.lengths == 1)):
         say(
             f"{num_single:,} users have a single interaction: nothing is known of them, so that "

@@ -30,6 +30,11 @@ POSITION: Final = "position"
 TEXT: Final = "text"
 NO_ITEM: Final = -1
 REPEATS_ARE_RARE: Final = 0.01
+_TEXTS_IN_ORDER: Final = (
+    *(pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")),
+    *(pa.timestamp("ns"), pa.timestamp("ns", "UTC")),
+)
+"""What texts that say when may be read as, the first that all of a column allow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,16 @@ class Interactions:
     def counts(self) -> Longs:
         """int64[N]: interactions per item."""
         return np.bincount(self.items, minlength=self.num_items).astype(np.int64)
+
+    @cached_property
+    def num_copies(self) -> int:
+        """Interactions that repeat user, item and time of another; 0 where no times are known."""
+        if self.event_times is None:
+            return 0
+        keys = (self.event_times, self.items, self.users)
+        order = np.lexsort(keys)
+        same = [key[order][1:] == key[order][:-1] for key in keys]
+        return int(np.logical_and.reduce(same).sum())
 
     @property
     def has_texts(self) -> bool:
@@ -166,9 +181,9 @@ class Interactions:
 
 
 def masks_history(history: Interactions) -> bool:
-    """Whether users take nothing twice."""
+    """Whether users take nothing twice; the same at the same time is a row that was sent twice."""
     pairs = history.users * history.num_items + history.items
-    repeats = history.num_events - len(np.unique(pairs))
+    repeats = history.num_events - history.num_copies - len(np.unique(pairs))
     return repeats < REPEATS_ARE_RARE * max(history.num_events, 1)
 
 
@@ -302,6 +317,8 @@ def _read(path: Path, needed: tuple[str, ...], welcome: tuple[str, ...] = ()) ->
 
 def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """The same values in the one type that files of different writers share."""
+    if isinstance(values.type, pa.UuidType):
+        return pa.chunked_array([[None if one is None else str(one) for one in values.to_pylist()]])
     kind = values.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -344,11 +361,12 @@ def _ordered(path: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     values = _plain(values)
     kind = values.type
     if pa.types.is_string(kind):
-        for wanted in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        for wanted in _TEXTS_IN_ORDER:
             try:
                 return values.cast(wanted)
             except pa.ArrowInvalid:
                 continue
+        values = _unlike_most(values)
     elif pa.types.is_decimal(kind) or pa.types.is_floating(kind):
         values = values.cast(pa.float64())
         return pc.if_else(pc.is_nan(values), None, values)
@@ -357,8 +375,28 @@ def _ordered(path: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     example = next((one for one in values.to_pylist() if one is not None), None)
     raise SourceError(
         f"{path}: '{name}' is {kind}, such as {example!r}, which has no order in time. Write whole "
-        "numbers, timestamps, or ISO 8601 texts such as 2014-09-30T12:00:00."
+        "numbers, timestamps, or ISO 8601 texts such as 2014-09-30T12:00:00, all of them with an "
+        "offset or none."
     )
+
+
+def _unlike_most(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts that the reading which most of them allow does not allow."""
+    unread = [values.filter(pc.invert(_reads(values, kind))) for kind in _TEXTS_IN_ORDER]
+    return min(unread, key=len)
+
+
+def _reads(values: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """bool[n]: which texts can be read so."""
+
+    def reads(text: str | None) -> bool:
+        try:
+            pa.scalar(text).cast(kind)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return pa.array([text is None or reads(text) for text in values.to_pylist()])
 
 
 def _refuse_nulls(path: Path, table: pa.Table, names: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from behavior_model.benchmark.baselines.tuning import mean_ndcg
-from behavior_model.benchmark.features import SHOWN_ALONE, TRANSFORMER
+from behavior_model.benchmark.features import POPULAR, SHOWN_ALONE
 from behavior_model.benchmark.interactions import NO_ITEM, Bools, Longs
 from behavior_model.heads.choice import fit_choice_weights
 from behavior_model.heads.pair_features import FeatureTable
@@ -71,6 +71,9 @@ class FittedMixture:
 def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMixture:
     """Choose and fit; where there are too few users to choose by, weights are fitted unchosen.
 
+    Where no true item of anybody is a candidate, there is nothing to learn from: what is popular
+    stands first.
+
     Args:
         table: Candidates of U users at validation.
         truth: int64[U], NO_ITEM where a user has none.
@@ -78,7 +81,7 @@ def fit_mixture(table: FeatureTable, truth: Longs, *, seed: int = 0) -> FittedMi
     """
     learned = _found(table, truth, np.ones(len(truth), dtype=np.bool_))
     if len(learned) == 0:
-        return FittedMixture(TRANSFORMER, lambda asked: alone(asked, TRANSFORMER), {}, 0.0)
+        return FittedMixture(POPULAR, lambda asked: alone(asked, POPULAR), {}, 0.0)
     reach = len(np.unique(learned.users)) / np.count_nonzero(truth != NO_ITEM)
     selection = _selection(table, truth, seed)
     best = max(selection, key=lambda name: selection[name], default="linear")

@@ -136,7 +136,8 @@ def leave_one_out(full: Interactions) -> Split:
 
     Where histories are so short that all validation items together are more than `MAX_HIDDEN` of
     what is known at the test, only some users are judged at validation, and the others keep theirs:
-    a mixture that is learned where next to nothing is known does not fit the test.
+    a mixture that is learned where next to nothing is known does not fit the test. For the same
+    reason users with two interactions, of whom nothing would be left, are never judged there.
     """
     test = _without_last("test", 1, full)
     return Split(name=LEAVE_ONE_OUT, cut=LAST, validation=_validation(full, test), test=test)
@@ -144,10 +145,10 @@ def leave_one_out(full: Interactions) -> Split:
 
 def _validation(full: Interactions, test: Fold) -> Fold:
     num_users = int(np.count_nonzero(full.lengths > 2))
-    may_hide = MAX_HIDDEN * test.history.num_events
-    if num_users <= max(may_hide, MIN_JUDGED):
+    may_hide = max(MAX_HIDDEN * test.history.num_events, MIN_JUDGED)
+    if num_users <= may_hide and not (full.lengths == 2).any():
         return _without_last("validation", 2, full)
-    cutoff = BeforeLastOfSome(max(may_hide, MIN_JUDGED) / num_users)
+    cutoff = BeforeLastOfSome(min(may_hide / max(num_users, 1), 1.0))
     truth = np.where(cutoff.chosen(full), full.last(1), NO_ITEM)
     return Fold(name="validation", cutoff=cutoff, history=cutoff.history(full), truth=truth)
 

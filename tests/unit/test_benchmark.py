@@ -1,6 +1,7 @@
 """The leave-one-out benchmark on small made-up files: what it reads, hides, mixes and writes."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
-from behavior_model.benchmark.features import feature_table
+from behavior_model.benchmark.budget import UserCost
+from behavior_model.benchmark.features import POPULAR, TRANSFORMER, feature_table
 from behavior_model.benchmark.interactions import (
     NO_ITEM,
     Interactions,
@@ -325,6 +327,9 @@ def moments(path: Path, times: pa.Array, position: list[int] | None = None) -> I
         (pa.array(["9", "10", "100", "11"]), "abdc"),
         (pa.array(["2014-09-30T12:00:00Z", "2014-09-30T13:00:00+02:00"]), "ba"),
         (pa.array(["2015-01-02", "2014-12-31"]).dictionary_encode(), "ba"),
+        (pa.array(["2014-09-30T12:00:00.000000002", "2014-09-30 12:00:00.000000001"]), "ba"),
+        (pa.array(["2014-09-30 12:00:00.000000002Z", "2014-09-30 12:00:00.000000001+00:00"]), "ba"),
+        (pa.array(["1393545600.0", "1.39e9"]), "ba"),
         (pa.array([2.5, 1.5], pa.float16()), "ba"),
         (pa.array([2, 1], pa.date32()), "ba"),
         (pa.array([2, 1], pa.decimal128(5)), "ba"),
@@ -340,6 +345,8 @@ def test_times_are_read_as_what_they_mean(tmp_path: Path, times: pa.Array, order
     ("times", "message"),
     [
         (pa.array(["9/30/2014", "1/2/2015"]), "'9/30/2014', which has no order.*ISO 8601"),
+        (pa.array(["2014-09-30T12:00:00", "2014-09-30Tnoon"]), "such as '2014-09-30Tnoon'"),
+        (pa.array(["2014-09-30", "2014-10-01", "2014-10-01T00:00Z"]), "such as .*00:00Z.*offset"),
         (pa.array([[1], [2]]), "no order in time"),
         (pa.array([True, False]), "no order in time"),
         (pa.array([1.0, float("nan")]), "row 1 has no 'event_time'"),
@@ -350,6 +357,46 @@ def test_times_that_have_no_order_are_refused(
 ) -> None:
     with pytest.raises(SourceError, match=message):
         moments(tmp_path / "times.parquet", times)
+
+
+def test_ids_that_are_uuids_come_back_as_their_texts(tmp_path: Path) -> None:
+    ids = [uuid.UUID(int=number) for number in (2, 1, 1)]
+    column = pa.array([one.bytes for one in ids], pa.uuid())
+    path = tmp_path / "uuids.parquet"
+    pq.write_table(pa.table({"user_id": column, "item_id": column, "position": [0, 1, 2]}), path)
+    found = read_interactions(path)
+    assert found.user_ids.to_pylist() == found.item_ids.to_pylist() == [str(ids[1]), str(ids[0])]
+
+
+def test_a_row_that_was_sent_twice_is_no_repeat(tmp_path: Path) -> None:
+    """An item that is taken again at another time is one."""
+    columns = {"user_id": ["u"] * 4, "item_id": list("abbc")}
+    for times, copies in (([1, 2, 2, 3], 1), ([1, 2, 3, 4], 0)):
+        path = tmp_path / f"{copies}.parquet"
+        pq.write_table(pa.table({**columns, "event_time": times}), path)
+        found = read_interactions(path)
+        assert found.num_copies == copies
+        assert masks_history(found) is bool(copies)
+        assert found.num_events == 4
+
+
+@pytest.mark.parametrize("num_users", [1, 3])
+def test_the_cost_of_a_few_users_is_measured_too(shop: tuple[Path, Path], num_users: int) -> None:
+    few = read_interactions(*shop).select(np.arange(num_users))
+    task = LeaveOneOutTask(history=few)
+    assert UserCost.measured(task, HistoryMemories.fit(few, None, None), 8).num_pairs > 0
+
+
+def test_where_nothing_can_be_learned_what_is_popular_stands_first() -> None:
+    table = FeatureTable(
+        users=np.zeros(3, dtype=np.int64),
+        targets=np.arange(3),
+        values=np.asarray([[0.1, 2.0], [0.3, 9.0], [0.2, 5.0]], dtype=np.float32),
+        names=(TRANSFORMER, POPULAR),
+    )
+    mixture = fit_mixture(table, np.asarray([NO_ITEM]))
+    assert mixture.name == POPULAR
+    assert top_lists(table, mixture.score(table), 1, 3).tolist() == [[1, 2, 0]]
 
 
 def test_last_interactions_of_one_time_are_counted(tmp_path: Path) -> None:
@@ -395,7 +442,7 @@ def test_model_and_mixture_learn_the_ring(shop: tuple[Path, Path], outputs: list
         assert not set(lists[user]) & set(full.without_last().of(user))
 
 
-@pytest.mark.parametrize(("num_judged", "name"), [(0, "transformer/log_share"), (1, "linear")])
+@pytest.mark.parametrize(("num_judged", "name"), [(0, POPULAR), (1, "linear")])
 def test_with_too_few_users_to_choose_by_the_mixture_is_plain(
     shop: tuple[Path, Path], outputs: list[Outputs], num_judged: int, name: str
 ) -> None:

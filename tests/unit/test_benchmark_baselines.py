@@ -163,14 +163,17 @@ class TestEveryBaseline:
         other = task_of(shoppers(repeats=repeats, last_item=7), repeats=repeats)
         np.testing.assert_array_equal(quick(name)(other, K, seed=3).lists, ranked.lists)
 
-    def test_fills_lists_longer_than_what_is_left(self, name: str, repeats: bool) -> None:
+    def test_fills_lists_longer_than_the_catalogue_with_all_of_it(
+        self, name: str, repeats: bool
+    ) -> None:
         task = task_of(interactions([[0, 1, 2], [1, 2, 0], [2, 0, 1, 3]], 4), repeats=repeats)
         task = replace(task, text_embeddings=None)
         if BENCHMARK_BASELINES[name].obstacle(task) is None:
             ranked = quick(name)(task, K)
             assert (ranked.lists[:, 4:] == NO_ITEM).all()
-            masked = 2 if ranked.knob.get("mask_history", not repeats) else 0
-            assert ((ranked.lists[0] >= 0).sum()) == 4 - masked
+            assert (np.sort(ranked.lists[:, :4]) == np.arange(4)).all()
+            if ranked.knob.get("mask_history", not repeats):
+                assert set(ranked.lists[0, :2]) == {2, 3}
 
 
 def test_an_entry_says_why_it_does_not_fit() -> None:
@@ -193,6 +196,12 @@ class TestRanking:
         lists = np.array([[2, NO_ITEM, NO_ITEM], [NO_ITEM] * 3])
         order = np.array([0, 2, 5, 1, 3, 4])
         np.testing.assert_array_equal(filled(task, lists, order), [[2, 5, 3], [0, 2, 5]])
+
+    def test_who_took_nearly_everything_gets_own_items_at_the_end(self) -> None:
+        task = LeaveOneOutTask(history=interactions([[0, 1, 3]], 4))
+        lists = np.array([[NO_ITEM] * 4])
+        order = np.array([3, 2, 1, 0])
+        np.testing.assert_array_equal(filled(task, lists, order), [[2, 3, 1, 0]])
 
     def test_chunks_whose_pace_is_too_slow_are_given_up(
         self, monkeypatch: pytest.MonkeyPatch

@@ -132,12 +132,12 @@ class TestTimeSplit:
             assert cutoff.history(dated).num_events == 9
 
 
-def test_leave_one_out_takes_the_last_two_of_each(full: Interactions) -> None:
+def test_leave_one_out_takes_the_last_two_of_who_has_three(full: Interactions) -> None:
     split = leave_one_out(full)
     assert names(full, split.test.truth) == ["i04", "i06", "i08", "i11", "i13"]
-    assert names(full, split.validation.truth) == ["i03", "i05", "i07", "i10", "i12"]
+    assert names(full, split.validation.truth) == ["i03", None, None, "i10", None]
     assert split.test.history.lengths.tolist() == [4, 1, 1, 2, 1]
-    assert split.validation.history.lengths.tolist() == [3, 0, 0, 1, 0]
+    assert split.validation.history.lengths.tolist() == [3, 1, 1, 1, 1]
     assert split.test.judged.all()
 
 
@@ -166,6 +166,19 @@ def test_short_histories_keep_most_of_what_is_known_at_validation() -> None:
     assert (split.test.truth == short.last()).all()
     cutoff = pickle.loads(pickle.dumps(split.validation.cutoff))
     assert (cutoff.history(short).items == known.items).all()
+
+
+def test_of_two_interactions_validation_hides_one_alone() -> None:
+    """Nothing would be known of such users there, and a mixture would learn from that."""
+    split = leave_one_out(of_lengths([30] * 300 + [2] * 5_000))
+    judged, known = split.validation.judged, split.validation.history
+    assert judged[:300].all()
+    assert not judged[300:].any()
+    assert (known.lengths[:300] == 28).all()
+    assert (known.lengths[300:] == 1).all()
+    nobody = leave_one_out(of_lengths([2] * 300)).validation
+    assert not nobody.judged.any()
+    assert (nobody.history.lengths == 1).all()
 
 
 def test_long_histories_are_all_judged_at_validation() -> None:

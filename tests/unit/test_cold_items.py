@@ -155,7 +155,7 @@ def test_what_cannot_be_judged_is_refused(paths: tuple[Path, Path], tmp_path: Pa
 
 
 def test_a_budget_of_nothing_is_refused(paths: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--budget-minutes 0: give a number above 0"):
+    with pytest.raises(UserError, match="--budget-minutes 0: give a number of minutes above 0"):
         ColdItemsOptions(interactions=paths[0], items=paths[1], out=tmp_path, budget_minutes=0.0)
     with pytest.raises(UserError, match="--budget-minutes -1: give"):
         Options(

@@ -6,6 +6,7 @@ Legend: U users, B users of a chunk, N items, k length of the lists.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Final
 
@@ -106,6 +107,8 @@ def masked(task: LeaveOneOutTask, users: slice, scores: Floats) -> Floats:
 def filled(task: LeaveOneOutTask, lists: Longs, order: Longs) -> Longs:
     """int64[U, k]: the lists, each filled up with the first items of an order it may still take.
 
+    Whoever took nearly everything gets masked items behind those, so that lists are whole.
+
     Args:
         task: Says what is masked.
         lists: int64[U, k], NO_ITEM at the end of lists that are too short.
@@ -117,6 +120,10 @@ def filled(task: LeaveOneOutTask, lists: Longs, order: Longs) -> Longs:
         short = np.flatnonzero(part[:, -1] == NO_ITEM)
         if len(short):
             part[short] = _filled(part[short], _taken(task, users, part)[short], order)
+        short = np.flatnonzero(part[:, -1] == NO_ITEM)
+        if task.mask_history and len(short):
+            unmasked = replace(task, mask_history=False)
+            part[short] = _filled(part[short], _taken(unmasked, users, part)[short], order)
     return complete
 
 
