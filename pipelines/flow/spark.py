@@ -150,6 +150,8 @@ def spark_conf(
         "spark.hadoop.parquet.compression.codec.zstd.level": "1",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
+        # Any encoding that Java knows, windows-1252 among them; Spark's own list is eight long.
+        "spark.sql.legacy.javaCharsets": "true",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.shuffle.partitions": str(partitions),
         # Delta's VACUUM lists files in this many tasks; Spark's default is 10,000.

@@ -18,7 +18,8 @@ RULE_KEY: Final = "_rule"
 RESERVED_KEYS: Final = (HASH_KEY, TABLE_KEY, RULE_KEY)
 """Keys of an exported row that are no columns of its source."""
 _WAYS_OUT: Final = {
-    "malformed_row": "check the source's options (delimiter, quote, encoding)",
+    "malformed_row": "check the source's options (delimiter, quote, encoding), and that all lines "
+    "of a file end alike",
     "_not_a_time": "give its format: {parse: {column, format}}, or the table's time_unit",
     "_without_time_zone": "give the table's time_zone",
     "_not_a_number": "map a column of numbers like 12.5, or give the table's decimal_mark: ','",

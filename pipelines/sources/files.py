@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -188,6 +190,8 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
         if not whole.columns:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
         headers = _headers(whole.inputFiles(), options)
+        for file, line in headers.items():
+            _refuse_twins(line, options, f"{request.place}: {file}")
         groups = groups_of(path, headers, lambda file: headers[file])
         frames = [_csv_rows(spark, group.paths, options | group.options) for group in groups]
         if len(frames) > 1:
@@ -196,6 +200,26 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
         return union(frames)
     except (PySparkException, Py4JError, OSError) as error:
         raise _unreadable(request, path, error) from error
+
+
+def _refuse_twins(line: bytes, options: dict[str, str], place: str) -> None:
+    """Columns of one name would get numbers from Spark, and other ones when one is put between.
+
+    Raises:
+        SourceError: two names of a header line are alike but for case.
+    """
+    encoding, separator = options.get("encoding", "utf-8"), options.get("sep", ",")
+    if encoding.lower().startswith(("utf-16", "utf-32")) or len(separator) != 1:
+        return  # a line by bytes is none by characters there
+    text = line.decode(encoding, errors="replace").removeprefix("\ufeff")
+    names = next(csv.reader([text], delimiter=separator, quotechar=options.get("quote", '"')), [])
+    spellings = Counter(name.strip().lower() for name in names if name.strip())
+    twins = [name for name in names if spellings[name.strip().lower()] > 1]
+    if twins:
+        raise SourceError(
+            f"{place}: several columns have one name: {', '.join(twins)}. Give each a name of its "
+            "own in the header line."
+        )
 
 
 def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]) -> DataFrame:

@@ -30,6 +30,11 @@ from pipelines.sources.registry import read_lookups, read_source, reader_for
 from pipelines.sources.request import SourceRequest
 from pipelines.stages import delta
 from pipelines.stages.canonical import WITHOUT_TIME_ZONE, canonical_rows, no_time_zone
+from pipelines.stages.descriptions import (
+    no_longer_described,
+    refuse_counting_twice,
+    remember,
+)
 from pipelines.stages.schemas import stored
 from pipelines.stages.store import store
 from pipelines.stages.watch import watch_new_events
@@ -92,8 +97,16 @@ def ingest(
             say(str(ledger))
         _refuse_unusable(company, company_path, ledgers, retained_from)
         report = _check(workspace, company, gated, ledgers, say)
+        for name in no_longer_described(workspace, company):
+            say(
+                f"warning: table '{name}' is not in {company_path} any more; what it brought "
+                "stays. To be without it, take everything in anew with another --workspace."
+            )
         known = version_of(workspace, EVENTS.name)
+        if known >= 0 and (events := [one for one in gated if one.contract.name == EVENTS.name]):
+            refuse_counting_twice(spark, workspace, company, company_path, events[0].accepted)
         written = store(workspace, gated, retained_from, streamed)
+        remember(workspace, tables)
         alarms = _watch(workspace, gated, known, written, say)
         if alarms:
             write_report(workspace, replace(report, alarms=alarms))

@@ -325,6 +325,25 @@ def test_unknown_names_come_with_the_list(spark: SparkSession, tmp_path: Path) -
         read_source(spark, request_of(path))
 
 
+def test_csv_as_a_german_spreadsheet_writes_it(spark: SparkSession, tmp_path: Path) -> None:
+    path = described(tmp_path, "csv", "orders.csv", {"encoding": "windows-1252"})
+    write_rows(tmp_path / "orders.csv", [order(0, store="Müller 5 €")])
+    file = tmp_path / "orders.csv"
+    file.write_bytes(file.read_text(encoding="utf-8").encode("windows-1252"))
+    assert [row["store"] for row in canonical(spark, path).collect()] == ["Müller 5 €"]
+
+
+def test_csv_columns_of_one_name_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+    path = described(tmp_path, "csv", "orders.csv")
+    write_rows(tmp_path / "orders.csv", orders(2))
+    file = tmp_path / "orders.csv"
+    file.write_text(file.read_text().replace('"pieces"', '"Item"'))
+    with pytest.raises(
+        SourceError, match=r"orders\.csv: several columns have one name: item, Item"
+    ):
+        canonical(spark, path)
+
+
 def test_csv_in_another_encoding_with_another_delimiter(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -209,6 +209,41 @@ def test_without_an_event_id_equal_rows_are_one_event(
     assert all(re.fullmatch("[0-9a-f]+-[0-9a-f]+", row["event_id"]) for row in events(workspace))
 
 
+def test_a_changed_description_does_not_count_events_without_ids_twice(
+    spark: SparkSession, workspace: Workspace
+) -> None:
+    """A new field that old rows lack changes nothing; another time zone changes every id."""
+    columns = {k: v for k, v in events_table()["columns"].items() if k != "event_id"}
+    fields = {"discount": {"type": "number"}}
+    take_in_orders(spark, workspace, orders(6), columns=columns, fields=fields)
+    before = events(workspace)
+    with pytest.raises(
+        CompanyConfigError, match=r"tables\.orders: its description has changed.*6 events would"
+    ):
+        take_in_orders(
+            spark, workspace, orders(6), columns=columns, fields=fields, time_zone="Europe/Berlin"
+        )
+    assert events(workspace) == before
+    rows = [*({**row, "note": None} for row in orders(6)), {**order(6), "note": "gift"}]
+    more = {**fields, "note": {"type": "text"}}
+    take_in_orders(spark, workspace, rows, columns=columns, fields=more)
+    assert len(events(workspace)) == 7
+
+
+def test_a_table_that_is_described_no_more_is_told_of(
+    spark: SparkSession, workspace: Workspace, tmp_path: Path
+) -> None:
+    web = events_table(name="web", source={"format": "parquet", "path": "web.parquet"})
+    visits = [order(number, id=f"w{number}") for number in range(2)]
+    files = {"orders.parquet": orders(3), "web.parquet": visits}
+    take_in(spark, workspace, write_company(tmp_path / "raw", events_table(), web, files=files))
+    path = write_company(tmp_path / "raw", events_table(), files={})
+    said: list[str] = []
+    ingest(spark, workspace, load_company(path), path, say=said.append)
+    assert [line for line in said if "'web' is not in" in line]
+    assert len(events(workspace)) == 5
+
+
 LISTS = [[1]] * 3
 
 
