@@ -108,14 +108,23 @@ class ItemContent:
         Raises:
             WorkspaceError: another text encoder made this content.
         """
-        if encoder.name != self.encoder_name:
-            raise WorkspaceError(
-                f"item texts were made with text encoder '{self.encoder_name}', this machine has "
-                f"'{encoder.name}'. Make them again with: bfm pretrain --workspace DIR"
-            )
+        self.require(encoder)
         raw = encoder.encode_query(texts) if is_query else encoder.encode(texts)
         hashed = HashedBackend(self.words.shape[1]).embed(list(texts))
         return np.concatenate([(raw - self.centre) * self.scale, hashed * _word_scale(hashed)], 1)
+
+    def require(self, encoder: TextEncoder) -> None:
+        """Refuse an encoder whose embeddings do not compare with these.
+
+        Raises:
+            WorkspaceError: another text encoder made this content.
+        """
+        if encoder.name != self.encoder_name:
+            raise WorkspaceError(
+                f"item texts were made with text encoder '{self.encoder_name}', this machine has "
+                f"'{encoder.name}'. Install that one here (`make setup` takes the pinned "
+                "packages), or make the texts again with: bfm pretrain --workspace DIR"
+            )
 
     def save(self, folder: Path) -> None:
         """Write arrays as safetensors and the rest as JSON."""

@@ -151,7 +151,13 @@ class Predictor:
 
     def warm(self) -> None:
         """Make now what the first answers would otherwise wait for: the word index of search, and
-        what people see of items."""
+        what people see of items.
+
+        Raises:
+            WorkspaceError: another text encoder than this machine's made the items' content, so
+                that no text could be read.
+        """
+        self.content.require(self.encoder)
         if self.search_head is not None:
             self.search_head.warm()
         self.catalogue.cards([""])
@@ -410,5 +416,5 @@ def _tagged(head: TaggingHead, positions: Longs, shares: Floats) -> Ranking:
 
 def _unknown_item(item: str, vocabulary: Vocabulary) -> UnknownNameError:
     """With a few known items: the whole list may be millions long."""
-    further = ["..."] if len(vocabulary.items) > 5 else []
-    return UnknownNameError("item", item, [*vocabulary.items[:5], *further])
+    some = vocabulary.items[:5]
+    return UnknownNameError("item", item, some, is_all=len(some) == len(vocabulary.items))

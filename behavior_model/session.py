@@ -198,7 +198,8 @@ class Session:
         known = set(self.users)
         for user_id in user_ids:
             if user_id not in known:
-                raise UnknownNameError("user", user_id, [*self.users[:5], "..."])
+                some = self.users[:5]
+                raise UnknownNameError("user", user_id, some, is_all=len(some) == len(known))
         return self._histories.only(user_ids)
 
     def _frame(self, names: Sequence[str], ranking: Ranking, column: str) -> pd.DataFrame:

@@ -107,13 +107,14 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
     Raises:
         EnvironmentProblemError: the port is taken, or a variable has a value that is not allowed.
         BundleError: no bundle, or a changed one.
-        WorkspaceError: nothing was published yet, or into another online store.
+        WorkspaceError: nothing was published yet, or into another online store, or this machine
+            lacks the text encoder of the bundle.
         StoreError: the online store does not answer.
     """
     settings = _settings(workspace=workspace.root)
     require_free_port(host, port)
     open_shelf(workspace)  # before the server starts: it would print a traceback
-    app = create_app(settings, Predictor.load(workspace.bundle))
+    app = create_app(settings, _loaded(workspace))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("bfm").setLevel(logging.INFO)
     warn_if_open(settings, host)
@@ -130,6 +131,13 @@ def serve(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000) ->
         server.run()
     if not server.started:
         raise SystemExit(_NOT_STARTED)
+
+
+def _loaded(workspace: Workspace) -> Predictor:
+    """The bundle, ready before the server starts: there a refusal would print a traceback."""
+    predictor = Predictor.load(workspace.bundle)
+    predictor.warm()
+    return predictor
 
 
 def warn_if_open(settings: ServingSettings, host: str) -> None:
@@ -179,7 +187,7 @@ def running(workspace: Workspace) -> Iterator[str]:
     """
     open_shelf(workspace)  # before the server starts: it would print a traceback
     settings = _settings(workspace=workspace.root, admin_token=None)
-    app = create_app(settings, Predictor.load(workspace.bundle))
+    app = create_app(settings, _loaded(workspace))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))

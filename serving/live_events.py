@@ -40,6 +40,9 @@ _BUSY_S: Final = 3.0
 _BATCH: Final = 10_000
 """Events removed at once, so that the counter's writes need not wait long."""
 
+MAX_OF_USER: Final = 1_000
+"""Of a user's live events, how many a question reads; those of a day are far fewer."""
+
 Event = Mapping[str, Any]
 """Canonical column -> value; the time as UTC microseconds; absent columns left out."""
 
@@ -81,10 +84,16 @@ class LiveEvents:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA secure_delete=ON")
         self._connection.executescript(_SCHEMA)
+        # beside the writer's, so that no question waits behind a write that waits
+        self._reader = sqlite3.connect(
+            path, check_same_thread=False, timeout=_BUSY_S, isolation_level=None
+        )
+        self._read_lock = threading.Lock()
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._lock, self._read_lock:
+            self._reader.close()
             self._connection.close()
 
     def add(self, events: Sequence[Event]) -> Accepted:
@@ -99,9 +108,13 @@ class LiveEvents:
         return Accepted(stored=stored, known=len(rows) - stored)
 
     def of_user(self, user_id: str) -> list[dict[str, Any]]:
-        """A user's events, oldest first, ties by session and event id."""
-        query = "SELECT content FROM live_events WHERE user_id = ? ORDER BY event_time_us"
-        with self._lock, closing(self._connection.execute(query, (user_id,))) as cursor:
+        """A user's events, oldest first, ties by session and event id; of very many the newest
+        `MAX_OF_USER`, since each question reads them all."""
+        query = (
+            "SELECT content FROM live_events WHERE user_id = ? "
+            "ORDER BY event_time_us DESC, event_id DESC LIMIT ?"
+        )
+        with self._reading(query, (user_id, MAX_OF_USER)) as cursor:
             found = [json.loads(content) for (content,) in cursor.fetchall()]
         return in_order(found)
 
@@ -113,15 +126,11 @@ class LiveEvents:
 
     def remove_before(self, oldest_us: int) -> int:
         """Delete events before a time; returns how many there were."""
-        query = "DELETE FROM live_events WHERE event_time_us < ?"
-        with self._lock, closing(self._connection.execute(query, (oldest_us,))) as cursor:
-            return cursor.rowcount
+        return self._remove_where("event_time_us < ?", oldest_us)
 
     def remove_received_before(self, oldest_us: int) -> int:
         """Delete events that were received before a time; returns how many there were."""
-        query = "DELETE FROM live_events WHERE received_us < ?"
-        with self._lock, closing(self._connection.execute(query, (oldest_us,))) as cursor:
-            return cursor.rowcount
+        return self._remove_where("received_us < ?", oldest_us)
 
     def remove(self, event_ids: Sequence[str]) -> int:
         """Delete the events of these ids; returns how many there were."""
@@ -136,7 +145,7 @@ class LiveEvents:
         """Ids of all events by the user whose they are."""
         query = "SELECT user_id, event_id FROM live_events ORDER BY user_id"
         found: dict[str, list[str]] = {}
-        with self._lock, closing(self._connection.execute(query)) as cursor:
+        with self._reading(query) as cursor:
             for user, event_id in cursor:
                 found.setdefault(user, []).append(event_id)
         return found
@@ -144,8 +153,23 @@ class LiveEvents:
     def users(self) -> list[str]:
         """Ids of all users with an event, in order."""
         query = "SELECT DISTINCT user_id FROM live_events ORDER BY user_id"
-        with self._lock, closing(self._connection.execute(query)) as cursor:
+        with self._reading(query) as cursor:
             return [user for (user,) in cursor.fetchall()]
+
+    def _remove_where(self, condition: str, value: int) -> int:
+        """Delete, a batch at a time, what a condition of this module names."""
+        chosen = f"SELECT event_id FROM live_events WHERE {condition} LIMIT {_BATCH}"
+        query, removed = f"DELETE FROM live_events WHERE event_id IN ({chosen})", 0
+        while True:
+            with self._lock, closing(self._connection.execute(query, (value,))) as cursor:
+                removed += cursor.rowcount
+                if cursor.rowcount < _BATCH:
+                    return removed
+
+    @contextmanager
+    def _reading(self, query: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Cursor]:
+        with self._read_lock, closing(self._reader.execute(query, values)) as cursor:
+            yield cursor
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

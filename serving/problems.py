@@ -1,4 +1,5 @@
-"""Every error as problem+json (RFC 9457), without echoing what the client sent."""
+"""Every error as problem+json (RFC 9457). Of what the client sent it names at most the address and
+the id or name that is unknown, never a body."""
 
 from __future__ import annotations
 

@@ -101,7 +101,10 @@ Text = Annotated[
     ),
 ]
 """Something to read, without control characters other than tabs and ends of lines."""
-K = Annotated[int, Field(ge=1, le=MAX_K)]
+K = Annotated[
+    int,
+    Field(ge=1, le=MAX_K, description="The most answers; there are fewer where fewer are known."),
+]
 Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Quantity = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
 ExtraValue = Annotated[str | float | None, BeforeValidator(_own_value)]

@@ -163,8 +163,9 @@ class AppState:
                 message = "this event is another user's; send only the asked user's events"
                 raise invalid(f"/events/{position}/user_id", message)
         present_us = self.present_us
+        live = self._live(user_id)
         stored = self._stored([user_id], as_of_us or present_us)
-        histories = self._merged(user_id, stored.get(user_id), canonical_events(events))
+        histories = self._merged(user_id, stored.get(user_id), live, canonical_events(events))
         return _resolved(histories, as_of_us, present_us)
 
     def resolve_all(
@@ -176,10 +177,11 @@ class AppState:
             By user id, in the order of the first mention.
         """
         present_us = self.present_us
+        live = {user: self._live(user) for user in dict.fromkeys(user_ids)}
         stored = self._stored(user_ids, as_of_us or present_us)
         return {
-            user: _resolved(self._merged(user, stored.get(user)), as_of_us, present_us)
-            for user in dict.fromkeys(user_ids)
+            user: _resolved(self._merged(user, stored.get(user), own), as_of_us, present_us)
+            for user, own in live.items()
         }
 
     def check_events(self, events: Sequence[LiveEvent]) -> None:
@@ -211,11 +213,19 @@ class AppState:
         """Whether the user asked to be forgotten."""
         return is_suppressed(self.shelf.workspace, user_id)
 
+    def _live(self, user_id: str) -> list[dict[str, Any]]:
+        """A user's live events. They are read before the shelf: what a refresh moves there in
+        between is then seen twice, and counted once, instead of never."""
+        return [] if self.is_erased(user_id) else self.live_events.of_user(user_id)
+
     def _merged(
-        self, user_id: str, stored: Histories | None, request: Sequence[Mapping[str, Any]] = ()
+        self,
+        user_id: str,
+        stored: Histories | None,
+        live: Sequence[Mapping[str, Any]],
+        request: Sequence[Mapping[str, Any]] = (),
     ) -> Histories:
         vocabulary = self.predictor.vocabulary
-        live = [] if self.is_erased(user_id) else self.live_events.of_user(user_id)
         joined = stored or encode_events(vocabulary, user_id, [])
         if not live and not request:
             return joined

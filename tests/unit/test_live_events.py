@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from pipelines.contracts import ColumnType
 from pipelines.tokens.binning import DAY_US, FIRST_IDX, MISSING_IDX, UNKNOWN_IDX
 from pipelines.workspace import Workspace
+from serving import live_events
 from serving.delivered import remove_delivered
 from serving.live_events import (
     Accepted,
@@ -24,6 +26,12 @@ from serving.live_events import (
 )
 from tests import small_shop
 from tests.small_shop import purchase
+
+
+def suppress_busy(store: LiveEvents, event: live_events.Event) -> None:
+    """Write, also where the file stays busy."""
+    with suppress(sqlite3.OperationalError):
+        store.add([event])
 
 
 @pytest.fixture
@@ -38,6 +46,43 @@ def test_the_same_event_is_stored_once(store: LiveEvents) -> None:
     assert store.add([event, event]) == Accepted(stored=1, known=1)
     assert store.add([dict(reversed(event.items()))]) == Accepted(stored=0, known=1)
     assert store.of_user("ada") == [event]
+
+
+def test_a_question_does_not_wait_for_writes_that_wait(store: LiveEvents, tmp_path: Path) -> None:
+    store.add([purchase("ada", 1, 3)])
+    with closing(sqlite3.connect(tmp_path / "deep" / "live.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        write = threading.Thread(target=lambda: suppress_busy(store, purchase("ada", 2, 3)))
+        write.start()
+        time.sleep(0.2)
+        begun = time.perf_counter()
+        assert len(store.of_user("ada")) == 1
+        waited = time.perf_counter() - begun
+        still_waits = write.is_alive()
+        other.execute("ROLLBACK")
+        write.join()
+    assert still_waits
+    assert waited < 1.0
+    assert len(store.of_user("ada")) == 2
+
+
+def test_of_very_many_events_the_newest_are_read(
+    store: LiveEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_events, "MAX_OF_USER", 2)
+    store.add([purchase("ada", number, 3, days_before=9 - number) for number in range(4)])
+    assert [event["event_id"] for event in store.of_user("ada")] == ["ada-2", "ada-3"]
+
+
+def test_what_is_too_old_goes_in_batches(
+    store: LiveEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_events, "_BATCH", 2)
+    events = [purchase("ada", number, 3, days_before=number) for number in range(7)]
+    store.add(events)
+    assert store.remove_before(int(events[1]["event_time"])) == 5
+    assert len(store.of_user("ada")) == 2
+    assert store.remove_received_before(time.time_ns() // 1_000 + 1) == 2
 
 
 def test_another_content_is_a_conflict_and_nothing_is_stored(store: LiveEvents) -> None:
