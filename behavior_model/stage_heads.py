@@ -27,7 +27,7 @@ from behavior_model.memory.purchases import Level
 from behavior_model.tasks import MIN_OUTCOMES, can_be_learned, get_user_task, user_task_names
 from pipelines import lake
 from pipelines.contracts import PURCHASE
-from pipelines.errors import CompanyConfigError, WorkspaceError
+from pipelines.errors import CompanyConfigError, TooLittleDataError, WorkspaceError
 from pipelines.tokens.selection import sells
 from pipelines.workspace import Workspace, write_json_atomically
 
@@ -118,8 +118,8 @@ def _is_any(level: Level, context: ModelContext) -> bool:
 def fit_all(context: ModelContext, *, seed: int, say: Say, made_from: str = "") -> None:
     """Fit, save and judge every head; each is replaced whole or not at all.
 
-    Those whose need is not met are left out; one of an earlier run is removed, and so is one of a
-    task that is no longer asked.
+    Those whose need is not met, or that find too little to learn from, are left out; one of an
+    earlier run is removed, and so is one of a task that is no longer asked.
 
     Args:
         context: The company's model at one test cut.
@@ -140,7 +140,12 @@ def fit_all(context: ModelContext, *, seed: int, say: Say, made_from: str = "") 
             say(f"  {name}: left out, the company has no {lacking.what}")
             continue
         begun = time.perf_counter()
-        results = _fit(context, name, fit_and_judge, seed)
+        try:
+            results = _fit(context, name, fit_and_judge, seed)
+        except TooLittleDataError as error:
+            _leave_out(context.workspace, name)
+            say(f"  {name}: left out, {error}")
+            continue
         figures = ", ".join(f"{r.metric} {r.model:.4f}" for r in results)
         _write_ingredients(context.workspace, name, ingredients)
         say(f"  {name}: {figures} ({time.perf_counter() - begun:.0f} s)")

@@ -201,7 +201,7 @@ def load_tasks(path: Path | None) -> None:
     before = set(_TASKS)
     try:
         runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for name in set(_TASKS) - before:
             del _TASKS[name]
         raise CompanyConfigError(
@@ -285,6 +285,29 @@ def tell_enough(labels: Doubles, kind: TaskKind) -> bool:
     if len(values) < 2:
         return False
     return kind is TaskKind.REGRESSION or bool(counts.min() >= MIN_OUTCOMES)
+
+
+def answers_without_head(task: UserTask, states: UserStates) -> Doubles | None:
+    """float64[U]: what the backbone answers by itself; None where it says nothing of the question.
+
+    Raises:
+        UserTaskError: `zero_shot` failed, or gave something other than one finite number per user.
+    """
+    if task.zero_shot is None:
+        return None
+    try:
+        answers: Doubles = np.asarray(task.zero_shot(states), dtype=np.float64)
+    except Exception as error:
+        raise UserTaskError(
+            f"zero_shot of user task '{task.name}' failed with {type(error).__name__}: {error}. "
+            "Correct it, or leave it out, and run the same command."
+        ) from error
+    if answers.shape != (len(states),) or not np.isfinite(answers).all():
+        raise UserTaskError(
+            f"zero_shot of user task '{task.name}' gave shape {answers.shape}; return one finite "
+            f"number per user, shape ({len(states)},), or leave it out"
+        )
+    return answers
 
 
 def make_labels(task: UserTask, past: Past, future: Futures) -> Doubles:

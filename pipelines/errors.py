@@ -29,6 +29,10 @@ class SourceError(UserError):
     """A source table is missing, empty, or lacks what the description names."""
 
 
+class TooLittleDataError(UserError):
+    """There are too few users or events to learn something from; it can be left out."""
+
+
 class QualityError(UserError):
     """A promise about a whole table is broken; the line stops."""
 
@@ -54,10 +58,19 @@ class WorkspaceError(UserError):
 
 
 class UnknownNameError(UserError):
-    """A name that is not registered; the message lists what is and guesses what was meant."""
+    """A name that is not registered; the message lists what is and guesses what was meant.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: What it would be the name of.
+        name: What came.
+        known: What is registered, or some of it.
+        is_all: Whether nothing else is known.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, is_all: bool = True) -> None:
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         guess = f" Did you mean '{close[0]}'?" if close else ""
-        super().__init__(f"Unknown {kind} '{name}'. Known: {', '.join(names) or 'none'}.{guess}")
+        more = [] if is_all else ["..."]
+        listed = ", ".join([*names, *more]) or "none"
+        super().__init__(f"Unknown {kind} '{name}'. Known: {listed}.{guess}")

@@ -126,7 +126,7 @@ def _heads_stage(
 ) -> Stage:
     return Stage(
         name="heads",
-        version=3,
+        version=4,
         needs=("tokenize", "pretrain"),
         reads={"tokenize": (VOCABULARY_FILE, USER_FLAGS.name, JUDGED)},
         inputs=inputs,
@@ -143,12 +143,15 @@ class _ModelRooms:
 
     def pretrain(self, context: StageContext) -> None:
         from behavior_model.recipes import after_core, recipe_for
+        from behavior_model.stage_heads import heads
         from behavior_model.stage_pretrain import pretrain
         from behavior_model.tasks import try_own_tasks
         from pipelines.tokens.vocabulary import Vocabulary
 
         if _tasks_path(context) is not None:
-            try_own_tasks(_open(context))
+            opened = _open(context)
+            heads()  # refuses a task that has the name of another head
+            try_own_tasks(opened)
         vocabulary = Vocabulary.load(context.workspace.vocabulary_path)
         before_cut = (EVENT_TIME, "<", context.training_cut)
         events = lake.read(context.workspace, EVENTS.name, [EVENT_TIME], filters=[before_cut])

@@ -28,7 +28,14 @@ from behavior_model.metrics import (
     average_precision,
     expected_calibration_error,
 )
-from behavior_model.tasks import TaskKind, UserTask, get_user_task, make_labels, past_at
+from behavior_model.tasks import (
+    TaskKind,
+    UserTask,
+    answers_without_head,
+    get_user_task,
+    make_labels,
+    past_at,
+)
 from behavior_model.user_features import (
     FREQUENCY,
     RECENCY,
@@ -105,8 +112,7 @@ def _judge(
         scores = head.predict(past.histories, states, moment).scores
         parts[f"{kind} alone"] = _Answer(scores, scores)
     model = parts.pop(f"{InputKind.FUSED} alone")
-    if task.zero_shot is not None:
-        chance = task.zero_shot(states)
+    if (chance := answers_without_head(task, states)) is not None:
         parts["backbone without a head"] = _Answer(chance, chance)
     baselines = _baselines(context, task, rows, seed)
     asked = ~np.isnan(labels)

@@ -120,7 +120,8 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
     """Expected value with an interval that holds 90 per cent of the outcomes themselves.
 
     Split conformal prediction within bins of equal score (Vovk, 2012: Mondrian): each bin's
-    quantiles of out-of-sample outcomes, at the level corrected for the size of the bin.
+    quantiles of out-of-sample outcomes, at the level corrected for the size of the bin. The ends
+    may fall where the score rises: outcomes of high scores may lie further apart.
 
     Args:
         raw: float64[N], out-of-sample raw scores.
@@ -138,8 +139,8 @@ def calibrate_outcome(raw: Doubles, values: Doubles) -> Calibration:
     return Calibration(
         knots=knots,
         scores=scores,
-        lowers=np.minimum(np.maximum.accumulate(np.asarray(low)), scores),
-        uppers=np.maximum(np.maximum.accumulate(np.asarray(high)), scores),
+        lowers=np.minimum(low, scores),
+        uppers=np.maximum(high, scores),
     )
 
 

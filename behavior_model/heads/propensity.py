@@ -50,7 +50,9 @@ class Propensities:
     Args:
         categories: T names.
         scores: float64[U, T], calibrated.
-        lowers: float64[U, T], see `heads.calibration.calibrate_rate` for what the interval covers.
+        lowers: float64[U, T], see `heads.calibration.calibrate_rate` for what the interval covers;
+            users of the one window that is learned from are drawn, so that what differs between
+            months is not in it.
         uppers: float64[U, T].
     """
 

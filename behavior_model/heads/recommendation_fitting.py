@@ -33,6 +33,7 @@ from behavior_model.memory.content import ContentMemory
 from behavior_model.memory.purchases import Level, Longs, Purchases, read_purchases
 from behavior_model.metrics import ndcg_at_k
 from behavior_model.user_draw import drawn_users
+from pipelines.errors import TooLittleDataError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -137,6 +138,10 @@ class _Fitting:
         windows = (self._window(time, content, items) for time in times)
         earlier = [one for one in windows if one.bought.any()]
         latest = self._window(context.validation_time, content, items)
+        if not latest.bought.any():
+            raise TooLittleDataError(
+                "nothing that was bought in the window before the test cut had been foreseeable"
+            )
         linear = _mix([latest], self._names(LINEAR))
         selection = {"linear": self._linear_selection(earlier, latest)}
         mixture = before = linear

@@ -108,6 +108,8 @@ def rank(candidates: Candidates, weights: npt.NDArray[np.float64], k: int) -> tu
 def match(candidates: Candidates, weights: npt.NDArray[np.float64]) -> float:
     """How well the candidate that fits the words best fits them; without candidates not at all.
 
+    What fits better never counts less, although of few queries weights below 0 may be learned.
+
     Args:
         candidates: After one look or two.
         weights: float64[len(FEATURES)].
@@ -115,4 +117,5 @@ def match(candidates: Candidates, weights: npt.NDArray[np.float64]) -> float:
     if not len(candidates.item_idx):
         return -np.inf
     columns = [FEATURES.index(name) for name in MATCHING]
-    return float((candidates.features[:, columns].astype(np.float64) @ weights[columns]).max())
+    fits = np.maximum(weights[columns], 0.0)
+    return float((candidates.features[:, columns].astype(np.float64) @ fits).max())

@@ -7,6 +7,7 @@ they are words of the catalogue for what was bought.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,6 +36,7 @@ from behavior_model.metrics import ndcg_at_k
 from behavior_model.text_encoder import TextEncoder
 from behavior_model.typed_queries import TypedQueries
 from pipelines import lake
+from pipelines.errors import TooLittleDataError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -205,10 +207,11 @@ def finish(context: ModelContext, bare: SearchHead, examples: Examples, *, seed:
     """
     weights = examples.found.weights(usable_features(bare))
     head = replace(bare, weights=weights, matches=usual_matches(examples.found, weights))
-    both = rankings(context, seed=seed)
-    personal = _personal_weights(context, head, examples, both.before)
-    if personal is not None:
-        head = replace(head, personal=PersonalSearch(both.final, personal))
+    with suppress(TooLittleDataError):  # one look then, without what the ranking says
+        both = rankings(context, seed=seed)
+        personal = _personal_weights(context, head, examples, both.before)
+        if personal is not None:
+            head = replace(head, personal=PersonalSearch(both.final, personal))
     return at_cut(head, context, head.weights)
 
 

@@ -34,7 +34,7 @@ from behavior_model.heads.user_inputs import (
     user_inputs,
 )
 from behavior_model.tasks import TaskKind, UserTask, tell_enough
-from pipelines.errors import UserError
+from pipelines.errors import TooLittleDataError
 from pipelines.tokens.history import Histories
 from pipelines.tokens.vocabulary import Vocabulary
 from pipelines.workspace import write_json_atomically
@@ -183,16 +183,15 @@ def fit_rows(
     """Fit on rows that are made already.
 
     Raises:
-        UserError: too few users can be asked.
+        TooLittleDataError: too few users can be asked.
     """
     binary = task.kind is TaskKind.BINARY
     targets = rows.labels if binary else signed_root(rows.labels)
     folds = fold_of(rows.user_ids)
     if len(np.unique(folds)) < NUM_FOLDS:
-        raise UserError(
-            f"user task '{task.name}' can be asked of {len(set(rows.user_ids))} users before the "
-            f"test cut; that is too few to hold {NUM_FOLDS} groups of them out. Give a longer "
-            "history or a later --as-of, or take the task out."
+        raise TooLittleDataError(
+            f"{len(set(rows.user_ids))} users can be asked before the test cut, too few to hold "
+            f"{NUM_FOLDS} groups of them out; it takes about twenty"
         )
     newest = rows.times == 0
     by_learner = out_of_fold(rows.inputs, targets, folds, binary=binary, seed=seed)

@@ -148,6 +148,16 @@ def test_outcomes_of_few_rows_are_told_apart(num_rows: int, least_r2: float) -> 
     assert 0.87 < np.mean(inside) < 0.96
 
 
+def test_the_outcome_interval_covers_where_outcomes_of_high_scores_lie_apart() -> None:
+    generator = np.random.default_rng(0)
+    raw = generator.random(20_000)
+    values = raw + (1 + 5 * raw) * generator.normal(size=len(raw))
+    _, lower, upper = calibrate_outcome(raw[:10_000], values[:10_000]).apply(raw[10_000:])
+    inside = (values[10_000:] >= lower) & (values[10_000:] <= upper)
+    assert 0.88 < inside.mean() < 0.92
+    assert 0.86 < inside[raw[10_000:] > 0.9].mean() < 0.94
+
+
 def test_a_calibration_survives_its_tensors() -> None:
     curve = calibrate_rate(*drawn(0), seed=0)
     again = Calibration.from_tensors(dict(curve.to_tensors()))

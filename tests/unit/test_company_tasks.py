@@ -1,16 +1,22 @@
 """A company's own questions: a Python file that company.yaml names, one head each."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
 from behavior_model import stage_heads, stage_pretrain
 from behavior_model.context import ModelContext
+from behavior_model.embedding import UserStates
 from behavior_model.evaluation import user_tasks
 from behavior_model.evaluation.results import Result
 from behavior_model.tasks import (
     UserTaskError,
+    ZeroShot,
+    answers_without_head,
     get_user_task,
     load_tasks,
     try_own_tasks,
@@ -19,7 +25,7 @@ from behavior_model.tasks import (
 )
 from pipelines.clock import from_micros
 from pipelines.company import load_company
-from pipelines.errors import CompanyConfigError
+from pipelines.errors import CompanyConfigError, TooLittleDataError
 from pipelines.flow.runner import RunSettings, StageContext
 from pipelines.workspace import Workspace
 from serving.line import line
@@ -73,6 +79,7 @@ class TestLoading:
             (BIG_BASKET + "1 / 0", "failed with ZeroDivisionError: division by zero"),
             (BIG_BASKET.replace("big_basket", "churn"), "'churn' is registered already"),
             (BIG_BASKET.replace("big_basket", "Big basket", 1), "a name of a to z, 0 to 9 and _"),
+            (BIG_BASKET + "raise SystemExit(0)", "failed with SystemExit: 0"),
             ("x = 1", "registers no task"),
         ],
     )
@@ -124,6 +131,19 @@ class TestHeads:
         )
         stage_heads.fit_all(context, seed=0, say=said.append, made_from=made_from)
         return said
+
+    def test_one_that_finds_too_little_is_left_out_and_the_others_are_fitted(
+        self, fitted: list[str], monkeypatch: pytest.MonkeyPatch, workspace: Workspace
+    ) -> None:
+        def too_little(context: ModelContext, folder: Path, *, seed: int) -> list[Result]:
+            raise TooLittleDataError("9 users can be asked")
+
+        monkeypatch.setattr(stage_heads, "_RANKINGS", {"recommendation": too_little})
+        said = self.fit(workspace, "model 1")
+        assert said[0] == "  recommendation: left out, 9 users can be asked"
+        assert fitted == list(PLATFORMS)
+        assert not (workspace.heads / "recommendation").exists()
+        assert stage_heads.read_results(workspace) == []
 
     @pytest.mark.parametrize(("interval", "warns"), [((0.55, 0.85), True), ((0.6, 0.7), False)])
     def test_a_figure_of_too_few_is_warned_of(
@@ -237,9 +257,28 @@ def test_a_mistake_shows_before_a_training(
     with pytest.raises(UserTaskError, match=r"'big_basket' failed with AttributeError.*'amount'"):
         pretraining.run(StageContext(context.workspace, settings))
     assert not trained
+    file.write_text(BIG_BASKET.replace("big_basket", "search"))
+    with pytest.raises(CompanyConfigError, match="'search' has the name of a head"):
+        pretraining.run(StageContext(context.workspace, settings))
+    assert not trained
     file.write_text(BIG_BASKET)
     load_tasks(file)
     try_own_tasks(context)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda states: states.nothing, "failed with AttributeError"),
+        (lambda states: np.zeros(1), r"gave shape \(1,\).*shape \(3,\)"),
+        (lambda states: np.full(3, np.nan), "gave shape .*one finite number per user"),
+    ],
+)
+def test_what_a_backbone_says_without_a_head_is_checked(answer: ZeroShot, message: str) -> None:
+    task = replace(get_user_task("churn"), zero_shot=answer)
+    with pytest.raises(UserTaskError, match=f"zero_shot of user task 'churn' {message}"):
+        answers_without_head(task, cast(UserStates, range(3)))
+    assert answers_without_head(replace(task, zero_shot=None), cast(UserStates, range(3))) is None
 
 
 def test_a_name_must_fit_an_address() -> None:
