@@ -154,7 +154,7 @@ def require_same_store(shelf: Shelf) -> None:
     if not is_same_store(shelf):
         raise WorkspaceError(
             f"The shelf in {shelf.root} was published to another online store than BFM_SHELF_... "
-            f"names now. Fill this one first: bfm publish --workspace {shelf.workspace.root}"
+            f"names now. Fill this one first: bfm publish --workspace {shelf.workspace.quoted}"
         )
 
 
@@ -171,7 +171,7 @@ def require_filled(shelf: Shelf) -> None:
             f"The online store ({shelf.settings.online_store}, project '{shelf.settings.project}') "
             f"holds none of the users that {shelf.root} was published with: it was lost or "
             "emptied, or BFM_SHELF_... names another one than bfm publish wrote to. Correct them, "
-            f"or fill it again: bfm publish --again --workspace {shelf.workspace.root}"
+            f"or fill it again: bfm publish --again --workspace {shelf.workspace.quoted}"
         )
 
 

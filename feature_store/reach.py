@@ -71,5 +71,5 @@ def _message(shelf: Shelf, reason: str) -> str:
         f"The online store ({settings.online_store}, project '{settings.project}') does not answer "
         f"or lacks this shelf's tables: {reason}. Start it and check "
         "BFM_SHELF_...; if it was lost or is another one, fill it: "
-        f"bfm publish --again --workspace {shelf.workspace.root}"
+        f"bfm publish --again --workspace {shelf.workspace.quoted}"
     )

@@ -1,6 +1,7 @@
 """Users who asked to be forgotten: never served, published or taken in, although a source has them.
 
-The list holds SHA-256 digests of ids, so that it names nobody.
+The list holds SHA-256 digests of ids in place of the ids. An id that can be guessed, such as a
+customer number, can be found again by trying: the list is pseudonymous, not anonymous.
 """
 
 from __future__ import annotations

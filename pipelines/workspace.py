@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,11 @@ class Workspace:
     @property
     def evaluation_path(self) -> Path:
         return self.reports / "evaluation.json"
+
+    @property
+    def quoted(self) -> str:
+        """The folder as a shell takes it, for commands to be copied."""
+        return shlex.quote(str(self.root))
 
     @property
     def state(self) -> Path:

@@ -89,7 +89,7 @@ def _working_alone(workspace: Workspace, request: ErasureRequest) -> Iterator[No
         except WorkspaceError as error:
             raise WorkspaceError(
                 f"{error} The user is kept out from now on, and request {request.request_id} is "
-                f"saved: bfm erase --due --workspace {workspace.root} carries it out."
+                f"saved: bfm erase --due --workspace {workspace.quoted} carries it out."
             ) from error
         yield
 

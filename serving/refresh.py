@@ -99,7 +99,7 @@ def refresh(
     if not is_published_for(workspace, bundle.manifest):
         raise WorkspaceError(
             f"The shelf in {shelf.root} is not published for the bundle in {workspace.bundle} yet. "
-            f"First: bfm publish --workspace {workspace.root}"
+            f"First: bfm publish --workspace {workspace.quoted}"
         )
     _check_time(as_of, _known_to(shelf, bundle))
     cut = from_micros(bundle.manifest.as_of_us)

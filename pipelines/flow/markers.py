@@ -45,7 +45,7 @@ def marker_of(workspace: Workspace, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise WorkspaceError(
             f"{workspace.root}: stage '{name}' has not finished here. Run it first: "
-            f"bfm {name} --workspace {workspace.root}"
+            f"bfm {name} --workspace {workspace.quoted}"
         )
     marker: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return marker

@@ -102,7 +102,7 @@ class RunSettings:
         if not path.is_file():
             raise WorkspaceError(
                 f"{workspace.root} is not a workspace (no {SETTINGS_FILE}). Make one with: "
-                f"bfm run --company company.yaml --workspace {workspace.root}"
+                f"bfm run --company company.yaml --workspace {workspace.quoted}"
             )
         row = json.loads(path.read_text(encoding="utf-8"))
         as_of, core = row.pop("as_of"), row.pop("core", None)

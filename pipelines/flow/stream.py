@@ -305,5 +305,5 @@ def _warning(number: int, ledger: Ledger, workspace: Workspace) -> str:
         f"warning: {ledger.table}: batch {number} sent {ledger.quarantined:,} of "
         f"{ledger.kept_rows:,} rows to quarantine ({ledger.quarantined_share:.0%}, "
         f"max_quarantined_share is {ledger.max_quarantined_share:.0%}), most for {rule} "
-        f"({count:,}). Look at them with: bfm quarantine --workspace {workspace.root}"
+        f"({count:,}). Look at them with: bfm quarantine --workspace {workspace.quoted}"
     )

@@ -75,7 +75,7 @@ def tokenize(context: StageContext) -> None:
         raise WorkspaceError(
             f"{context.workspace.root}: the cut, the window or the company's columns are others "
             "than those that the model was trained with. Train it again: "
-            f"bfm run --workspace {context.workspace.root}"
+            f"bfm run --workspace {context.workspace.quoted}"
         )
     if last is None or vocabulary is None or changes is None:
         if vocabulary is None or not context.keeps_vocabulary:

@@ -162,7 +162,7 @@ def _print_end(workspace: Workspace, seconds: float) -> None:
     )
     out.print(f"Evaluation:    {workspace.reports / 'evaluation.html'} and evaluation.json")
     out.print(f"Data quality:  {workspace.reports / 'data_quality' / 'index.html'}")
-    out.print(f"Serve it:      bfm serve --workspace {workspace.root} --port 8000")
+    out.print(f"Serve it:      bfm serve --workspace {workspace.quoted} --port 8000")
     out.print(
         "Your own data: describe your tables in a company.yaml (see "
         "pipelines/sources/complete_journey/company.yaml), then\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def quarantine(
         num = write(place, export, table, rule)
         out.print(
             f"{num:,} row(s) written to {export}. Repair them, then: bfm quarantine "
-            f"--workspace {workspace} --replay {export} --table NAME"
+            f"--workspace {place.quoted} --replay {shlex.quote(str(export))} --table NAME"
         )
     else:
         _list(place, table, rule)

@@ -149,7 +149,7 @@ def _refuse_what_trains(workspace: Workspace, room: str, **given: str | int | No
             raise UserError(
                 f"--{name} {value}: '{room}' does not train, and this workspace's model has "
                 f"{name} {known}. To train another: bfm run --{name} {value} "
-                f"--workspace {workspace.root}"
+                f"--workspace {workspace.quoted}"
             )
 
 
@@ -172,8 +172,8 @@ def _refuse_another_cut(context: StageContext, room: str, *, given: bool) -> Non
             f"'{room}' as of {context.as_of.isoformat()}: sequences and labels here were made as "
             f"of {made.as_of}, and what was learned from them may know what came between. For the "
             f"one: bfm run --as-of {context.as_of.isoformat()} --workspace "
-            f"{context.workspace.root}. For the other: bfm {room} --as-of {made.as_of} --workspace "
-            f"{context.workspace.root}"
+            f"{context.workspace.quoted}. For the other: bfm {room} --as-of {made.as_of} "
+            f"--workspace {context.workspace.quoted}"
         )
 
 
