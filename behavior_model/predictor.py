@@ -155,9 +155,10 @@ class Predictor:
 
         Raises:
             WorkspaceError: another text encoder than this machine's made the items' content, so
-                that no text could be read.
+                that no text could be held against them.
         """
-        self.content.require(self.encoder)
+        if self.vocabulary.items:
+            self.content.require(self.encoder)
         if self.search_head is not None:
             self.search_head.warm()
         self.catalogue.cards([""])

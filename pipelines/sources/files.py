@@ -191,7 +191,7 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
             raise SourceError(f"{request.place}: {path} is empty. Give a file with a header line.")
         headers = _headers(whole.inputFiles(), options)
         for file, line in headers.items():
-            _refuse_twins(line, options, f"{request.place}: {file}")
+            _refuse_twins(line, options, request, file)
         groups = groups_of(path, headers, lambda file: headers[file])
         frames = [_csv_rows(spark, group.paths, options | group.options) for group in groups]
         if len(frames) > 1:
@@ -202,11 +202,11 @@ def _read_csv(spark: SparkSession, request: SourceRequest) -> DataFrame:
         raise _unreadable(request, path, error) from error
 
 
-def _refuse_twins(line: bytes, options: dict[str, str], place: str) -> None:
-    """Columns of one name would get numbers from Spark, and other ones when one is put between.
+def _refuse_twins(line: bytes, options: dict[str, str], request: SourceRequest, file: Path) -> None:
+    """Columns of one name get numbers from Spark, and other ones when a column is put between.
 
     Raises:
-        SourceError: two names of a header line are alike but for case.
+        SourceError: a needed column's name stands twice in a header line, case aside.
     """
     encoding, separator = options.get("encoding", "utf-8"), options.get("sep", ",")
     if encoding.lower().startswith(("utf-16", "utf-32")) or len(separator) != 1:
@@ -214,12 +214,12 @@ def _refuse_twins(line: bytes, options: dict[str, str], place: str) -> None:
     text = line.decode(encoding, errors="replace").removeprefix("\ufeff")
     names = next(csv.reader([text], delimiter=separator, quotechar=options.get("quote", '"')), [])
     spellings = Counter(name.strip().lower() for name in names if name.strip())
-    twins = [name for name in names if spellings[name.strip().lower()] > 1]
-    if twins:
-        raise SourceError(
-            f"{place}: several columns have one name: {', '.join(twins)}. Give each a name of its "
-            "own in the header line."
-        )
+    for needed in request.needed_columns:
+        if spellings[needed.lower()] > 1:
+            raise SourceError(
+                f"{request.place}: {file}: several columns are called '{needed}', case aside. Give "
+                "each a name of its own in the header line."
+            )
 
 
 def _csv_rows(spark: SparkSession, paths: Sequence[str], options: dict[str, str]) -> DataFrame:

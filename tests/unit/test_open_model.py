@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from deltalake import write_deltalake
 
+from behavior_model.predictor import Predictor
 from behavior_model.tasks import load_tasks, user_task_names
+from behavior_model.text_encoder import HashedBackend, TextEncoder
 from pipelines.contracts import EVENT_TIME, EVENTS
+from pipelines.errors import WorkspaceError
 from pipelines.flow.runner import RunSettings
 from pipelines.workspace import Workspace
 from serving.line import open_model
@@ -49,3 +54,11 @@ def test_the_companys_own_questions_are_known(rhythm_shop: Workspace, tmp_path: 
         assert "big_basket" in user_task_names()
     finally:
         load_tasks(None)
+
+
+def test_a_bundle_whose_texts_this_machine_cannot_read_is_not_ready(rhythm_shop: Workspace) -> None:
+    predictor = Predictor.load(rhythm_shop.bundle)
+    predictor.warm()
+    elsewhere = replace(predictor, encoder=TextEncoder(None, HashedBackend(7)))
+    with pytest.raises(WorkspaceError, match=r"this machine has 'hashed-7'\. Install that one"):
+        elsewhere.warm()
