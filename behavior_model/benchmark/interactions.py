@@ -35,6 +35,8 @@ _TEXTS_IN_ORDER: Final = (
     *(pa.timestamp("ns"), pa.timestamp("ns", "UTC")),
 )
 """What texts that say when may be read as, the first that all of a column allow."""
+_NUM_SHOWN: Final = 10_000
+"""Of texts that cannot be read, how many are looked through for one to show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,9 +383,11 @@ def _ordered(path: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _unlike_most(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts that the reading which most of them allow does not allow."""
-    unread = [values.filter(pc.invert(_reads(values, kind))) for kind in _TEXTS_IN_ORDER]
-    return min(unread, key=len)
+    """Texts that the reading which most of them allow does not allow, if the first show any."""
+    some = values.slice(0, _NUM_SHOWN)
+    unread = [some.filter(pc.invert(_reads(some, kind))) for kind in _TEXTS_IN_ORDER]
+    least = min(unread, key=len)
+    return least if len(least) else values
 
 
 def _reads(values: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:

@@ -140,7 +140,7 @@ class _Fitting:
         latest = self._window(context.validation_time, content, items)
         if not latest.bought.any():
             raise TooLittleDataError(
-                "nothing that was bought in the window before the test cut had been foreseeable"
+                "of what was bought in the window before the test cut nothing had been a candidate"
             )
         linear = _mix([latest], self._names(LINEAR))
         selection = {"linear": self._linear_selection(earlier, latest)}
