@@ -31,9 +31,13 @@ def test_predictions_and_figures_for_every_user(tmp_path: Path) -> None:
     predictions = pq.read_table(out / "predictions.parquet").to_pandas()
     assert list(predictions.columns) == ["user_id", "item_id", "rank"]
     assert predictions.user_id.nunique() == NUM_USERS
-    free = NUM_ITEMS - (LENGTH - 1)
     ranks = predictions.groupby("user_id")["rank"].apply(list)
-    assert (ranks.map(lambda one: one == list(range(1, free + 1)))).all()
+    assert (ranks.map(lambda one: one == list(range(1, 21)))).all()
+    free = NUM_ITEMS - (LENGTH - 1)  # what a user took stands behind all else
+    known = pq.read_table(interactions).to_pandas().query("position < @LENGTH - 1")
+    taken = predictions.merge(known, on=["user_id", "item_id"])
+    assert len(taken) == NUM_USERS * (20 - free)
+    assert (taken["rank"] > free).all()
     assert not predictions.duplicated(["user_id", "item_id"]).any()
 
     content = json.loads((out / "evaluation.json").read_text())
