@@ -155,6 +155,23 @@ def test_a_live_event_changes_the_next_answer(client: TestClient) -> None:
     assert "item-19" in [item["item_id"] for item in after["items"][:5]]
 
 
+def test_what_a_refresh_moves_to_the_shelf_while_it_is_read_is_not_missed(
+    client: TestClient, shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live event is gone by the time the shelf is read; the shelf's own is there, or soon."""
+    ask = {"user_id": "ada"}
+    client.post("/v1/events", json={"events": [live_event()]})
+
+    def moved_meanwhile(*asked: Any, **more: Any) -> Any:
+        with closing(sqlite3.connect(shop.live_events_path, isolation_level=None)) as other:
+            other.execute("DELETE FROM live_events")
+        return online_states(*asked, **more)
+
+    monkeypatch.setattr("serving.state.online_states", moved_meanwhile)
+    assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 5
+    assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 4
+
+
 def test_events_of_a_request_count_once_and_are_not_kept(client: TestClient) -> None:
     ask = {"user_id": "ada", "events": [live_event(), live_event()]}
     assert client.post("/v1/recommendations", json=ask).json()["num_events"] == 5
