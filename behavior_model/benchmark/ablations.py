@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from behavior_model.benchmark.answers import Say
-from behavior_model.benchmark.interactions import read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
 from behavior_model.benchmark.runs import run_all, study_recipe
 from behavior_model.benchmark.split import BeforeLast
 from behavior_model.benchmark.training import BenchmarkJob

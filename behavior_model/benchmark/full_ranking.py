@@ -30,13 +30,13 @@ from behavior_model.benchmark.budget import (
     plan,
 )
 from behavior_model.benchmark.features import SHOWN_ALONE, feature_table, feature_tables
+from behavior_model.benchmark.interaction_files import read_interactions
 from behavior_model.benchmark.interactions import (
     NO_ITEM,
     POSITION,
     Interactions,
     Longs,
     masks_history,
-    read_interactions,
 )
 from behavior_model.benchmark.judge import Judge, write_results
 from behavior_model.benchmark.memories import HistoryMemories

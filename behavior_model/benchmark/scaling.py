@@ -18,13 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from behavior_model.benchmark.answers import Say
-from behavior_model.benchmark.interactions import (
-    POSITION,
-    TEXT,
-    Interactions,
-    Longs,
-    read_interactions,
-)
+from behavior_model.benchmark.interaction_files import TEXT, read_interactions
+from behavior_model.benchmark.interactions import POSITION, Interactions, Longs
 from behavior_model.benchmark.runs import run_all, study_recipe
 from behavior_model.benchmark.scaling_study import (
     ScalingRow,

@@ -15,7 +15,8 @@ import numpy as np
 from behavior_model.benchmark.answers import Say
 from behavior_model.benchmark.baselines.ranking import Scorer, best_columns, chunks
 from behavior_model.benchmark.baselines.task import Floats, LeaveOneOutTask
-from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions, Longs
 from behavior_model.benchmark.memories import LASTING_DECAY, profile
 from behavior_model.benchmark.recipe import EPOCHS, benchmark_recipe, with_epochs
 from behavior_model.benchmark.shop import (

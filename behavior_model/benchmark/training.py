@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.shop import Shop, ask, epoch_seconds, new_model, training_run
 from behavior_model.benchmark.split import Cutoff
 from behavior_model.objectives.next_item import NextItemModel

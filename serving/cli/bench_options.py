@@ -10,7 +10,7 @@ import typer
 
 def _readable(path: Path | None) -> Path | None:
     if path is not None:
-        from behavior_model.benchmark.interactions import column_names
+        from behavior_model.benchmark.interaction_files import column_names
 
         column_names(path.resolve())
     return path

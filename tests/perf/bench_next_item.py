@@ -30,7 +30,8 @@ from behavior_model.benchmark.baselines.sequence_training import (
     SequenceTraining,
     SequenceTrainingConfig,
 )
-from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.recipe import benchmark_recipe
 from behavior_model.benchmark.shop import Shop, multiplies_bfloat16, new_model, training_run
 from behavior_model.training.loop import TrainingRun

@@ -14,7 +14,7 @@ from behavior_model.benchmark.ablations import (
     run,
     variant_jobs,
 )
-from behavior_model.benchmark.interactions import read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
 from behavior_model.benchmark.recipe import benchmark_recipe
 from behavior_model.benchmark.shop import Outputs
 from behavior_model.benchmark.split import BeforeLast

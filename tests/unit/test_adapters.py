@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from behavior_model.benchmark.interactions import read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
 from behavior_model.benchmark.shop import Shop, new_model, training_run
 from behavior_model.model.adapters import (
     AdapterConfig,

@@ -17,12 +17,8 @@ import torch
 from behavior_model.benchmark.baselines.task import LeaveOneOutTask
 from behavior_model.benchmark.budget import UserCost
 from behavior_model.benchmark.features import POPULAR, TRANSFORMER, feature_table
-from behavior_model.benchmark.interactions import (
-    NO_ITEM,
-    Interactions,
-    masks_history,
-    read_interactions,
-)
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions, masks_history
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.mixture import fit_mixture, top_lists
 from behavior_model.benchmark.recipe import affordable_texts, benchmark_recipe, with_epochs

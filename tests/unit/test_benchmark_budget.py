@@ -19,7 +19,8 @@ from behavior_model.benchmark.budget import (
     UserCost,
     plan,
 )
-from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.memories import HistoryMemories
 from behavior_model.benchmark.recipe import EPOCHS
 from behavior_model.benchmark.split import leave_one_out

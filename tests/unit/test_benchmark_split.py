@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from behavior_model.benchmark.interactions import NO_ITEM, Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import NO_ITEM, Interactions
 from behavior_model.benchmark.sequences import encode
 from behavior_model.benchmark.split import leave_one_out, time_split
 from pipelines.errors import SourceError, UserError

@@ -18,7 +18,8 @@ from behavior_model.benchmark.cold_items import (
     without_items,
 )
 from behavior_model.benchmark.cold_placement import placed_by_neighbours, with_even_exposure
-from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.shop import Outputs, Shop, ask, new_model, training_run
 from behavior_model.benchmark.split import leave_one_out
 from behavior_model.benchmark.texted import product_scores, rank

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from behavior_model.benchmark.interactions import read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
 from behavior_model.benchmark.sequences import encode, pack
 from behavior_model.model.resemblance import Resemblance
 from tests.ring_shop import LENGTH, write_shop

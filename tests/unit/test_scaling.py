@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from behavior_model.benchmark import runs, scaling_law
-from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.scaling import (
     SHARES,
     ScalingOptions,

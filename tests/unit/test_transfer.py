@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from behavior_model.benchmark.core import content_alone, core_tensors, load_core, save_core
-from behavior_model.benchmark.interactions import Interactions, read_interactions
+from behavior_model.benchmark.interaction_files import read_interactions
+from behavior_model.benchmark.interactions import Interactions
 from behavior_model.benchmark.shop import Shop, ask, new_model
 from behavior_model.benchmark.transfer import TransferOptions, shown_users
 from behavior_model.recipes import Recipe
